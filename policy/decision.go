@@ -1,0 +1,115 @@
+package policy
+
+import (
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"stsmap/cache"
+	"stsmap/sts"
+)
+
+// A Kind is what a decision means for mail.
+type Kind uint8
+
+// The kinds of decisions.
+const (
+	// None means that no policy is in force: the domain has none, or one in
+	// mode none, or none that could be retrieved (RFC 8461, Section 3.3).
+	None Kind = iota
+	// Testing means a policy that must not keep mail from being delivered
+	// (RFC 8461, Section 5).
+	Testing
+	// Enforce means a policy that mail must not be delivered against.
+	Enforce
+	// Failed means that nothing could be found out and that the administrator
+	// wants mail to wait for it.
+	Failed
+)
+
+// String returns the word for k that logs and metrics use.
+func (k Kind) String() string {
+	return [...]string{"none", "testing", "enforce", "failed"}[k]
+}
+
+// A Decision says which policy applies to a domain, and why. It is shared by
+// all who asked and must not be changed.
+type Decision struct {
+	// Domain is the policy domain, in A-label form.
+	Domain string
+	// Kind is what it means for mail.
+	Kind Kind
+	// STS is the policy that the decision follows from. It is nil if there is
+	// none, and set for a policy in mode none.
+	STS *sts.Policy
+	// ID is the version of the policy (RFC 8461, Section 3.1).
+	ID string
+	// Reason tells people why, in one line. It can contain what the domain
+	// published, so whoever prints it has to escape it.
+	Reason string
+	// Expires is when the policy, or the knowledge that there is none, stops
+	// to count; zero means at once.
+	Expires time.Time
+	// Memo belongs to whoever renders decisions for a client: what was made
+	// of this one once can be kept here. This package never looks at it.
+	Memo atomic.Value
+
+	until   int64        // Expires in Unix nanoseconds
+	recheck int64        // when to look at the record again on use, likewise
+	used    atomic.Int64 // hour, since 1970, in which use was last noted
+	told    atomic.Bool  // whether it was ever given as an answer
+}
+
+// decide says what is known about a domain means at the time now. It is the
+// only place that does.
+func decide(e cache.Entry, now time.Time) *Decision {
+	d := &Decision{
+		Domain:  e.Domain,
+		Expires: e.Expires,
+		until:   nanos(e.Expires),
+		recheck: nanos(e.Recheck),
+	}
+	d.used.Store(e.Used.Unix() / 3600)
+	if !holds(e, now) {
+		d.Reason = absence(e)
+		return d
+	}
+	p, err := sts.ParsePolicy([]byte(e.Policy))
+	if err != nil {
+		// It parsed when it was stored: a disk that lies, or a store that
+		// somebody else wrote to. Not knowing is right, guessing is not.
+		d.Reason, d.until = "stored policy is unreadable: "+err.Error(), 0
+		return d
+	}
+	d.STS, d.ID = p, e.ID
+	d.Reason = fmt.Sprintf("policy in mode %s, id %s, downloaded %s", p.Mode, e.ID, e.Fetched.UTC().Format(time.RFC3339))
+	switch p.Mode {
+	case sts.Enforce:
+		d.Kind = Enforce
+	case sts.Testing:
+		d.Kind = Testing
+	}
+	return d
+}
+
+// holds reports whether e has a policy that still counts (RFC 8461, Section
+// 5.1: as long as the time since it was fetched has not exceeded max_age).
+func holds(e cache.Entry, now time.Time) bool {
+	return e.Policy != "" && !now.After(e.Expires)
+}
+
+// absence tells why there is no policy.
+func absence(e cache.Entry) string {
+	if e.Error != "" {
+		return e.Error
+	}
+	return "no MTA-STS record"
+}
+
+// nanos is t in Unix nanoseconds, and 0 for the zero time.
+func nanos(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixNano()
+}

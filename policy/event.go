@@ -1,0 +1,52 @@
+package policy
+
+import (
+	"time"
+
+	"stsmap/cache"
+)
+
+// An EventKind says what happened.
+type EventKind uint8
+
+// The kinds of events, and the fields that each sets beside Kind and Domain.
+const (
+	// Lookup: a decision was given as an answer. Decision, First.
+	Lookup EventKind = iota
+	// PolicyNew: a policy was downloaded where none was known. After.
+	PolicyNew
+	// PolicyChanged: a policy was replaced by another text. Before, After.
+	PolicyChanged
+	// PolicyRenewed: the same policy was downloaded again. Before, After.
+	PolicyRenewed
+	// PolicyGone: an expired policy was dropped. Before, After.
+	PolicyGone
+	// RecordAbsent: there is no record. After.
+	RecordAbsent
+	// RecordInvalid: there are records, but none that counts. After, Err.
+	RecordInvalid
+	// RecordFailed: the record could not be looked up. After, Err.
+	RecordFailed
+	// PolicyFailed: the policy could not be downloaded. After, Err.
+	PolicyFailed
+	// StoreFailed: the store could not be read or written. Err.
+	StoreFailed
+	// Panicked: a retrieval ended by a panic, which is a bug. Err, Stack.
+	Panicked
+)
+
+// An Event is one thing that happened. Logs, metrics and pages are made of
+// events and of nothing else.
+type Event struct {
+	Kind   EventKind
+	Domain string // Domain is the policy domain; empty if it is about none.
+
+	Decision *Decision // Decision is the answer of a Lookup.
+	First    bool      // First is true the first time that this Decision is an answer.
+
+	Before cache.Entry   // Before is what was known; zero if nothing was.
+	After  cache.Entry   // After is what is known now.
+	Err    error         // Err is the reason of a failure.
+	Stack  []byte        // Stack is where a panic happened.
+	Took   time.Duration // Took is how long a retrieval lasted.
+}

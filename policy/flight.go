@@ -1,0 +1,262 @@
+package policy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"stsmap/cache"
+	"stsmap/sts"
+)
+
+// storePatience is how long an answer waits for the store to keep what was
+// just learned. A healthy disk takes milliseconds; a sick one must not hold up
+// mail (the policy is in force all the same, it just may not survive a crash).
+const storePatience = 2 * time.Second
+
+// A trigger is why a flight was started.
+type trigger uint8
+
+const (
+	onUse trigger = iota // Postfix asks for the domain
+	daily                // a refresh is due: download whatever the record says
+)
+
+// A flight is everything that is done for one domain at one time: reading the
+// store, asking the domain, remembering. There is at most one a domain, so
+// that a lookup, a re-check and a refresh cannot double each other, and it
+// outlives those who wait for it.
+type flight struct {
+	*settings
+	domain string
+	why    trigger
+	began  time.Time
+
+	once      sync.Once
+	decision  *Decision     // set before published is closed
+	published chan struct{} // closed when decision can be read
+	done      chan struct{} // closed when the flight is over
+}
+
+// publish gives d to all who wait. The first decision counts: a flight that
+// finds a valid policy in the store publishes it before it asks the domain.
+func (f *flight) publish(d *Decision) {
+	f.once.Do(func() {
+		f.decision = d
+		close(f.published)
+	})
+}
+
+// undecided is the decision for a domain about which nothing is known because
+// finding out failed with err. It holds for one answer only.
+func (f *flight) undecided(err error) *Decision {
+	d := &Decision{Domain: f.domain, Reason: err.Error()}
+	if f.deferred {
+		d.Kind = Failed
+	}
+	return d
+}
+
+// join returns the flight for domain, and starts one if there is none.
+func (e *Engine) join(domain string, why trigger) *flight {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if f := e.flights[domain]; f != nil {
+		return f
+	}
+	f := &flight{
+		settings:  e.settings.Load(),
+		domain:    domain,
+		why:       why,
+		began:     time.Now(),
+		published: make(chan struct{}),
+		done:      make(chan struct{}),
+	}
+	if e.closed {
+		f.publish(f.undecided(errors.New("shutting down")))
+		close(f.done)
+		return f
+	}
+	e.flights[domain] = f
+	e.running.Go(func() { e.fly(f) })
+	return f
+}
+
+// fly runs f, and whatever happens leaves nobody waiting.
+func (e *Engine) fly(f *flight) {
+	defer close(f.done)
+	defer func() {
+		e.mu.Lock()
+		delete(e.flights, f.domain)
+		e.mu.Unlock()
+	}()
+	defer func() {
+		if p := recover(); p != nil {
+			e.observe(Event{Kind: Panicked, Domain: f.domain, Err: fmt.Errorf("%v", p), Stack: debug.Stack()})
+			f.publish(&Decision{Domain: f.domain, Kind: Failed, Reason: "internal error"})
+		}
+	}()
+	ctx, cancel := context.WithTimeout(e.ctx, f.timeout)
+	defer cancel()
+
+	entry, found := e.recall(ctx, f)
+	now := time.Now()
+	if found && (holds(entry, now) || now.Before(entry.Expires)) {
+		d := decide(entry, now)
+		e.ready.put(d)
+		f.publish(d)
+		if f.why == onUse && now.Before(entry.Recheck) {
+			return
+		}
+	}
+	e.retrieve(ctx, f, entry)
+}
+
+// recall reads what is known about the domain of f. A store that fails is one that
+// knows nothing, and so is an entry whose policy does not parse any more.
+func (e *Engine) recall(ctx context.Context, f *flight) (entry cache.Entry, found bool) {
+	empty := cache.Entry{Domain: f.domain}
+	entry, err := e.store.Get(ctx, f.domain)
+	if errors.Is(err, cache.ErrNotFound) {
+		return empty, false
+	}
+	if err == nil && entry.Policy != "" {
+		_, err = sts.ParsePolicy([]byte(entry.Policy))
+	}
+	if err != nil {
+		e.observe(Event{Kind: StoreFailed, Domain: f.domain, Err: err})
+		return empty, false
+	}
+	return f.rules.sane(entry, time.Now()), true
+}
+
+// retrieve asks the domain, remembers what it said, publishes what that means
+// and tells what happened.
+func (e *Engine) retrieve(ctx context.Context, f *flight, old cache.Entry) {
+	if f.why == onUse {
+		old.Used = f.began.Truncate(time.Hour)
+	}
+	got, err := f.ask(ctx, old)
+	now := time.Now()
+	if err != nil {
+		// No turn to ask came up, so nothing was learned about the domain.
+		f.publish(f.undecided(err))
+		return
+	}
+	entry := f.rules.next(old, got, now, rand.Float64())
+	d := decide(entry, now)
+	if got.recordErr != nil && entry.Policy == "" {
+		// DNS said nothing about a domain of which nothing is known. That is
+		// not remembered: the next lookup asks again. A name server that does
+		// not answer would make every message wait, though.
+		d = f.undecided(fmt.Errorf("record: %w", got.recordErr))
+		if timedOut(got.recordErr) {
+			d.until = now.Add(recordRetry).UnixNano()
+			d.recheck = d.until
+			e.ready.put(d)
+		}
+		f.publish(d)
+		e.report(f, old, entry, got)
+		return
+	}
+	e.ready.put(d)
+	if entry.Policy == "" {
+		// Losing an absence costs one question; no answer waits for that.
+		f.publish(d)
+	}
+	e.remember(f, entry, d)
+	e.report(f, old, entry, got)
+}
+
+func timedOut(err error) bool {
+	timeout, ok := errors.AsType[interface {
+		error
+		Timeout() bool
+	}](err)
+	return ok && timeout.Timeout()
+}
+
+// ask looks up the record, and downloads the policy if there is reason to.
+// The error means that no worker became free in time.
+func (f *flight) ask(ctx context.Context, old cache.Entry) (got outcome, err error) {
+	got.record, got.recordErr = f.fetch.Record(ctx, f.domain)
+	if !wanted(old, got, f.why, time.Now()) {
+		return got, nil
+	}
+	// Only downloads take turns. A lookup of a record is one datagram, and
+	// most domains have none: they must not queue behind policy hosts that
+	// do not answer.
+	select {
+	case f.slots <- struct{}{}:
+		defer func() { <-f.slots }()
+	case <-ctx.Done():
+		return got, errors.New("too many downloads at once (fetch.workers)")
+	}
+	got.text, got.policy, got.policyErr = f.fetch.Policy(ctx, f.domain)
+	return got, nil
+}
+
+// wanted reports whether what the record said is reason to download.
+func wanted(old cache.Entry, got outcome, why trigger, now time.Time) bool {
+	if why == daily && holds(old, now) {
+		// RFC 8461, Section 10.2: whatever the record says.
+		return true
+	}
+	id := got.record.ID
+	if id == "" || id == old.FailedID && now.Before(old.Retry) {
+		return false
+	}
+	return !holds(old, now) || id != old.ID
+}
+
+// remember stores entry and publishes d: as soon as it is stored, or when the
+// store has had its time.
+func (e *Engine) remember(f *flight, entry cache.Entry, d *Decision) {
+	patience := time.AfterFunc(storePatience, func() { f.publish(d) })
+	defer patience.Stop()
+	// Not the flight's context: time spent on asking must not be the reason
+	// that the answer is lost.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(e.ctx), f.timeout)
+	defer cancel()
+	err := e.store.Put(ctx, entry)
+	if errors.Is(err, cache.ErrOutdated) {
+		// Another host with the same store learned more, meanwhile.
+		if newer, found := e.recall(ctx, f); found {
+			d = decide(newer, time.Now())
+			e.ready.put(d)
+		}
+	} else if err != nil {
+		e.observe(Event{Kind: StoreFailed, Domain: f.domain, Err: err})
+	}
+	f.publish(d)
+}
+
+// report makes the event of a retrieval.
+func (e *Engine) report(f *flight, before, after cache.Entry, got outcome) {
+	ev := Event{Domain: f.domain, Before: before, After: after, Took: time.Since(f.began)}
+	switch {
+	case got.policy != nil && before.Policy == "":
+		ev.Kind = PolicyNew
+	case got.policy != nil && before.Policy != got.text:
+		ev.Kind = PolicyChanged
+	case got.policy != nil:
+		ev.Kind = PolicyRenewed
+	case got.policyErr != nil:
+		ev.Kind, ev.Err = PolicyFailed, got.policyErr
+	case got.recordErr != nil:
+		ev.Kind, ev.Err = RecordFailed, got.recordErr
+	case before.Policy != "" && after.Policy == "":
+		ev.Kind = PolicyGone
+	case errors.Is(got.record.Why, sts.ErrNoRecord):
+		ev.Kind = RecordAbsent
+	case got.record.Why != nil:
+		ev.Kind, ev.Err = RecordInvalid, got.record.Why
+	default:
+		return // the record is as it was
+	}
+	e.observe(ev)
+}

@@ -1,0 +1,233 @@
+// Package policy decides which MTA-STS policy applies to a domain: it knows
+// when a cached policy still counts, when to ask the domain again, when to
+// give up, and what a failure means (RFC 8461, Sections 3.3, 5 and 10.2).
+//
+// It speaks to nobody by itself: stsfetch asks, cache remembers, postfix puts
+// the decision into Postfix's words, and admin shows what happened. It does
+// not log; all that it has to tell is an Event.
+//
+// The rules are in two pure functions with the clock as an argument: next
+// says what is to be remembered after something was learned, decide says what
+// that means for mail. The rest of the package is about who asks when.
+//
+//	Known ──► decisions at hand, no I/O
+//	Lookup ─► one flight per domain ─► store ─► known and valid? publish it
+//	                                     │
+//	Run ────► what is due ───────────────┤   record to be looked at again?
+//	                                     ▼
+//	                             record ─► download ─► next ─► decide
+package policy
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"stsmap/cache"
+	"stsmap/sts"
+	"stsmap/stsfetch"
+)
+
+// A Fetcher asks a domain. *stsfetch.Fetcher is the one there is.
+type Fetcher interface {
+	// Record looks up the record, as stsfetch.Fetcher.Record does.
+	Record(ctx context.Context, domain string) (stsfetch.Record, error)
+	// Policy downloads the policy, as stsfetch.Fetcher.Policy does.
+	Policy(ctx context.Context, domain string) (text string, p *sts.Policy, err error)
+}
+
+// Config says how an Engine works. It is copied by New.
+type Config struct {
+	// Store remembers. It must be set; the caller closes it after the Engine.
+	Store cache.Store
+	// Fetch asks. It must be set.
+	Fetch Fetcher
+	// Timeout bounds one retrieval from beginning to end, and so the time
+	// that a lookup can take; zero means 30 seconds.
+	Timeout time.Duration
+	// Workers is how many downloads may run at once; zero means 32.
+	Workers int
+	// Refresh is how long after a download the next one follows whatever the
+	// record says (RFC 8461, Section 10.2); zero means 24 hours.
+	Refresh time.Duration
+	// Recheck is how long the record is not looked at again on use, if its
+	// TTL is not shorter; zero means 5 minutes, which is Postfix's shortest
+	// delay between two attempts (RFC 8461, Section 5).
+	Recheck time.Duration
+	// Forget is how long after the last use a domain is not refreshed any
+	// more and its policy left to expire; zero means 90 days.
+	Forget time.Duration
+	// Ready is how many decisions are kept at hand for Known; zero means
+	// 16384.
+	Ready int
+	// Defer makes mail wait while nothing is known about a domain and its
+	// record cannot be looked up; otherwise it is delivered as to a domain
+	// without a policy.
+	Defer bool
+	// Observe is told everything that happens; nil means nobody listens. It
+	// is called from many goroutines, in the way of answers: it must be safe
+	// for that, and fast.
+	Observe func(Event)
+}
+
+// An Engine answers which policy applies. Its methods may be called
+// concurrently.
+type Engine struct {
+	store    cache.Store
+	observe  func(Event)
+	ready    *decisions
+	settings atomic.Pointer[settings]
+
+	ctx     context.Context // of all flights; ends with Close
+	cancel  context.CancelFunc
+	running sync.WaitGroup // flights, and what else Close waits for
+
+	mu      sync.Mutex
+	flights map[string]*flight // domain to the one retrieval that may run for it
+	closed  bool
+}
+
+// settings are what Configure can change. A flight keeps those that it began
+// with.
+type settings struct {
+	fetch    Fetcher
+	timeout  time.Duration
+	deferred bool
+	rules    rules
+	slots    chan struct{} // one element for each download under way
+}
+
+// New returns an Engine. It starts nothing; see Run.
+func New(c Config) *Engine {
+	e := &Engine{
+		store:   c.Store,
+		observe: c.Observe,
+		ready:   newDecisions(orDefault(c.Ready, 16384)),
+		flights: make(map[string]*flight),
+	}
+	if e.observe == nil {
+		e.observe = func(Event) {}
+	}
+	e.ctx, e.cancel = context.WithCancel(context.Background())
+	e.Configure(c)
+	return e
+}
+
+// Configure replaces the settings of a running Engine; retrievals under way
+// end with the old ones. Store, Ready and Observe stay as they were.
+func (e *Engine) Configure(c Config) {
+	e.settings.Store(&settings{
+		fetch:    c.Fetch,
+		timeout:  orDefault(c.Timeout, 30*time.Second),
+		deferred: c.Defer,
+		rules: rules{
+			refresh: orDefault(c.Refresh, 24*time.Hour),
+			recheck: orDefault(c.Recheck, 5*time.Minute),
+			forget:  orDefault(c.Forget, 90*24*time.Hour),
+		},
+		slots: make(chan struct{}, orDefault(c.Workers, 32)),
+	})
+}
+
+func orDefault[T int | time.Duration](v, def T) T {
+	if v == 0 {
+		return def
+	}
+	return v
+}
+
+// Known returns the decision about domain if it is at hand, without I/O and
+// without allocation, and otherwise nil: then Lookup has to be asked. Whatever
+// has to happen behind the answer, such as another look at the record, is
+// started. domain is as for Lookup, and is not kept.
+func (e *Engine) Known(domain []byte) *Decision {
+	d := e.ready.get(domain)
+	if d == nil {
+		return nil
+	}
+	now := time.Now()
+	ns := now.UnixNano()
+	if ns > d.until {
+		return nil
+	}
+	if ns >= d.recheck {
+		// RFC 8461, Section 5.1: behind the answer, so as not to hold up mail.
+		e.check(domain)
+	}
+	e.answered(d, now)
+	return d
+}
+
+// check starts a flight for domain unless there is one.
+func (e *Engine) check(domain []byte) {
+	e.mu.Lock()
+	_, busy := e.flights[string(domain)]
+	e.mu.Unlock()
+	if !busy {
+		e.join(string(domain), onUse)
+	}
+}
+
+// Lookup returns the decision about domain, a lower-case A-label name without
+// a trailing dot. It takes no longer than Config.Timeout, whatever networks
+// and stores do, and never returns nil. When ctx ends first, the answer is
+// the one for a domain about which nothing is known; what was begun for it
+// goes on and serves the next lookup.
+func (e *Engine) Lookup(ctx context.Context, domain string) *Decision {
+	f := e.join(domain, onUse)
+	d := e.await(ctx, f)
+	e.answered(d, time.Now())
+	return d
+}
+
+// await waits for what f publishes.
+func (e *Engine) await(ctx context.Context, f *flight) *Decision {
+	// The flight has the same limit; this one is for a store that hangs.
+	limit := time.NewTimer(f.timeout)
+	defer limit.Stop()
+	select {
+	case <-f.published:
+		return f.decision
+	case <-limit.C:
+		return f.undecided(errors.New("nothing could be found out in time"))
+	case <-ctx.Done():
+		return f.undecided(context.Cause(ctx))
+	}
+}
+
+// answered counts one answer, and notes that the domain is in use.
+func (e *Engine) answered(d *Decision, now time.Time) {
+	e.observe(Event{Kind: Lookup, Domain: d.Domain, Decision: d, First: !d.told.Load() && d.told.CompareAndSwap(false, true)})
+	hour := now.Unix() / 3600
+	if d.STS == nil || d.used.Load() == hour || d.used.Swap(hour) == hour {
+		return
+	}
+	e.begin(func() {
+		if err := e.store.Touch(e.ctx, d.Domain, now.Truncate(time.Hour)); err != nil {
+			e.observe(Event{Kind: StoreFailed, Domain: d.Domain, Err: err})
+		}
+	})
+}
+
+// begin runs work on a goroutine that Close waits for; after Close it does
+// nothing.
+func (e *Engine) begin(work func()) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.closed {
+		e.running.Go(work)
+	}
+}
+
+// Close ends all retrievals and waits until their goroutines have returned.
+// What they had learned is in the store by then. Lookups that still wait, and
+// all later ones, are answered as if nothing were known.
+func (e *Engine) Close() {
+	e.mu.Lock()
+	e.closed = true
+	e.mu.Unlock()
+	e.cancel()
+	e.running.Wait()
+}

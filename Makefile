@@ -1,0 +1,63 @@
+# Everything that is done with the tree; "make help" lists it.
+
+GO       ?= go
+PREFIX   ?= /usr
+DESTDIR  ?=
+FUZZTIME ?= 2s
+
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
+
+.PHONY: all bin/stsmap run demo test unit e2e bench fuzz check derived install clean help
+
+all: bin/stsmap            ## build bin/stsmap
+
+bin/stsmap:
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=auto -o $@ ./cmd/stsmap
+
+run: bin/stsmap            ## build, and serve on 127.0.0.1:8461 with a cache under ./var
+	@mkdir -p var
+	STSMAP_CACHE_STORE=bolt:var/cache.db STSMAP_ADMIN_SOCKET=var/control.sock bin/stsmap serve
+
+demo: bin/stsmap           ## show delivered and refused mail, with a real Postfix (needs root)
+	e2e/install.sh
+	$(GO) run ./e2e/demo
+
+test: unit fuzz e2e        ## every test there is (needs root, installs Postfix and Unbound)
+
+unit:                      ## tests of the packages
+	$(GO) test -race -shuffle=on $$($(GO) list ./... | grep -v '/e2e$$')
+
+e2e: bin/stsmap            ## real Postfix and Unbound, in a network namespace (needs root)
+	e2e/install.sh
+	$(GO) test -shuffle=on -count=1 -timeout 20m ./e2e
+
+bench: bin/stsmap          ## print the figures that README promises
+	$(GO) run ./internal/bench
+
+fuzz:                      ## run each fuzz target for FUZZTIME
+	@set -e; for pkg in $$(git grep -l '^func Fuzz' -- '*_test.go' | xargs -n1 dirname | sort -u); do \
+	  for target in $$(grep -ho '^func Fuzz[A-Za-z0-9]*' $$pkg/*_test.go | sed 's/^func //'); do \
+	    echo "fuzz $$pkg $$target"; $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) ./$$pkg; \
+	  done; done
+
+check:                     ## gofmt, vet, staticcheck, govulncheck, house rules, derived text
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$unformatted" || { echo "gofmt would change:"; echo "$$unformatted"; exit 1; }
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+	GOVULNCHECK=$(GOVULNCHECK) GO=$(GO) internal/house/vulncheck.sh
+	$(GO) test -count=1 ./internal/house
+	$(GO) mod tidy -diff
+
+install: bin/stsmap        ## install below DESTDIR and PREFIX
+	install -Dm755 bin/stsmap $(DESTDIR)$(PREFIX)/bin/stsmap
+	install -Dm644 config/stsmap.toml $(DESTDIR)/etc/stsmap/stsmap.toml
+	install -Dm644 man/stsmap.8 $(DESTDIR)$(PREFIX)/share/man/man8/stsmap.8
+	install -Dm644 man/stsmap.toml.5 $(DESTDIR)$(PREFIX)/share/man/man5/stsmap.toml.5
+	install -Dm644 man/stsmap-postfix.7 $(DESTDIR)$(PREFIX)/share/man/man7/stsmap-postfix.7
+
+clean:                     ## remove what was built
+	rm -rf bin dist var
+
+help:
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12

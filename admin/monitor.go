@@ -1,0 +1,197 @@
+// Package admin shows what happens to the people who run the daemon. So far
+// it writes the log.
+//
+// It decides nothing and holds nobody up: everything it tells comes from
+// policy.Event.
+package admin
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"stsmap/policy"
+	"stsmap/sts"
+)
+
+// quietFor is how long the same kind of failure makes no second log line. What
+// breaks for one domain often breaks for all of them.
+const quietFor = time.Minute
+
+// dailyFailures is about how often a refresh is tried in a day once it is
+// tried hourly: a policy that cannot be refreshed warns once a day.
+const dailyFailures = 24
+
+// A Monitor turns events into log lines and counts. Its methods may be called
+// concurrently.
+type Monitor struct {
+	log     *slog.Logger
+	lookups atomic.Value // string: which lookups make a line
+	counts  [4]atomic.Int64
+
+	mu    sync.Mutex
+	quiet map[policy.EventKind]*silence // kind of failure to what was not logged of it
+}
+
+// A silence is about repeated failures of one kind.
+type silence struct {
+	since   time.Time // when a line was last written
+	omitted int       // lines that were not written since
+}
+
+// NewMonitor returns a Monitor that writes to log. lookups says which lookups
+// make a line: "none", "changes" or "all".
+func NewMonitor(log *slog.Logger, lookups string) *Monitor {
+	m := &Monitor{log: log, quiet: make(map[policy.EventKind]*silence)}
+	m.LogLookups(lookups)
+	return m
+}
+
+// LogLookups changes which lookups make a line: "none", "changes" (an answer
+// that differs from the last one for its domain) or "all".
+func (m *Monitor) LogLookups(which string) { m.lookups.Store(which) }
+
+// Summary is one line about the answers so far, for the service manager.
+func (m *Monitor) Summary() string {
+	n := func(k policy.Kind) int64 { return m.counts[k].Load() }
+	return fmt.Sprintf("%d answers: %d enforce, %d testing, %d none, %d failed",
+		n(policy.Enforce)+n(policy.Testing)+n(policy.None)+n(policy.Failed),
+		n(policy.Enforce), n(policy.Testing), n(policy.None), n(policy.Failed))
+}
+
+// Observe is told what happened; it is meant for policy.Config.Observe.
+func (m *Monitor) Observe(ev policy.Event) {
+	if ev.Kind == policy.Lookup {
+		m.counts[ev.Decision.Kind].Add(1)
+		if ev.First || m.lookups.Load() == "all" {
+			m.logLookup(ev)
+		}
+		return
+	}
+	level, message, attrs := describe(ev)
+	ctx := context.Background()
+	if !m.log.Enabled(ctx, level) {
+		return
+	}
+	if omitted, repeated := m.repeated(ev.Kind); repeated {
+		return
+	} else if omitted > 0 {
+		attrs = append(attrs, slog.Int("omitted", omitted))
+	}
+	m.log.LogAttrs(ctx, level, message, attrs...)
+}
+
+// logLookup writes the line of an answer. That a domain has no policy is the
+// usual case and of interest to nobody but a debugger.
+func (m *Monitor) logLookup(ev policy.Event) {
+	which, level := m.lookups.Load(), slog.LevelInfo
+	if which == "none" {
+		return
+	}
+	if which == "changes" && ev.Decision.Kind == policy.None {
+		level = slog.LevelDebug
+	}
+	m.log.LogAttrs(context.Background(), level, "lookup", slog.String("domain", ev.Domain),
+		slog.String("decision", ev.Decision.Kind.String()), slog.String("reason", ev.Decision.Reason))
+}
+
+// repeated reports whether a failure of this kind was logged a moment ago, and
+// otherwise how many were left out since.
+func (m *Monitor) repeated(kind policy.EventKind) (omitted int, repeated bool) {
+	if kind != policy.StoreFailed && kind != policy.RecordFailed {
+		return 0, false
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	q := m.quiet[kind]
+	if q == nil {
+		q = new(silence)
+		m.quiet[kind] = q
+	}
+	if time.Since(q.since) < quietFor {
+		q.omitted++
+		return 0, true
+	}
+	omitted, q.omitted, q.since = q.omitted, 0, time.Now()
+	return omitted, false
+}
+
+// describe says what the log says of ev.
+func describe(ev policy.Event) (level slog.Level, message string, attrs []slog.Attr) {
+	attrs = []slog.Attr{slog.String("domain", ev.Domain)}
+	failed := func() { attrs = append(attrs, slog.String("error", ev.Err.Error())) }
+	switch ev.Kind {
+	case policy.PolicyNew:
+		return slog.LevelInfo, "policy found", append(attrs, policyAttrs(ev.After.ID, ev.After.Policy)...)
+	case policy.PolicyChanged:
+		return slog.LevelInfo, "policy changed", append(attrs, policyAttrs(ev.After.ID, ev.After.Policy)...)
+	case policy.PolicyRenewed:
+		return slog.LevelDebug, "policy renewed", attrs
+	case policy.PolicyGone:
+		return slog.LevelInfo, "policy expired and not replaced", attrs
+	case policy.RecordAbsent:
+		return slog.LevelDebug, "no record", attrs
+	case policy.RecordInvalid:
+		failed()
+		return slog.LevelInfo, "record does not count", attrs
+	case policy.RecordFailed:
+		failed()
+		return slog.LevelWarn, "record could not be looked up", attrs
+	case policy.PolicyFailed:
+		return policyFailed(ev, attrs)
+	case policy.StoreFailed:
+		failed()
+		return slog.LevelError, "store failed; answers go on from memory", attrs
+	case policy.Panicked:
+		failed()
+		return slog.LevelError, "bug: retrieval panicked", append(attrs, slog.String("stack", string(ev.Stack)))
+	}
+	return slog.LevelError, "bug: unknown event", attrs
+}
+
+// policyFailed says that a policy could not be downloaded, as loudly as it
+// matters (RFC 8461, Section 3.3: not at all for a policy in mode none).
+func policyFailed(ev policy.Event, attrs []slog.Attr) (slog.Level, string, []slog.Attr) {
+	attrs = append(attrs, slog.String("error", ev.Err.Error()), slog.String("result", ev.After.Result),
+		slog.Int("failures", ev.After.Failures), slog.Time("retry", ev.After.Retry))
+	if ev.After.Policy == "" {
+		return slog.LevelInfo, "policy could not be retrieved", attrs
+	}
+	level := slog.LevelWarn
+	if p, err := sts.ParsePolicy([]byte(ev.After.Policy)); err == nil && p.Mode == sts.None || ev.After.Failures%dailyFailures != 1 {
+		level = slog.LevelDebug
+	}
+	left := time.Until(ev.After.Expires).Round(time.Minute)
+	return level, "policy could not be refreshed, the known one stays in force", append(attrs, slog.Duration("expires_in", left))
+}
+
+// policyAttrs describes a policy.
+func policyAttrs(id, text string) []slog.Attr {
+	p, err := sts.ParsePolicy([]byte(text))
+	if err != nil {
+		return []slog.Attr{slog.String("id", id)}
+	}
+	names := make([]string, len(p.MX))
+	for i, m := range p.MX {
+		names[i] = string(m)
+	}
+	return []slog.Attr{
+		slog.String("id", id),
+		slog.String("mode", p.Mode.String()),
+		slog.Duration("max_age", p.MaxAge),
+		slog.String("mx", shorten(strings.Join(names, " "))),
+	}
+}
+
+// shorten keeps a list in a log line readable.
+func shorten(s string) string {
+	const most = 300
+	if len(s) > most {
+		return s[:most] + "..."
+	}
+	return s
+}

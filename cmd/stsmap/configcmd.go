@@ -1,0 +1,124 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"stsmap/config"
+)
+
+func configCommand(c console, g *globals) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "config",
+		Short: "Check, show or print the configuration",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(configCheckCommand(c, g), configShowCommand(c, g), configDefaultCommand(c))
+	return cmd
+}
+
+func configCheckCommand(c console, g *globals) *cobra.Command {
+	return &cobra.Command{
+		Use:   "check",
+		Short: "Find every mistake in the configuration",
+		Long: `Find every mistake in the configuration file and the environment, and say where
+it is. Silent and 0 if there is none, 78 otherwise.`,
+		Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			cfg, err := g.load()
+			if err != nil {
+				return err
+			}
+			if _, err := trustAnchors(cfg.Fetch.CAFile); err != nil {
+				return &failure{code: exitConfig, err: fmt.Errorf("fetch.ca_file: %w", err)}
+			}
+			for _, s := range cfg.Settings() {
+				if s.Idle && !g.quiet {
+					c.warn("%s: %s = %s has no effect yet", s.Origin, s.Key, s.Value)
+				}
+			}
+			return nil
+		},
+	}
+}
+
+func configShowCommand(c console, g *globals) *cobra.Command {
+	var changed, origin bool
+	cmd := &cobra.Command{
+		Use:   "show",
+		Short: "Print the settings in force",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			cfg, err := g.load()
+			if err != nil {
+				return err
+			}
+			settings := cfg.Settings()
+			if changed {
+				settings = onlyChanged(settings)
+			}
+			if g.json {
+				return showJSON(c.out, settings)
+			}
+			return showText(c.out, settings, origin)
+		},
+	}
+	cmd.Flags().BoolVar(&changed, "changed", false, "only settings that differ from the defaults")
+	cmd.Flags().BoolVar(&origin, "origin", false, "say where each setting comes from")
+	return cmd
+}
+
+func onlyChanged(all []config.Setting) []config.Setting {
+	var some []config.Setting
+	for _, s := range all {
+		if s.Changed {
+			some = append(some, s)
+		}
+	}
+	return some
+}
+
+func showText(w io.Writer, settings []config.Setting, origin bool) error {
+	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	for _, s := range settings {
+		line := s.Key + " = " + s.Value
+		if origin {
+			line += "\t# " + s.Origin
+		}
+		fmt.Fprintln(table, line)
+	}
+	return table.Flush()
+}
+
+func showJSON(w io.Writer, settings []config.Setting) error {
+	out := json.NewEncoder(w)
+	for _, s := range settings {
+		err := out.Encode(struct {
+			Key     string `json:"key"`
+			Value   string `json:"value"`
+			Origin  string `json:"origin"`
+			Changed bool   `json:"changed"`
+		}{s.Key, s.Value, s.Origin, s.Changed})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func configDefaultCommand(c console) *cobra.Command {
+	return &cobra.Command{
+		Use:   "default",
+		Short: "Print the configuration file that explains every key",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			_, err := io.WriteString(c.out, config.Text())
+			return err
+		},
+	}
+}

@@ -1,0 +1,77 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"stsmap/socketmap"
+)
+
+// healthLimit is how long the daemon may take to answer a question that needs
+// nothing but itself.
+const healthLimit = 5 * time.Second
+
+// noDomain is a key that is answered without any I/O.
+const noDomain = "."
+
+func healthcheckCommand(c console, g *globals) *cobra.Command {
+	var server string
+	cmd := &cobra.Command{
+		Use:   "healthcheck",
+		Short: "Find out whether the daemon answers",
+		Long: `Find out whether the daemon answers, by a question on its own socket that
+needs neither network nor store. Silent and 0 if it does, 69 if not.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if server == "" {
+				cfg, err := g.load()
+				if err != nil {
+					return err
+				}
+				server = cfg.Listen[0]
+			}
+			ctx, cancel := context.WithTimeout(cmd.Context(), healthLimit)
+			defer cancel()
+			if err := probe(ctx, reachable(server)); err != nil {
+				return unreachable(server, err)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&server, "server", "", "address of the daemon, host:port or unix:/path (default: the first of listen)")
+	return cmd
+}
+
+// probe asks the daemon at address a question that needs only itself.
+func probe(ctx context.Context, address string) error {
+	client, err := socketmap.Dial(ctx, address)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	reply, err := client.Do(ctx, "postfix", noDomain)
+	if err != nil {
+		return err
+	}
+	if reply.Status != socketmap.NotFound {
+		return fmt.Errorf("unexpected answer %s", reply.Status)
+	}
+	return nil
+}
+
+// probeAll asks at every address. A UNIX socket that belongs to Postfix can be
+// closed to the daemon's own user; that is no sign of ill health.
+func probeAll(ctx context.Context, addresses []string) error {
+	var failures []error
+	for _, a := range addresses {
+		if err := probe(ctx, a); err != nil && !errors.Is(err, fs.ErrPermission) {
+			failures = append(failures, fmt.Errorf("%s: %w", a, err))
+		}
+	}
+	return errors.Join(failures...)
+}

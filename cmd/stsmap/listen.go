@@ -1,0 +1,93 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+
+	"stsmap/config"
+	"stsmap/systemd"
+)
+
+// listen returns the sockets to serve on: those that the service manager
+// passed, or else those of the configuration.
+func (d *daemon) listen(cfg *config.Config) ([]net.Listener, error) {
+	listeners, err := systemd.Listeners()
+	if err != nil {
+		return nil, &failure{code: exitConfig, err: err}
+	}
+	if len(listeners) == 0 {
+		for _, address := range cfg.Listen {
+			l, err := listenOn(address)
+			if err != nil {
+				return nil, listenFailure(address, err)
+			}
+			listeners = append(listeners, l)
+		}
+	}
+	for _, l := range listeners {
+		address := l.Addr().String()
+		if l.Addr().Network() == "unix" {
+			address = "unix:" + address
+		}
+		d.addrs = append(d.addrs, reachable(address))
+	}
+	return listeners, nil
+}
+
+// listenOn opens one address of the configuration.
+func listenOn(address string) (net.Listener, error) {
+	path, isUnix := strings.CutPrefix(address, "unix:")
+	if !isUnix {
+		return net.Listen("tcp", address)
+	}
+	if err := removeStale(path); err != nil {
+		return nil, err
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, err
+	}
+	// Whoever may enter the directory may ask; policies are no secret, and
+	// smtp(8) runs as a user that the daemon knows nothing about.
+	if err := os.Chmod(path, 0o666); err != nil {
+		l.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// removeStale removes a socket that nobody listens on any more. Anything else
+// stays, and makes listening fail.
+func removeStale(path string) error {
+	info, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && info.Mode().Type() != fs.ModeSocket {
+		return nil
+	}
+	conn, err := net.Dial("unix", path)
+	if err == nil {
+		conn.Close()
+		return syscall.EADDRINUSE
+	}
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		return os.Remove(path)
+	}
+	return nil
+}
+
+// listenFailure says what to do about an address that cannot be listened on.
+func listenFailure(address string, err error) error {
+	f := &failure{code: exitFailed, err: fmt.Errorf("cannot listen on %s: %w", address, err)}
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		f.hint = "another program has it, perhaps another stsmap; see: ss -lptn"
+	case errors.Is(err, fs.ErrPermission):
+		f.code = exitPermission
+		f.hint = "ports below 1024 and foreign directories need a socket unit: systemctl edit stsmap.socket"
+	}
+	return f
+}

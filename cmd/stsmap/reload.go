@@ -1,0 +1,44 @@
+package main
+
+import (
+	"slices"
+
+	"stsmap/admin"
+	"stsmap/systemd"
+)
+
+// reload reads the configuration again. A wrong one changes nothing.
+func (d *daemon) reload() {
+	d.tell(systemd.Reloading())
+	defer func() { d.tell(systemd.Ready()) }()
+	loaded, err := d.globals.load()
+	if err != nil {
+		d.log.Error("configuration not reloaded, the old one stays in force", "error", err.Error())
+		return
+	}
+	cfg := &loaded.Config
+	settings, err := d.engineConfig(cfg)
+	if err != nil {
+		d.log.Error("configuration not reloaded, the old one stays in force", "error", err.Error())
+		return
+	}
+	for key, changed := range map[string]bool{
+		"listen":        !slices.Equal(cfg.Listen, d.cfg.Listen),
+		"cache.store":   cfg.Cache.Store != d.cfg.Cache.Store,
+		"cache.entries": cfg.Cache.Entries != d.cfg.Cache.Entries,
+		"log.format":    cfg.Log.Format != d.cfg.Log.Format,
+	} {
+		if changed {
+			d.log.Warn("changed setting takes effect after a restart", "key", key, "hint", "run: systemctl restart stsmap")
+		}
+	}
+	d.engine.Configure(settings)
+	d.setHandler(cfg)
+	d.level.Set(admin.ParseLevel(cfg.Log.Level))
+	d.monitor.LogLookups(cfg.Log.Lookups)
+	// What needs a restart stays as it runs, so that the next reload says so
+	// again.
+	cfg.Listen, cfg.Cache.Store, cfg.Cache.Entries, cfg.Log.Format = d.cfg.Listen, d.cfg.Cache.Store, d.cfg.Cache.Entries, d.cfg.Log.Format
+	d.cfg = cfg
+	d.log.Info("configuration reloaded")
+}

@@ -1,0 +1,205 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"stsmap/admin"
+	"stsmap/cache"
+	"stsmap/config"
+	"stsmap/policy"
+	"stsmap/postfix"
+	"stsmap/socketmap"
+	"stsmap/systemd"
+)
+
+const (
+	// drainLimit is how long answers under way may take after SIGTERM.
+	drainLimit = 10 * time.Second
+	// statusEvery is how often the line for systemctl status is renewed.
+	statusEvery = 30 * time.Second
+)
+
+func serveCommand(c console, g *globals) *cobra.Command {
+	return &cobra.Command{
+		Use:   "serve",
+		Short: "Run the daemon",
+		Long: `Run the daemon in the foreground. SIGHUP reads the configuration again; if it is
+wrong, the old one stays. SIGTERM answers what is under way and ends.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := g.load()
+			if err != nil {
+				return err
+			}
+			return serve(cmd.Context(), c, g, &cfg.Config)
+		},
+	}
+}
+
+// A daemon is everything that serve runs.
+type daemon struct {
+	globals *globals
+	cfg     *config.Config
+	log     *slog.Logger
+	level   *slog.LevelVar
+	monitor *admin.Monitor
+	store   cache.Store
+	engine  *policy.Engine
+	server  *socketmap.Server
+	handler atomic.Pointer[postfix.Handler]
+	addrs   []string       // where it listens, in the form for socketmap.Dial
+	running sync.WaitGroup // everything that ends with the daemon
+}
+
+// serve runs the daemon until a signal ends it.
+func serve(ctx context.Context, c console, g *globals, cfg *config.Config) error {
+	d := &daemon{globals: g, cfg: cfg, level: new(slog.LevelVar)}
+	d.level.Set(admin.ParseLevel(cfg.Log.Level))
+	d.log = slog.New(logHandler(c.err, cfg.Log.Format, d.level))
+	d.monitor = admin.NewMonitor(d.log, cfg.Log.Lookups)
+
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGINT)
+	defer signal.Stop(signals)
+
+	store, err := d.openStore(cfg.Cache.Store, cfg.Cache.Entries)
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	d.store = store
+	settings, err := d.engineConfig(cfg)
+	if err != nil {
+		return err
+	}
+	d.engine = policy.New(settings)
+	defer d.engine.Close()
+	d.setHandler(cfg)
+
+	listeners, err := d.listen(cfg)
+	if err != nil {
+		return err
+	}
+	return d.run(ctx, listeners, signals)
+}
+
+// run serves on listeners, and leaves in the order that loses nothing: stop
+// accepting, answer what is under way, stop refreshing; the engine and then
+// the store are closed by serve.
+func (d *daemon) run(ctx context.Context, listeners []net.Listener, signals <-chan os.Signal) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer d.running.Wait()
+	defer cancel()
+	d.server = &socketmap.Server{Handler: socketmap.HandlerFunc(d.answer), Log: d.log}
+	broken := make(chan error, len(listeners))
+	for _, l := range listeners {
+		d.running.Go(func() {
+			if err := d.server.Serve(l); !errors.Is(err, socketmap.ErrServerClosed) {
+				broken <- fmt.Errorf("listening on %s: %w", l.Addr(), err)
+			}
+		})
+	}
+	d.running.Go(func() { d.engine.Run(ctx) })
+	d.running.Go(func() { d.watch(ctx) })
+	d.running.Go(func() { d.tellStatus(ctx) })
+	d.log.Info("serving", "version", version(), "listen", fmt.Sprint(d.addrs), "store", redacted(d.cfg.Cache.Store))
+	d.tell(systemd.Ready())
+
+	var result error
+	for result == nil {
+		select {
+		case result = <-broken:
+		case sig := <-signals:
+			if sig == syscall.SIGHUP {
+				d.reload()
+				continue
+			}
+			d.log.Info("stopping", "signal", sig.String())
+			return d.stop(signals)
+		case <-ctx.Done():
+			return d.stop(signals)
+		}
+	}
+	return errors.Join(&failure{code: exitFailed, err: result}, d.stop(signals))
+}
+
+// stop answers what is under way. A second signal cuts that short: then
+// connections are closed without an answer, and Postfix asks again.
+func (d *daemon) stop(signals <-chan os.Signal) error {
+	d.tell(systemd.Stopping())
+	ctx, cancel := context.WithTimeout(context.Background(), drainLimit)
+	defer cancel()
+	d.running.Go(func() {
+		select {
+		case <-signals:
+			cancel()
+		case <-ctx.Done():
+		}
+	})
+	if err := d.server.Shutdown(ctx); err != nil {
+		d.log.Warn("connections closed without an answer", "error", err.Error())
+	}
+	return nil
+}
+
+// answer is the socketmap handler. It goes through a pointer because a reload
+// can replace what answers.
+func (d *daemon) answer(ctx context.Context, r socketmap.Request) socketmap.Reply {
+	return d.handler.Load().ServeSocketmap(ctx, r)
+}
+
+func (d *daemon) setHandler(cfg *config.Config) {
+	d.handler.Store(&postfix.Handler{
+		Engine:    d.engine,
+		Bracketed: cfg.Postfix.Bracketed,
+		UnknownMap: func(name string) {
+			d.log.Warn("unknown socketmap name is answered as \"postfix\"", "map", name)
+		},
+	})
+}
+
+// watch answers the service manager's watchdog, by asking the daemon through
+// its own sockets: a process that runs but does not answer is not alive.
+func (d *daemon) watch(ctx context.Context) {
+	err := systemd.Watchdog(ctx, func(ctx context.Context) error {
+		err := probeAll(ctx, d.addrs)
+		if err != nil && ctx.Err() == nil {
+			d.log.Error("the daemon does not answer itself", "error", err.Error())
+		}
+		return err
+	})
+	d.tell(err)
+}
+
+// tellStatus keeps the line of systemctl status true.
+func (d *daemon) tellStatus(ctx context.Context) {
+	tick := time.NewTicker(statusEvery)
+	defer tick.Stop()
+	for {
+		d.tell(systemd.Status(d.monitor.Summary()))
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// tell logs that the service manager could not be told something.
+func (d *daemon) tell(err error) {
+	if err != nil {
+		d.log.Warn("service manager could not be told", "error", err.Error())
+	}
+}

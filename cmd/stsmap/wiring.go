@@ -1,0 +1,124 @@
+package main
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net/url"
+	"os"
+	"strings"
+
+	"stsmap/admin"
+	"stsmap/cache"
+	"stsmap/cache/bolt"
+	"stsmap/config"
+	"stsmap/policy"
+	"stsmap/resolver"
+	"stsmap/stsfetch"
+	"stsmap/systemd"
+)
+
+// logHandler returns the handler for log.format.
+func logHandler(w io.Writer, format string, level slog.Leveler) slog.Handler {
+	if format == "journal" || format == "auto" && systemd.InJournal() {
+		return systemd.NewJournalHandler(w, level)
+	}
+	return admin.NewHandler(w, format, level)
+}
+
+// engineConfig makes the settings of the engine from the configuration: all
+// that a reload can change.
+func (d *daemon) engineConfig(cfg *config.Config) (policy.Config, error) {
+	resolve, err := resolver.New(resolver.Config{
+		Servers: cfg.DNS.Servers,
+		Timeout: cfg.DNS.Timeout,
+		TrustAD: cfg.DNS.TrustAD,
+	})
+	if err != nil {
+		return policy.Config{}, &failure{code: exitConfig, err: fmt.Errorf("dns.servers: %w", err)}
+	}
+	roots, err := trustAnchors(cfg.Fetch.CAFile)
+	if err != nil {
+		return policy.Config{}, &failure{code: exitConfig, err: fmt.Errorf("fetch.ca_file: %w", err)}
+	}
+	fetch, err := stsfetch.New(stsfetch.Config{
+		Resolver:     resolve,
+		Roots:        roots,
+		Timeout:      cfg.Fetch.Timeout,
+		MaxSize:      cfg.Fetch.MaxSize,
+		AllowPrivate: cfg.Fetch.AllowPrivate,
+		Proxy:        cfg.Fetch.Proxy,
+		UserAgent:    "stsmap/" + version(),
+	})
+	if err != nil {
+		return policy.Config{}, &failure{code: exitConfig, err: fmt.Errorf("fetch: %w", err)}
+	}
+	return policy.Config{
+		Store:   d.store,
+		Fetch:   fetch,
+		Timeout: cfg.Fetch.Timeout,
+		Workers: cfg.Fetch.Workers,
+		Refresh: cfg.Fetch.Refresh,
+		Recheck: cfg.Fetch.Recheck,
+		Forget:  cfg.Cache.Forget,
+		Ready:   readyDecisions(cfg.Cache.Entries),
+		Defer:   cfg.DNS.OnFailure == "defer",
+		Observe: d.monitor.Observe,
+	}, nil
+}
+
+// readyDecisions is how many decisions are kept in their ready form, beside
+// the entries that cache.entries bounds: enough for the domains that most
+// mail goes to. The others are made from their entry when asked for, in a few
+// microseconds.
+func readyDecisions(entries int) int {
+	return min(max(entries/4, 1024), 1<<15)
+}
+
+// trustAnchors reads a bundle of certificates; without a path the system's
+// are used.
+func trustAnchors(path string) (*x509.CertPool, error) {
+	if path == "" {
+		return nil, nil
+	}
+	bundle, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(bundle) {
+		return nil, fmt.Errorf("%s: no certificate in it; PEM is needed", path)
+	}
+	return pool, nil
+}
+
+// openStore opens the store that cache.store names, with hot entries kept in
+// memory before it.
+func (d *daemon) openStore(name string, entries int) (cache.Store, error) {
+	path, isFile := strings.CutPrefix(name, "bolt:")
+	if !isFile {
+		if name != "memory:" {
+			return nil, &failure{code: exitConfig, err: fmt.Errorf("cache.store: %s stores are not built yet", redacted(name)), hint: "use bolt:/path or memory:"}
+		}
+		return cache.NewMemory(entries), nil
+	}
+	store, err := bolt.Open(path)
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return nil, &failure{code: exitPermission, err: fmt.Errorf("cache.store: %w", err), hint: "the daemon's user must be able to write there"}
+	case err != nil:
+		return nil, &failure{code: exitFailed, err: fmt.Errorf("cache.store: %w", err)}
+	}
+	return cache.NewFront(store, entries, 0), nil
+}
+
+// redacted is the URL of a store without its password.
+func redacted(store string) string {
+	if u, err := url.Parse(store); err == nil {
+		return u.Redacted()
+	}
+	return store
+}

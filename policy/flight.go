@@ -113,6 +113,12 @@ func (e *Engine) fly(f *flight) {
 			return
 		}
 	}
+	if ctx.Err() != nil {
+		// The store took all the time there was. Asking now would fail for
+		// that reason, and blame the domain.
+		f.publish(f.undecided(errors.New("the store did not answer in time")))
+		return
+	}
 	e.retrieve(ctx, f, entry)
 }
 
@@ -142,8 +148,11 @@ func (e *Engine) retrieve(ctx context.Context, f *flight, old cache.Entry) {
 	}
 	got, err := f.ask(ctx, old)
 	now := time.Now()
+	if e.ctx.Err() != nil {
+		err = errors.New("shutting down")
+	}
 	if err != nil {
-		// No turn to ask came up, so nothing was learned about the domain.
+		// Nothing was learned about the domain.
 		f.publish(f.undecided(err))
 		return
 	}
@@ -154,7 +163,7 @@ func (e *Engine) retrieve(ctx context.Context, f *flight, old cache.Entry) {
 		// not remembered: the next lookup asks again. A name server that does
 		// not answer would make every message wait, though.
 		d = f.undecided(fmt.Errorf("record: %w", got.recordErr))
-		if timedOut(got.recordErr) {
+		if timedOut(got.recordErr) && ctx.Err() == nil {
 			d.until = now.Add(recordRetry).UnixNano()
 			d.recheck = d.until
 			e.ready.put(d)

@@ -70,6 +70,9 @@ func (r rules) next(old cache.Entry, got outcome, now time.Time, jitter float64)
 		// The domain says that what we have is what there is.
 		e.Failures, e.FailedID, e.Error, e.Result, e.Retry = 0, "", "", "", time.Time{}
 	}
+	if e.Policy != "" && e.Refresh.After(now.Add(r.refresh)) {
+		e.Refresh = now // it was not to be refreshed any more, but is in use again
+	}
 	return e
 }
 

@@ -29,11 +29,10 @@ needs neither network nor store. Silent and 0 if it does, 69 if not.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if server == "" {
-				cfg, err := g.load()
-				if err != nil {
+				var err error
+				if server, err = g.server(); err != nil {
 					return err
 				}
-				server = cfg.Listen[0]
 			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), healthLimit)
 			defer cancel()

@@ -29,6 +29,9 @@ func (d *daemon) listen(cfg *config.Config) ([]net.Listener, error) {
 			listeners = append(listeners, l)
 		}
 	}
+	if len(listeners) == 0 {
+		return nil, &failure{code: exitConfig, err: errors.New("nothing to listen on: listen is empty and no socket was passed")}
+	}
 	for _, l := range listeners {
 		address := l.Addr().String()
 		if l.Addr().Network() == "unix" {

@@ -29,11 +29,10 @@ and 69 if the daemon cannot be reached.`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, keys []string) error {
 			if server == "" {
-				cfg, err := g.load()
-				if err != nil {
+				var err error
+				if server, err = g.server(); err != nil {
 					return err
 				}
-				server = cfg.Listen[0]
 			}
 			return query(cmd.Context(), c, g.json, server, name, keys)
 		},

@@ -82,3 +82,15 @@ func (g *globals) load() (*config.Loaded, error) {
 	}
 	return nil, f
 }
+
+// server is the address to ask when the command line names none.
+func (g *globals) server() (string, error) {
+	cfg, err := g.load()
+	if err != nil {
+		return "", err
+	}
+	if len(cfg.Listen) == 0 {
+		return "", &failure{code: exitConfig, err: errors.New("listen is empty"), hint: "name the daemon's address with --server"}
+	}
+	return cfg.Listen[0], nil
+}

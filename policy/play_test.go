@@ -1,0 +1,427 @@
+package policy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"stsmap/cache"
+	"stsmap/sts"
+	"stsmap/stsfetch"
+)
+
+// TestPlays performs testdata/plays/*.txt, each in a bubble of its own with a
+// clock that costs no time. A play is a text of one command a line:
+//
+//	record ID [ttl=D]          from now on DNS has this record
+//	record none|broken|two [ttl=D]
+//	record fails|silent        SERVFAIL; no answer
+//	policy MODE [max_age=S] [MX…]   from now on HTTPS has this policy
+//	policy fails|badcert|hangs
+//	delay D                    each answer of the domain takes this long
+//	lookup KIND [ID]           ask, and expect this decision
+//	lookups N KIND             ask N times at once
+//	took D                     expect that the last lookup took exactly D
+//	sleep D                    time passes
+//	asked RECORDS POLICIES     expect so many questions since the last "asked"
+//	events KIND…               expect these events, but lookups, since the last "events"
+//	expires D                  expect the decision to expire after D
+//	store fails|hangs|write-hangs|works   the store stops to work, or works again
+//	run                        start refreshing
+//	restart                    a new engine on the old store
+//	option defer|workers=N|forget=D      of the engine; before anything else
+func TestPlays(t *testing.T) {
+	files, err := filepath.Glob("testdata/plays/*.txt")
+	if err != nil || len(files) < 20 {
+		t.Fatalf("found %d plays (%v)", len(files), err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { perform(t, file, string(text)) })
+		})
+	}
+}
+
+func perform(t *testing.T, file, text string) {
+	s := &stage{
+		domain: &domain{policyErr: errors.New("nothing there")},
+		store:  &moodyStore{Store: cache.NewMemory(1000)},
+	}
+	defer func() { s.close() }()
+	n := 0
+	for line := range strings.Lines(text) {
+		n++
+		line, _, _ = strings.Cut(line, "#")
+		words := strings.Fields(line)
+		if len(words) == 0 {
+			continue
+		}
+		if err := s.do(words[0], words[1:]); err != nil {
+			t.Fatalf("%s:%d: %s: %v", file, n, strings.TrimSpace(line), err)
+		}
+	}
+}
+
+// A stage is what a play is performed on.
+type stage struct {
+	domain *domain
+	store  *moodyStore
+	config Config
+	engine *Engine
+	stop   func() // ends Run
+
+	last *Decision
+	took time.Duration
+
+	mu     sync.Mutex
+	events []string
+}
+
+func (s *stage) start() {
+	s.config.Store, s.config.Fetch, s.config.Observe = s.store, s.domain, s.observe
+	s.engine = New(s.config)
+}
+
+func (s *stage) close() {
+	if s.stop != nil {
+		s.stop()
+		s.stop = nil
+	}
+	if s.engine != nil {
+		s.engine.Close()
+	}
+}
+
+func (s *stage) observe(ev Event) {
+	if ev.Kind == Lookup {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.events = append(s.events, kindName(ev.Kind))
+}
+
+func kindName(k EventKind) string {
+	return [...]string{"lookup", "new", "changed", "renewed", "gone", "absent", "invalid",
+		"record-failed", "policy-failed", "store-failed", "panicked"}[k]
+}
+
+func (s *stage) do(verb string, args []string) error {
+	if verb == "option" {
+		return s.option(args[0])
+	}
+	if s.engine == nil {
+		s.start()
+	}
+	switch verb {
+	case "record":
+		return s.domain.setRecord(args)
+	case "policy":
+		return s.domain.setPolicy(args)
+	case "store":
+		return s.store.setMood(args[0])
+	case "lookup", "lookups", "took", "expires":
+		return s.ask(verb, args)
+	case "asked":
+		return s.domain.asked(args)
+	case "events":
+		return s.expectEvents(args)
+	case "delay", "sleep":
+		d, err := time.ParseDuration(args[0])
+		if verb == "delay" {
+			s.domain.set(func(n *domain) { n.delay = d })
+			return err
+		}
+		time.Sleep(d)
+		synctest.Wait()
+		return err
+	case "run":
+		ctx, cancel := context.WithCancel(context.Background())
+		var done sync.WaitGroup
+		done.Go(func() { s.engine.Run(ctx) })
+		s.stop = func() { cancel(); done.Wait() }
+		synctest.Wait()
+		return nil
+	case "restart":
+		s.close()
+		s.start()
+		return nil
+	}
+	return fmt.Errorf("unknown command")
+}
+
+func (s *stage) option(word string) error {
+	name, value, _ := strings.Cut(word, "=")
+	var err error
+	switch name {
+	case "defer":
+		s.config.Defer = true
+	case "workers":
+		s.config.Workers, err = strconv.Atoi(value)
+	case "forget":
+		s.config.Forget, err = time.ParseDuration(value)
+	default:
+		err = errors.New("unknown option")
+	}
+	return err
+}
+
+func (s *stage) ask(verb string, args []string) error {
+	switch verb {
+	case "took":
+		if s.took.String() != args[0] {
+			return fmt.Errorf("took %s", s.took)
+		}
+		return nil
+	case "expires":
+		if d := time.Until(s.last.Expires); d.String() != args[0] {
+			return fmt.Errorf("expires after %s", d)
+		}
+		return nil
+	case "lookups":
+		n, err := strconv.Atoi(args[0])
+		if err != nil {
+			return err
+		}
+		failures := make([]error, n)
+		var all sync.WaitGroup
+		for i := range n {
+			all.Go(func() { failures[i] = expect(s.lookup(), args[1:]) })
+		}
+		all.Wait()
+		return errors.Join(failures...)
+	}
+	began := time.Now()
+	s.last = s.lookup()
+	s.took = time.Since(began)
+	// What goes on behind the answer gets its turn, as far as it can get
+	// without time passing.
+	synctest.Wait()
+	return expect(s.last, args)
+}
+
+// lookup asks as postfix.Handler does.
+func (s *stage) lookup() *Decision {
+	if d := s.engine.Known([]byte("example.com")); d != nil {
+		return d
+	}
+	return s.engine.Lookup(context.Background(), "example.com")
+}
+
+func expect(d *Decision, args []string) error {
+	got := d.Kind.String()
+	if len(args) > 1 {
+		got += " " + d.ID
+	}
+	if want := strings.Join(args, " "); got != want {
+		return fmt.Errorf("decided %s because %q, want %s", got, d.Reason, want)
+	}
+	return nil
+}
+
+func (s *stage) expectEvents(want []string) error {
+	synctest.Wait()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	got := s.events
+	s.events = nil
+	if !slices.Equal(got, want) {
+		return fmt.Errorf("happened: %q", got)
+	}
+	return nil
+}
+
+// A domain is a Fetcher for the one domain of a play.
+type domain struct {
+	mu        sync.Mutex
+	delay     time.Duration
+	record    stsfetch.Record
+	recordErr error
+	text      string
+	policyErr error
+	hangs     bool
+	records   int // questions since the last asked
+	policies  int
+}
+
+func (n *domain) set(change func(*domain)) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	change(n)
+}
+
+func (n *domain) Record(ctx context.Context, _ string) (stsfetch.Record, error) {
+	n.mu.Lock()
+	n.records++
+	r, err, delay := n.record, n.recordErr, n.delay
+	n.mu.Unlock()
+	return r, errors.Join(err, pause(ctx, delay))
+}
+
+func (n *domain) Policy(ctx context.Context, name string) (string, *sts.Policy, error) {
+	n.mu.Lock()
+	n.policies++
+	text, err, delay, hangs := n.text, n.policyErr, n.delay, n.hangs
+	n.mu.Unlock()
+	if hangs {
+		<-ctx.Done()
+		return "", nil, &stsfetch.Error{Domain: name, Step: stsfetch.StepTimeout, Err: ctx.Err()}
+	}
+	if err := errors.Join(err, pause(ctx, delay)); err != nil {
+		return "", nil, err
+	}
+	p, err := sts.ParsePolicy([]byte(text))
+	return text, p, err
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// slowness is the error of a name server that does not answer.
+type slowness struct{}
+
+func (slowness) Error() string { return "timeout" }
+func (slowness) Timeout() bool { return true }
+
+func (n *domain) setRecord(args []string) error {
+	r := stsfetch.Record{TTL: time.Hour}
+	var err error
+	switch args[0] {
+	case "none":
+		r.Why = sts.ErrNoRecord
+	case "two":
+		r.Why = sts.ErrManyRecords
+	case "broken":
+		r.Why = &sts.SyntaxError{Field: "id", Reason: "broken"}
+	case "fails":
+		r, err = stsfetch.Record{}, errors.New("SERVFAIL")
+	case "silent":
+		r, err = stsfetch.Record{}, slowness{}
+	default:
+		r.ID = args[0]
+	}
+	for _, word := range args[1:] {
+		ttl, ok := strings.CutPrefix(word, "ttl=")
+		d, parseErr := time.ParseDuration(ttl)
+		if !ok || parseErr != nil {
+			return fmt.Errorf("unknown word %q", word)
+		}
+		r.TTL = d
+	}
+	n.set(func(n *domain) { n.record, n.recordErr = r, err })
+	return nil
+}
+
+func (n *domain) setPolicy(args []string) error {
+	var text string
+	var err error
+	hangs := false
+	switch args[0] {
+	case "fails":
+		err = &stsfetch.Error{Domain: "example.com", Step: stsfetch.StepStatus, Err: errors.New("HTTP status is 404, not 200")}
+	case "badcert":
+		err = &stsfetch.Error{Domain: "example.com", Step: stsfetch.StepCert, Err: errors.New("certificate expired")}
+	case "hangs":
+		hangs = true
+	case "enforce", "testing", "none":
+		age, mx := "604800", "mx: mx.example.com\n"
+		for _, word := range args[1:] {
+			if a, ok := strings.CutPrefix(word, "max_age="); ok {
+				age = a
+			} else {
+				mx = "mx: " + word + "\n"
+			}
+		}
+		text = "version: STSv1\nmode: " + args[0] + "\n" + mx + "max_age: " + age + "\n"
+	default:
+		return errors.New("unknown policy")
+	}
+	n.set(func(n *domain) { n.text, n.policyErr, n.hangs = text, err, hangs })
+	return nil
+}
+
+func (n *domain) asked(args []string) error {
+	synctest.Wait()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	got := []string{strconv.Itoa(n.records), strconv.Itoa(n.policies)}
+	n.records, n.policies = 0, 0
+	if !slices.Equal(got, args) {
+		return fmt.Errorf("asked for %s records and %s policies", got[0], got[1])
+	}
+	return nil
+}
+
+// A moodyStore is a Store that can stop to work.
+type moodyStore struct {
+	cache.Store
+	mu       sync.Mutex
+	fails    bool
+	hangs    chan struct{} // not nil while it hangs
+	onlyPuts bool          // whether it hangs only when written to
+}
+
+func (s *moodyStore) setMood(mood string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.hangs != nil {
+		close(s.hangs)
+		s.hangs = nil
+	}
+	s.fails, s.onlyPuts = mood == "fails", mood == "write-hangs"
+	switch mood {
+	case "hangs", "write-hangs":
+		s.hangs = make(chan struct{})
+	case "fails", "works":
+	default:
+		return errors.New("unknown mood")
+	}
+	return nil
+}
+
+// mood waits while the store hangs, as a disk does: whatever the context says.
+func (s *moodyStore) mood(put bool) error {
+	s.mu.Lock()
+	hangs, fails, onlyPuts := s.hangs, s.fails, s.onlyPuts
+	s.mu.Unlock()
+	if hangs != nil && (put || !onlyPuts) {
+		<-hangs
+	}
+	if fails {
+		return errors.New("input/output error")
+	}
+	return nil
+}
+
+func (s *moodyStore) Get(ctx context.Context, name string) (cache.Entry, error) {
+	if err := s.mood(false); err != nil {
+		return cache.Entry{}, err
+	}
+	return s.Store.Get(ctx, name)
+}
+
+func (s *moodyStore) Put(ctx context.Context, e cache.Entry) error {
+	if err := s.mood(true); err != nil {
+		return err
+	}
+	return s.Store.Put(ctx, e)
+}

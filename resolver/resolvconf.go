@@ -1,0 +1,104 @@
+package resolver
+
+import (
+	"io"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+)
+
+const (
+	// Not more often than this is resolv.conf looked at. A stat(2) costs less than the question it
+	// precedes; inotify would cost a goroutine, and misses files that are mounted over.
+	confInterval = time.Second
+
+	// The C library ignores all nameserver lines but the first three (resolv.conf(5)). So do we: an
+	// operator who compares must see the same servers asked.
+	confServers = 3
+
+	// More than this is not read of a file that was put in the place of resolv.conf.
+	confSize = 64 << 10
+)
+
+// firstConf reads resolv.conf when the daemon starts. Without a server in it, the one on this machine
+// is asked (resolv.conf(5)).
+func firstConf(path string, t trust) *serverList {
+	l := readConf(path, t)
+	if len(l.servers) == 0 {
+		local := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), 53)
+		l.servers = []*server{newServer(local, t)}
+	}
+	return l
+}
+
+// servers returns the list in force, after a look at resolv.conf if it is time. Whoever finds that it
+// is time looks; the others go on with the old list meanwhile, so nobody waits for a lock.
+//
+// A file that is gone, or that has no server any more, changes nothing: more likely somebody is
+// writing it than that the operator wants a daemon that worked to ask 127.0.0.1. This departs from
+// the C library, which has no servers of yesterday to fall back on.
+func (r *Resolver) servers() *serverList {
+	old := r.list.Load()
+	if r.path == "" {
+		return old
+	}
+	now := int64(time.Since(r.began))
+	last := r.checked.Load()
+	if now-last < int64(confInterval) || !r.checked.CompareAndSwap(last, now) {
+		return old
+	}
+	file, err := os.Stat(r.path)
+	if err != nil || sameState(old.file, file) {
+		return old
+	}
+	l := readConf(r.path, r.trust)
+	if len(l.servers) == 0 {
+		l.servers = old.servers
+	}
+	r.list.Store(l)
+	return l
+}
+
+// sameState tells whether a file is still the one that was read, as far as its inode tells.
+func sameState(a, b os.FileInfo) bool {
+	return a != nil && os.SameFile(a, b) && a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size()
+}
+
+// readConf reads resolv.conf as it is now. The list is empty if that cannot be done. The state of the
+// file is taken before its content: a change in between is then seen at the next look.
+func readConf(path string, t trust) *serverList {
+	l := new(serverList)
+	f, err := os.Open(path)
+	if err != nil {
+		return l
+	}
+	defer f.Close()
+	if l.file, err = f.Stat(); err != nil || !l.file.Mode().IsRegular() {
+		return l
+	}
+	data, err := io.ReadAll(io.LimitReader(f, confSize))
+	if err != nil {
+		return l
+	}
+	for _, addr := range parseConf(string(data)) {
+		l.servers = append(l.servers, newServer(netip.AddrPortFrom(addr, 53), t))
+	}
+	return l
+}
+
+// parseConf returns the addresses in the nameserver lines. A line it does not understand counts for
+// nothing, as in the C library.
+func parseConf(text string) []netip.Addr {
+	var addrs []netip.Addr
+	for line := range strings.Lines(text) {
+		fields := strings.Fields(line)
+		if len(fields) < 2 || fields[0] != "nameserver" {
+			continue
+		}
+		if a, err := netip.ParseAddr(fields[1]); err == nil && len(addrs) < confServers {
+			addrs = append(addrs, a)
+		}
+	}
+	return addrs
+}

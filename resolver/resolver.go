@@ -1,0 +1,191 @@
+// Package resolver asks recursive resolvers for the few record types that mail needs, and says how
+// far the answer can be trusted. That a name or a record does not exist is an answer; an error means
+// that nothing was learned, and always is an [*Error].
+//
+// It does not iterate from the root, validate signatures, remember answers, sort addresses or
+// exchangers, read /etc/hosts or apply search lists: all of that is the business of the recursive
+// resolver, or of the caller. It does not log.
+package resolver
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+const (
+	defaultTimeout  = 5 * time.Second
+	defaultAttempts = 2
+	defaultConf     = "/etc/resolv.conf"
+)
+
+// Config says whom to ask, and for how long. The zero Config asks the servers of /etc/resolv.conf.
+type Config struct {
+	// Servers are asked in this order. Each is an address with or without a port ("192.0.2.1",
+	// "192.0.2.1:5353", "::1", "[::1]:5353", "fe80::1%eth0"), or "tls://ADDRESS[:PORT]#NAME" for DNS
+	// over TLS (RFC 7858, Section 3.1), where the certificate must be valid for NAME, or for ADDRESS
+	// if there is no "#NAME". Empty means those of ResolvConf.
+	Servers []string
+
+	// ResolvConf is the file whose nameserver lines are used, and read again when it changes, if
+	// Servers is empty. "" means /etc/resolv.conf. Its options, timeout, attempts and trust-ad among
+	// them, are ignored: what they say is said here.
+	ResolvConf string
+
+	// Timeout bounds one question with all its servers, attempts and CNAMEs. 0 means 5 s.
+	Timeout time.Duration
+
+	// Attempts is how often the list of servers is gone through. 0 means twice.
+	Attempts int
+
+	// TrustAD says whose word that data is authentic counts (RFC 4035, Section 4.9.3): "auto", or
+	// "", that of servers on a loopback address or over TLS, "yes" that of all, "no" nobody's.
+	TrustAD string
+
+	// Dial opens connections; network is "udp" or "tcp", addr an address with a port. TLS is put on
+	// top by the Resolver. Reads of a "udp" connection must keep the borders of datagrams, and give
+	// only those of addr. nil means a net.Dialer.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+}
+
+// A Resolver asks questions. It is made by New, may be used concurrently, and has nothing to close:
+// every question has sockets of its own.
+type Resolver struct {
+	timeout  time.Duration
+	attempts int
+	trust    trust
+	dialer   func(ctx context.Context, network, addr string) (net.Conn, error) // nil: a net.Dialer
+	roots    *x509.CertPool                                                    // nil: the system's
+
+	began   time.Time    // what the moments below are counted from, immune to a clock that is set
+	path    string       // of resolv.conf; "": the list never changes
+	checked atomic.Int64 // when resolv.conf was last looked at
+	list    atomic.Pointer[serverList]
+
+	pool sync.Pool // of *query
+}
+
+// An Answer is what was learned about a name. It has Records; or it has none, because there is no
+// such name or no record of the type.
+type Answer[T any] struct {
+	// Records are in the order received.
+	Records []T
+
+	// Name is the name that Records belong to, or that has none: the one asked for, or the last of
+	// its CNAMEs (RFC 1034, Section 3.6.2). It is in lower case and without the final dot.
+	Name string
+
+	// NXDomain tells that Name does not exist, for records of any type (RFC 8020, Section 2). With
+	// CNAMEs it is about the last of them (RFC 6604, Section 3).
+	NXDomain bool
+
+	// Secure tells that every response the answer was made of had the AD bit, and came from a server
+	// that is trusted to set it (Config.TrustAD). It covers the absence of records too.
+	Secure bool
+
+	// TTL is the least along the chain of CNAMEs and of the Records. Without Records it is that of
+	// the denial (RFC 2308, Section 5), or a minute if the server did not say.
+	TTL time.Duration
+}
+
+// MX is a mail exchanger (RFC 5321, Section 5.1).
+type MX struct {
+	// Host is in lower case and without the final dot; "" is the null MX (RFC 7505, Section 3).
+	Host string
+
+	// Pref is the preference: the lower, the sooner.
+	Pref uint16
+}
+
+// TLSA is a certificate association as it was published (RFC 6698, Section 2.1), usable or not.
+type TLSA struct {
+	// Usage, Selector and Matching are not checked against the values that are defined.
+	Usage, Selector, Matching uint8
+
+	// Data is the octets of the association, of any length, perhaps none.
+	Data []byte
+}
+
+// New makes a Resolver of c. It asks nothing yet, so that a server may come up later. The error names
+// what cannot be understood in c; a resolv.conf that is missing, or names no server, is none: then
+// 127.0.0.1 is asked, as the C library does.
+func New(c Config) (*Resolver, error) {
+	t, err := parseTrust(c.TrustAD)
+	if err != nil {
+		return nil, err
+	}
+	if c.Timeout < 0 || c.Attempts < 0 {
+		return nil, fmt.Errorf("timeout %v, attempts %d: neither may be negative", c.Timeout, c.Attempts)
+	}
+	r := &Resolver{
+		timeout:  c.Timeout,
+		attempts: c.Attempts,
+		trust:    t,
+		dialer:   c.Dial,
+		began:    time.Now(),
+	}
+	if r.timeout == 0 {
+		r.timeout = defaultTimeout
+	}
+	if r.attempts == 0 {
+		r.attempts = defaultAttempts
+	}
+	r.pool.New = func() any { return newQuery() }
+	if len(c.Servers) == 0 {
+		r.path = c.ResolvConf
+		if r.path == "" {
+			r.path = defaultConf
+		}
+		r.list.Store(firstConf(r.path, t))
+		return r, nil
+	}
+	l := new(serverList)
+	for _, text := range c.Servers {
+		s, err := parseServer(text, t)
+		if err != nil {
+			return nil, err
+		}
+		l.servers = append(l.servers, s)
+	}
+	r.list.Store(l)
+	return r, nil
+}
+
+// TXT asks for text. Each record is the octets of one TXT record, its strings joined without
+// anything between them (RFC 8461, Section 3.1); nothing is escaped.
+func (r *Resolver) TXT(ctx context.Context, name string) (Answer[string], error) {
+	return lookup(ctx, r, name, dns.TypeTXT, decodeTXT)
+}
+
+// MX asks for mail exchangers. One whose name cannot be the name of a host is left out, as Postfix
+// does (`dns/dns_lookup.c`); if that leaves none, it is a Malformed error and not an answer.
+func (r *Resolver) MX(ctx context.Context, name string) (Answer[MX], error) {
+	return lookup(ctx, r, name, dns.TypeMX, decodeMX)
+}
+
+// TLSA asks for certificate associations. The name is the whole one, "_25._tcp.mx.example.com".
+func (r *Resolver) TLSA(ctx context.Context, name string) (Answer[TLSA], error) {
+	return lookup(ctx, r, name, dns.TypeTLSA, decodeTLSA)
+}
+
+// Addr asks for the A and AAAA records at the same time; IPv4 comes first in the answer. If one
+// question fails and the other has addresses, those are the answer; if it has none, the failure is
+// returned, since the name may well have addresses of the other kind.
+func (r *Resolver) Addr(ctx context.Context, name string) (Answer[netip.Addr], error) {
+	var (
+		wg   sync.WaitGroup
+		six  Answer[netip.Addr]
+		err6 error
+	)
+	wg.Go(func() { six, err6 = lookup(ctx, r, name, dns.TypeAAAA, decodeAddr) })
+	four, err4 := lookup(ctx, r, name, dns.TypeA, decodeAddr)
+	wg.Wait()
+	return merge(four, err4, six, err6)
+}

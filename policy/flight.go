@@ -233,15 +233,33 @@ func (e *Engine) remember(f *flight, entry cache.Entry, d *Decision) {
 	defer cancel()
 	err := e.store.Put(ctx, entry)
 	if errors.Is(err, cache.ErrOutdated) {
-		// Another host with the same store learned more, meanwhile.
-		if newer, found := e.recall(ctx, f); found {
-			d = decide(newer, time.Now())
-			e.ready.put(d)
-		}
-	} else if err != nil {
+		d, err = e.reconcile(ctx, entry, d)
+	}
+	if err != nil {
 		e.observe(Event{Kind: StoreFailed, Domain: f.domain, Err: err})
 	}
 	f.publish(d)
+}
+
+// reconcile is for a store that has a policy downloaded later than entry. It
+// returns what then is to be decided.
+func (e *Engine) reconcile(ctx context.Context, entry cache.Entry, d *Decision) (*Decision, error) {
+	stored, err := e.store.Get(ctx, entry.Domain)
+	if err != nil {
+		return d, err
+	}
+	if now := time.Now(); !stored.Fetched.After(now) {
+		// Another host with the same store learned more, meanwhile.
+		newer := decide(stored, now)
+		e.ready.put(newer)
+		return newer, nil
+	}
+	// Downloaded in the future: the clock was set back since, and the store,
+	// which has none, would defend that policy until time catches up.
+	if err := e.store.Delete(ctx, entry.Domain); err != nil {
+		return d, err
+	}
+	return d, e.store.Put(ctx, entry)
 }
 
 // report makes the event of a retrieval.

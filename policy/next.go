@@ -70,8 +70,11 @@ func (r rules) next(old cache.Entry, got outcome, now time.Time, jitter float64)
 		// The domain says that what we have is what there is.
 		e.Failures, e.FailedID, e.Error, e.Result, e.Retry = 0, "", "", "", time.Time{}
 	}
-	if e.Policy != "" && e.Refresh.After(now.Add(r.refresh)) {
+	switch {
+	case e.Policy != "" && e.Refresh.After(now.Add(r.refresh)):
 		e.Refresh = now // it was not to be refreshed any more, but is in use again
+	case e.Policy == "" && (old.Policy != "" || !old.Refresh.IsZero()):
+		e.Refresh = e.Expires // to be removed from where the policy was kept
 	}
 	return e
 }

@@ -38,6 +38,7 @@ import (
 //	store fails|hangs|write-hangs|works   the store stops to work, or works again
 //	run                        start refreshing
 //	restart                    a new engine on the old store
+//	stored N                   expect so many entries in the store
 //	option defer|workers=N|forget=D      of the engine; before anything else
 func TestPlays(t *testing.T) {
 	files, err := filepath.Glob("testdata/plays/*.txt")
@@ -154,6 +155,17 @@ func (s *stage) do(verb string, args []string) error {
 		done.Go(func() { s.engine.Run(ctx) })
 		s.stop = func() { cancel(); done.Wait() }
 		synctest.Wait()
+		return nil
+	case "stored":
+		n := 0
+		for _, err := range s.store.All(context.Background()) {
+			if n++; err != nil {
+				return err
+			}
+		}
+		if args[0] != strconv.Itoa(n) {
+			return fmt.Errorf("%d entries are stored", n)
+		}
 		return nil
 	case "restart":
 		s.close()

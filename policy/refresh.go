@@ -53,17 +53,19 @@ func (e *Engine) refreshDue(ctx context.Context) (more bool) {
 	return len(due) == n && ctx.Err() == nil
 }
 
-// refresh downloads the policy of entry again, or drops it if it has expired
-// without having been used for long.
+// refresh downloads the policy of entry again, or drops the entry if there is
+// none any more, or one that expired without having been used for long.
 func (e *Engine) refresh(ctx context.Context, entry cache.Entry) {
 	now := time.Now()
-	if !holds(entry, now) && now.Sub(entry.Used) > e.settings.Load().rules.forget {
+	if entry.Policy == "" || !holds(entry, now) && now.Sub(entry.Used) > e.settings.Load().rules.forget {
 		if err := e.store.Delete(ctx, entry.Domain); err != nil {
 			e.observe(Event{Kind: StoreFailed, Domain: entry.Domain, Err: err})
 			return
 		}
 		e.ready.drop(entry.Domain)
-		e.observe(Event{Kind: PolicyGone, Domain: entry.Domain, Before: entry, After: cache.Entry{Domain: entry.Domain}})
+		if entry.Policy != "" {
+			e.observe(Event{Kind: PolicyGone, Domain: entry.Domain, Before: entry, After: cache.Entry{Domain: entry.Domain}})
+		}
 		return
 	}
 	f := e.join(entry.Domain, daily)

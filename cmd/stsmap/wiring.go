@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"stsmap/admin"
@@ -105,14 +106,32 @@ func (d *daemon) openStore(name string, entries int) (cache.Store, error) {
 		}
 		return cache.NewMemory(entries), nil
 	}
+	return d.openFile(path, entries)
+}
+
+// openFile opens the store on this host.
+func (d *daemon) openFile(path string, entries int) (cache.Store, error) {
 	store, err := bolt.Open(path)
 	switch {
 	case errors.Is(err, fs.ErrPermission):
 		return nil, &failure{code: exitPermission, err: fmt.Errorf("cache.store: %w", err), hint: "the daemon's user must be able to write there"}
+	case errors.Is(err, bolt.ErrLocked):
+		return nil, &failure{code: exitFailed, err: fmt.Errorf("cache.store: %w", err), hint: "another stsmap runs with this file; see: fuser " + path}
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, &failure{code: exitConfig, err: fmt.Errorf("cache.store: %w", err), hint: "create its directory: mkdir -p " + filepath.Dir(path)}
 	case err != nil:
-		return nil, &failure{code: exitFailed, err: fmt.Errorf("cache.store: %w", err)}
+		// A disk that fails must not be what mail waits for.
+		d.log.Error("store cannot be opened; what is learned is lost at the next stop", "error", err.Error())
+		return cache.NewMemory(entries), nil
 	}
-	return cache.NewFront(store, entries, 0), nil
+	if aside, reason := store.SetAside(); aside != "" {
+		d.log.Error("store was unreadable and is set aside; starting empty", "kept", aside, "reason", reason)
+	}
+	front := cache.NewFront(store, entries, 0)
+	front.OnError = func(op string, err error) {
+		d.monitor.Observe(policy.Event{Kind: policy.StoreFailed, Err: fmt.Errorf("%s: %w", op, err)})
+	}
+	return front, nil
 }
 
 // redacted is the URL of a store without its password.

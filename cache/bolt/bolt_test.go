@@ -1,0 +1,320 @@
+package bolt
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"stsmap/cache"
+	"stsmap/cache/cachetest"
+)
+
+func newPath(t testing.TB) string { return filepath.Join(t.TempDir(), "cache.db") }
+
+func mustOpen(t testing.TB, path string) *Store {
+	t.Helper()
+	s, err := Open(path)
+	if err != nil {
+		t.Fatalf("Open: %v", err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+func entry(i int) cache.Entry {
+	now := time.Now().UTC().Truncate(time.Millisecond)
+	return cache.Entry{
+		Domain: fmt.Sprintf("%d.example", i), ID: "20260101T000000",
+		Policy:  "version: STSv1\r\nmode: enforce\r\nmx: *.mail.example.net\r\nmx: mx.example.org\r\nmx: mx2.example.org\r\nmax_age: 604800\r\n",
+		Fetched: now, Expires: now.Add(7 * 24 * time.Hour), Checked: now, Recheck: now.Add(5 * time.Minute),
+		Refresh: now.Add(24 * time.Hour), Used: now.Truncate(time.Hour),
+	}
+}
+
+func put(t testing.TB, s *Store, entries ...cache.Entry) {
+	t.Helper()
+	for _, e := range entries {
+		if err := s.Put(t.Context(), e); err != nil {
+			t.Fatalf("Put: %v", err)
+		}
+	}
+}
+
+// change edits the database behind the store's back.
+func change(t *testing.T, s *Store, f func(*bbolt.Tx) error) {
+	t.Helper()
+	if err := s.db.Update(f); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestStore(t *testing.T) {
+	cachetest.TestStore(t, func(t *testing.T) cache.Store { return mustOpen(t, newPath(t)) })
+}
+
+func TestDurable(t *testing.T) {
+	cachetest.TestDurable(t, func(t *testing.T) func() cache.Store {
+		path := newPath(t)
+		return func() cache.Store { return mustOpen(t, path) }
+	})
+}
+
+// TestUnreadableEntry: a value with a flipped bit, or moved to another domain,
+// is not found, left out of All, taken off the index by Due, and replaced by
+// any Put.
+func TestUnreadableEntry(t *testing.T) {
+	s := mustOpen(t, newPath(t))
+	good, flipped, moved := entry(1), entry(2), entry(3)
+	put(t, s, good, flipped, moved)
+	change(t, s, func(tx *bbolt.Tx) error {
+		b := entries(tx)
+		v := append([]byte(nil), b.Get([]byte(flipped.Domain))...)
+		v[len(v)/2] ^= 4
+		return errors.Join(b.Put([]byte(flipped.Domain), v),
+			b.Put([]byte(moved.Domain), append([]byte(nil), b.Get([]byte(good.Domain))...)))
+	})
+	for _, e := range []cache.Entry{flipped, moved} {
+		if got, err := s.Get(t.Context(), e.Domain); !errors.Is(err, cache.ErrNotFound) {
+			t.Errorf("Get(%s) = %+v, %v, want ErrNotFound", e.Domain, got, err)
+		}
+	}
+	for e, err := range s.All(t.Context()) {
+		if err != nil || e != good {
+			t.Errorf("All yields %+v, %v", e, err)
+		}
+	}
+	for range 2 {
+		taken, err := s.Due(t.Context(), good.Refresh.Add(time.Hour), 24*time.Hour, 10)
+		if err != nil || len(taken) > 1 || len(taken) == 1 && taken[0] != good {
+			t.Errorf("Due = %+v, %v", taken, err)
+		}
+	}
+	change(t, s, func(tx *bbolt.Tx) error {
+		if n := due(tx).Inspect().KeyN; n != 1 {
+			t.Errorf("%d rows in the index, want that of the lease alone", n)
+		}
+		return nil
+	})
+	early := flipped
+	early.Fetched = early.Fetched.Add(-time.Hour)
+	put(t, s, early)
+	if err := s.Delete(t.Context(), moved.Domain); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestDanglingRows: rows that lead nowhere are removed, more of them than are
+// asked for, and do not hide what is due behind them.
+func TestDanglingRows(t *testing.T) {
+	s := mustOpen(t, newPath(t))
+	e := entry(1)
+	put(t, s, e)
+	change(t, s, func(tx *bbolt.Tx) error {
+		for i := range 20 {
+			old := entry(i) // of 1 too: a row of an earlier Refresh
+			old.Refresh = e.Refresh.Add(-time.Hour)
+			if err := due(tx).Put(dueRow(old), nil); err != nil {
+				return err
+			}
+		}
+		return due(tx).Put([]byte("short"), nil)
+	})
+	taken, err := s.Due(t.Context(), e.Refresh, time.Hour, 1)
+	if err != nil || len(taken) != 1 || taken[0] != e {
+		t.Fatalf("Due = %+v, %v, want %+v", taken, err, e)
+	}
+}
+
+// TestCollect: whatever waits before the writer is taken in one go.
+func TestCollect(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &Store{quit: make(chan struct{}), jobs: make(chan *job)}
+		const n = 50
+		var wg sync.WaitGroup
+		for range n {
+			wg.Go(func() {
+				err := s.write(t.Context(), func(*bbolt.Tx) (bool, error) { return false, nil })
+				if err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		synctest.Wait()
+		jobs := s.collect()
+		if len(jobs) != n {
+			t.Errorf("%d of %d jobs were taken", len(jobs), n)
+		}
+		s.answer(nil, jobs...)
+		wg.Wait()
+	})
+}
+
+// TestGroupCommit: what was taken in one go takes one commit, and what has
+// nothing to write takes none.
+func TestGroupCommit(t *testing.T) {
+	s := mustOpen(t, newPath(t))
+	commits := func() int {
+		tx, err := s.db.Begin(false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer tx.Rollback()
+		return tx.ID()
+	}
+	before := commits()
+	var jobs []*job
+	for i := range 50 {
+		jobs = append(jobs, &job{done: make(chan error, 1), apply: func(tx *bbolt.Tx) (bool, error) {
+			value, err := encode(entry(i))
+			return true, errors.Join(err, save(tx, entry(i), value))
+		}})
+	}
+	s.commit(jobs)
+	for _, j := range jobs {
+		if err := <-j.done; err != nil {
+			t.Error(err)
+		}
+	}
+	if c := commits() - before; c != 1 {
+		t.Errorf("%d jobs took %d commits", len(jobs), c)
+	}
+	before = commits()
+	old := entry(1)
+	old.Fetched = old.Fetched.Add(-time.Hour)
+	if err := s.Put(t.Context(), old); !errors.Is(err, cache.ErrOutdated) {
+		t.Errorf("Put = %v, want ErrOutdated", err)
+	}
+	if err := s.Delete(t.Context(), "unknown.example"); err != nil {
+		t.Error(err)
+	}
+	if _, err := s.Due(t.Context(), time.Now(), time.Hour, 10); err != nil {
+		t.Error(err)
+	}
+	if c := commits() - before; c != 0 {
+		t.Errorf("nothing to write took %d commits", c)
+	}
+}
+
+// TestOneFails: an operation that cannot be carried out does not take those
+// with it that shared its commit, and leaves nothing half done.
+func TestOneFails(t *testing.T) {
+	s := mustOpen(t, newPath(t))
+	saving := func(e cache.Entry, then func() error) *job {
+		return &job{done: make(chan error, 1), apply: func(tx *bbolt.Tx) (bool, error) {
+			value, err := encode(e)
+			return true, errors.Join(err, save(tx, e, value), then())
+		}}
+	}
+	fine := func() error { return nil }
+	jobs := []*job{
+		saving(entry(1), fine),
+		saving(entry(2), func() error { return errors.New("cannot be done") }),
+		saving(entry(3), func() error { panic("a page that is none") }),
+		saving(entry(4), fine),
+	}
+	s.commit(jobs)
+	for i, j := range jobs {
+		err := <-j.done
+		_, getErr := s.Get(t.Context(), entry(i+1).Domain)
+		if good := i == 0 || i == 3; good != (err == nil) || good != (getErr == nil) {
+			t.Errorf("job %d: %v, then Get: %v", i+1, err, getErr)
+		}
+		if i == 2 && !errors.Is(err, ErrDamaged) {
+			t.Errorf("the panic became %v, want ErrDamaged", err)
+		}
+	}
+	put(t, s, entry(5)) // the writer is still there
+}
+
+// TestTouchesAreBounded: touches that the disk does not take are forgotten, and
+// those that are written are not kept.
+func TestTouchesAreBounded(t *testing.T) {
+	s := mustOpen(t, newPath(t))
+	for i := range 2 * touchMax {
+		if err := s.Touch(t.Context(), entry(i).Domain, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := len(s.touches()); n != touchMax {
+		t.Errorf("%d touches wait, want %d", n, touchMax)
+	}
+	put(t, s, entry(1))
+	if n := len(s.touches()); n != touchMax-touchBatch {
+		t.Errorf("after a commit %d touches wait, want %d", n, touchMax-touchBatch)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(s.touches()); n != 0 {
+		t.Errorf("after Close %d touches wait", n)
+	}
+}
+
+// TestMode: the file is nobody else's business (see the package comment).
+func TestMode(t *testing.T) {
+	s := mustOpen(t, newPath(t))
+	info, err := os.Stat(s.path)
+	if err != nil || info.Mode() != 0o600 {
+		t.Errorf("mode %v, %v; want 0600", info.Mode(), err)
+	}
+}
+
+func BenchmarkPut(b *testing.B) {
+	for _, writers := range []int{1, 32} {
+		b.Run(fmt.Sprintf("writers=%d", writers), func(b *testing.B) {
+			s := mustOpen(b, newPath(b))
+			work := make(chan int)
+			var wg sync.WaitGroup
+			for range writers {
+				wg.Go(func() {
+					for i := range work {
+						put(b, s, entry(i))
+					}
+				})
+			}
+			for i := range b.N {
+				work <- i
+			}
+			close(work)
+			wg.Wait()
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "Puts/s")
+		})
+	}
+}
+
+func BenchmarkOpen(b *testing.B) {
+	for _, n := range []int{50_000, 1_000_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			path := newPath(b)
+			s := mustOpen(b, path)
+			for i := 0; i < n; i += 50_000 {
+				err := s.db.Update(func(tx *bbolt.Tx) error {
+					for k := range 50_000 {
+						e := entry(i + k)
+						v, err := encode(e)
+						if err = errors.Join(err, save(tx, e, v)); err != nil {
+							return err
+						}
+					}
+					return nil
+				})
+				if err != nil {
+					b.Fatal(err)
+				}
+			}
+			for b.Loop() {
+				_ = s.Close()
+				s = mustOpen(b, path)
+			}
+			info, _ := os.Stat(path)
+			b.ReportMetric(float64(info.Size())/float64(n), "bytes/entry")
+		})
+	}
+}

@@ -1,0 +1,223 @@
+package bolt
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
+)
+
+const lockTimeout = time.Second
+
+// errUnreadable marks a file that is not, or not any more, a database of ours.
+var errUnreadable = errors.New("not readable as a cache")
+
+// Open opens the store in the file at path, and creates the file with mode 0600
+// if there is none; its directory must exist. It does not read the entries.
+//
+// A file that is no bbolt database, is cut short, has a corrupt beginning, or
+// was written by a version with another layout is renamed to
+// "<path>.unreadable-<time>", never removed and never over another file, and a
+// new one is begun: see [Store.SetAside]. For a cache is worth less than mail
+// that flows. An error of the file system is returned and moves nothing, and so
+// is [ErrLocked], after a second of waiting.
+func Open(path string) (*Store, error) {
+	s, err := open(path)
+	if err == nil {
+		return s, nil
+	}
+	if !errors.Is(err, errUnreadable) {
+		return nil, err
+	}
+	reason := err.Error()
+	aside, err := setAside(path, s.opened)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", reason, err)
+	}
+	if s, err = open(path); err != nil {
+		return nil, err
+	}
+	s.aside, s.reason = aside, reason
+	return s, nil
+}
+
+// open opens or creates the file and starts the writer. Its error is
+// errUnreadable if the file, which is the Store's opened, should be set aside.
+func open(path string) (*Store, error) {
+	s := &Store{
+		path:    path,
+		quit:    make(chan struct{}),
+		jobs:    make(chan *job),
+		waiting: make(map[string]time.Time),
+	}
+	_, statErr := os.Stat(path)
+	if err := s.openDB(); err != nil {
+		return s, err
+	}
+	if err := s.checkLayout(); err != nil {
+		return s, errors.Join(err, s.shut())
+	}
+	if errors.Is(statErr, fs.ErrNotExist) {
+		// A file is not safe before its name is.
+		if err := syncDir(filepath.Dir(path)); err != nil {
+			return s, errors.Join(err, s.shut())
+		}
+	}
+	s.writer.Go(s.run)
+	return s, nil
+}
+
+// openDB opens the database, whatever it contains.
+func (s *Store) openDB() (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if what := recover(); what != nil {
+			// bbolt has lost track of the file, and with it of the lock.
+			err = s.classify(errors.Join(fmt.Errorf("%w: %v", errUnreadable, what), s.file.Close()))
+		}
+	}()
+	s.db, err = bbolt.Open(s.path, 0o600, &bbolt.Options{
+		Timeout:      lockTimeout,
+		FreelistType: bbolt.FreelistMapType,
+		NoStatistics: true,
+		// NoFreelistSync stays off: it makes a commit cheaper, and opening a
+		// scan of the whole file. InitialMmapSize stays zero: readers would
+		// never wait for a larger mapping, but the smallest file would be
+		// 16 MiB; the mapping doubles, so that few ever wait.
+		OpenFile: func(name string, flag int, mode os.FileMode) (*os.File, error) {
+			f, err := os.OpenFile(name, flag, mode)
+			if err != nil {
+				return nil, err
+			}
+			s.file = f
+			s.opened, err = f.Stat()
+			return f, err
+		},
+	})
+	return s.classify(err)
+}
+
+// classify tells files to be set aside from failures to be returned.
+func (s *Store) classify(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, bolterrors.ErrTimeout):
+		return fmt.Errorf("%s: %w (hint: is stsmap running already? fuser %s names the process)", s.path, ErrLocked, s.path)
+	}
+	_, isPath := errors.AsType[*fs.PathError](err)
+	_, isErrno := errors.AsType[syscall.Errno](err)
+	// bbolt's error for a file shorter than two pages has no type.
+	short := !isPath && !isErrno && s.opened != nil && s.opened.Size() < int64(2*os.Getpagesize())
+	if !short && !errors.Is(err, errUnreadable) && !errors.Is(err, bolterrors.ErrInvalid) &&
+		!errors.Is(err, bolterrors.ErrVersionMismatch) && !errors.Is(err, bolterrors.ErrChecksum) {
+		return fmt.Errorf("%s: %w", s.path, err)
+	}
+	// bbolt calls a file invalid too if the disk would not let it read.
+	if readErr := readThrough(s.path); readErr != nil {
+		return fmt.Errorf("%s: %w", s.path, readErr)
+	}
+	if errors.Is(err, errUnreadable) {
+		return fmt.Errorf("%s: %w", s.path, err)
+	}
+	return fmt.Errorf("%s: %w: %w", s.path, errUnreadable, err)
+}
+
+// checkLayout makes the buckets of a new database, and looks at the version of
+// an old one. It runs before the writer, and writes in its place.
+func (s *Store) checkLayout() error {
+	err := s.view(func(tx *bbolt.Tx) error {
+		info, err := s.file.Stat()
+		if err != nil {
+			return err
+		}
+		if info.Size() < tx.Size() {
+			return fmt.Errorf("%w: %d bytes of %d are missing", errUnreadable, tx.Size()-info.Size(), tx.Size())
+		}
+		b := tx.Bucket([]byte(bucketMeta))
+		if b == nil {
+			if k, _ := tx.Cursor().First(); k != nil {
+				return fmt.Errorf("%w: another program's database", errUnreadable)
+			}
+			return nil
+		}
+		if v := b.Get([]byte(keyVersion)); string(v) != version {
+			return fmt.Errorf("%w: version %q, not %q", errUnreadable, v, version)
+		}
+		if entries(tx) == nil || due(tx) == nil {
+			return fmt.Errorf("%w: incomplete", errUnreadable)
+		}
+		return nil
+	})
+	if err == nil {
+		err = s.update(makeLayout)
+	}
+	if errors.Is(err, ErrDamaged) {
+		if readErr := readThrough(s.path); readErr != nil {
+			return readErr
+		}
+		return fmt.Errorf("%w: %w", errUnreadable, err)
+	}
+	return err
+}
+
+func makeLayout(tx *bbolt.Tx) (bool, error) {
+	if tx.Bucket([]byte(bucketMeta)) != nil {
+		return false, nil
+	}
+	for _, name := range []string{bucketMeta, bucketEntries, bucketDue} {
+		if _, err := tx.CreateBucket([]byte(name)); err != nil {
+			return false, err
+		}
+	}
+	return true, tx.Bucket([]byte(bucketMeta)).Put([]byte(keyVersion), []byte(version))
+}
+
+// setAside renames the file to a name that no other file has, and returns it.
+func setAside(path string, opened os.FileInfo) (string, error) {
+	// Two processes that start at once both find the file unreadable, one after
+	// the other. The second must not rename what the first has begun.
+	if now, err := os.Stat(path); err != nil || !os.SameFile(now, opened) {
+		return "", errors.Join(errors.New("was replaced meanwhile"), err)
+	}
+	base := path + ".unreadable-" + time.Now().UTC().Format("20060102T150405Z")
+	aside := base
+	for i := 2; ; i++ {
+		_, err := os.Lstat(aside)
+		if errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		if err != nil {
+			return "", err
+		}
+		aside = fmt.Sprintf("%s-%d", base, i)
+	}
+	return aside, os.Rename(path, aside)
+}
+
+// readThrough reads the file from end to end, for nothing but the error.
+func readThrough(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = io.Copy(io.Discard, f)
+	return err
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

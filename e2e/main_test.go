@@ -1,0 +1,132 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"stsmap/e2e/site"
+)
+
+// hang is the time after which a neighbour is taken to hang. Nothing is expected to take long.
+const hang = 60 * time.Second
+
+func TestMain(m *testing.M) { os.Exit(site.Inside(m.Run)) }
+
+// TestScenarios plays every directory below scenarios. They share one Postfix and one Unbound, and each has a world
+// and a daemon of its own.
+func TestScenarios(t *testing.T) {
+	scenarios := load(t, "scenarios")
+	ctx, cancel := context.WithTimeout(t.Context(), 10*hang) // a build from nothing is among it
+	defer cancel()
+	// An installed one can be tested as well.
+	binary := os.Getenv("E2E_BINARY")
+	if binary == "" {
+		var err error
+		if binary, err = site.Build(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, err := site.Start(ctx, "", binary)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	original, err := s.Postfix.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range scenarios {
+		t.Run(c.name, func(t *testing.T) {
+			p := &play{t: t, site: s, scenario: c, world: c.files["world.txtar"], mark: s.Postfix.Log.Mark()}
+			defer func() {
+				p.end()
+				if err := s.Postfix.Restore(original); err != nil {
+					t.Error(err)
+				}
+			}()
+			p.begin()
+			for _, l := range c.lines {
+				p.step(l)
+			}
+		})
+	}
+}
+
+// scenario is what a directory says.
+type scenario struct {
+	name  string
+	lines []line            // of the file "play"
+	files map[string]string // the others, by name
+}
+
+// line is one step of a play, with its place in the file.
+type line struct {
+	number     int
+	verb, rest string
+}
+
+// load reads all scenarios. A file that nobody would read fails the test, as does a missing one.
+func load(t *testing.T, root string) []scenario {
+	t.Helper()
+	dirs, err := filepath.Glob(filepath.Join(root, "[0-9][0-9]-*"))
+	if err != nil || len(dirs) == 0 {
+		t.Fatalf("no scenarios: %v", err)
+	}
+	entries, err := os.ReadDir(root)
+	if err != nil || len(entries) != len(dirs)+1 { // README.md
+		t.Fatalf("%s has %d entries, of which %d are scenarios: %v", root, len(entries), len(dirs), err)
+	}
+	var all []scenario
+	for _, dir := range dirs {
+		c, err := read(dir)
+		if err != nil {
+			t.Fatalf("%s: %v", dir, err)
+		}
+		all = append(all, c)
+	}
+	return all
+}
+
+func read(dir string) (scenario, error) {
+	c := scenario{name: filepath.Base(dir), files: make(map[string]string)}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return c, err
+	}
+	for _, e := range entries {
+		name := e.Name()
+		if name != "README" && name != "play" && name != "daemon.toml" && !strings.HasSuffix(name, ".txtar") {
+			return c, errors.New("file that nobody reads: " + name)
+		}
+		data, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			return c, err
+		}
+		c.files[name] = string(data)
+	}
+	for _, name := range []string{"README", "play", "world.txtar"} {
+		if strings.TrimSpace(c.files[name]) == "" {
+			return c, errors.New("file missing or empty: " + name)
+		}
+	}
+	number := 0
+	for text := range strings.Lines(c.files["play"]) {
+		number++
+		text = strings.TrimSpace(text)
+		if text == "" || strings.HasPrefix(text, "#") {
+			continue
+		}
+		verb, rest, _ := strings.Cut(text, " ")
+		c.lines = append(c.lines, line{number, verb, strings.TrimSpace(rest)})
+	}
+	return c, nil
+}

@@ -1,0 +1,188 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// A daemon is stsmap in a process of its own, with the default configuration as far as possible.
+type daemon struct {
+	cmd  *exec.Cmd
+	log  *os.File
+	tcp  string // where it listens, as dial wants it
+	unix string
+}
+
+// A setup is what a measurement needs to be otherwise than by default.
+type setup struct {
+	store   string // path of the file; empty: a new one
+	entries int    // cache.entries; 0: default
+	timeout string // fetch.timeout; empty: default
+	gctrace bool   // the log gets lines about the garbage collector
+}
+
+// tcpAddr is where daemons listen; there is one at a time.
+const tcpAddr = "127.0.0.1:8461"
+
+// launch starts a daemon and does not wait for it. name is for files, and unlike that of any daemon before.
+func (b *bench) launch(name string, s setup) (*daemon, error) {
+	d := &daemon{tcp: tcpAddr, unix: "unix:" + filepath.Join(b.dir, name+".sock")}
+	if s.store == "" {
+		s.store = filepath.Join(b.dir, name+".db")
+	}
+	conf := filepath.Join(b.dir, name+".toml")
+	if err := os.WriteFile(conf, []byte(d.config(b.dir, s)), 0o600); err != nil {
+		return nil, err
+	}
+	d.cmd = exec.Command(b.program, "serve", "--config", conf)
+	if b.profiles != "" {
+		d.cmd = exec.Command(b.self, "-role", "profiled", conf, filepath.Join(b.profiles, name+".pprof"))
+	}
+	if s.gctrace {
+		d.cmd.Env = append(os.Environ(), "GODEBUG=gctrace=1")
+	}
+	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	var err error
+	if d.log, err = os.Create(filepath.Join(b.dir, name+".log")); err != nil {
+		return nil, err
+	}
+	d.cmd.Stderr = d.log
+	if err := d.cmd.Start(); err != nil {
+		d.log.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+// config is the text of the configuration file.
+func (d *daemon) config(dir string, s setup) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "listen = [%q, %q]\n", d.tcp, d.unix)
+	fmt.Fprintf(&b, "[dns]\nservers = [%q]\n", dnsAddr)
+	if s.timeout != "" {
+		fmt.Fprintf(&b, "timeout = \"1s\"\n")
+	}
+	fmt.Fprintf(&b, "[fetch]\nca_file = %q\nallow_private = [\"127.0.0.0/8\"]\n", filepath.Join(dir, "ca.pem"))
+	if s.timeout != "" {
+		fmt.Fprintf(&b, "timeout = %q\n", s.timeout)
+	}
+	fmt.Fprintf(&b, "[cache]\nstore = %q\n", "bolt:"+s.store)
+	if s.entries > 0 {
+		fmt.Fprintf(&b, "entries = %d\n", s.entries)
+	}
+	fmt.Fprintf(&b, "[admin]\nlisten = \"\"\nsocket = \"\"\n")
+	return b.String()
+}
+
+// daemon starts one and waits until it accepts connections.
+func (b *bench) daemon(name string, s setup) (*daemon, error) {
+	d, err := b.launch(name, s)
+	if err != nil {
+		return nil, err
+	}
+	a, err := d.await()
+	if err != nil {
+		return nil, errors.Join(err, d.kill())
+	}
+	return d, a.nc.Close()
+}
+
+// await dials until somebody answers. A daemon that ended at once is found out by the limit.
+func (d *daemon) await() (*asker, error) {
+	const limit = time.Minute
+	for end := time.Now().Add(limit); ; {
+		a, err := dial(d.tcp)
+		if err == nil {
+			return a, nil
+		}
+		if time.Now().After(end) {
+			return nil, fmt.Errorf("the daemon does not listen: %w\n%s", err, d.lastWords())
+		}
+		time.Sleep(200 * time.Microsecond)
+	}
+}
+
+// stop ends the daemon as a service manager does.
+func (d *daemon) stop() error {
+	defer d.log.Close()
+	_ = d.cmd.Process.Signal(syscall.SIGTERM)
+	if err := endWithin(d.cmd, 20*time.Second); err != nil {
+		return fmt.Errorf("the daemon: %w\n%s", err, d.lastWords())
+	}
+	return nil
+}
+
+// kill ends the daemon without a chance to do anything.
+func (d *daemon) kill() error {
+	defer d.log.Close()
+	if err := d.cmd.Process.Kill(); err != nil {
+		return err
+	}
+	_ = d.cmd.Wait() // "signal: killed"
+	return nil
+}
+
+// lastWords is the end of the log.
+func (d *daemon) lastWords() string {
+	text, _ := os.ReadFile(d.log.Name())
+	return string(text[max(0, len(text)-1000):])
+}
+
+// cpuTime is what a process has used so far, in steps of 10 ms (proc_pid_stat(5), fields 14 and 15).
+func cpuTime(pid int) (time.Duration, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	// The second field can contain anything, and ends with the last parenthesis.
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	if len(fields) < 13 {
+		return 0, errors.New("/proc/PID/stat is not understood")
+	}
+	var ticks int64
+	for _, f := range fields[11:13] {
+		n, err := strconv.ParseInt(f, 10, 64)
+		if err != nil {
+			return 0, err
+		}
+		ticks += n
+	}
+	return time.Duration(ticks) * 10 * time.Millisecond, nil
+}
+
+func (d *daemon) cpu() (time.Duration, error) { return cpuTime(d.cmd.Process.Pid) }
+
+// resident is how many bytes of memory the process has that are not those of a file: the pages of the store are the
+// system's cache, and go when somebody needs the room (proc_pid_status(5), RssAnon).
+func (d *daemon) resident() (int64, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.cmd.Process.Pid))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(text)) {
+		if rest, ok := strings.CutPrefix(line, "RssAnon:"); ok {
+			kb, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 10, 64)
+			return kb << 10, err
+		}
+	}
+	return 0, errors.New("/proc/PID/status has no RssAnon")
+}
+
+// ask asks once on a connection of its own, and returns the size of the reply.
+func (d *daemon) ask(domain string) (status byte, size int, err error) {
+	a, err := dial(d.tcp)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer a.nc.Close()
+	status, err = a.ask(request(domain))
+	return status, a.size, err
+}

@@ -1,0 +1,110 @@
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"runtime/pprof"
+	"strings"
+	"sync"
+	"syscall"
+
+	"stsmap/admin"
+	"stsmap/cache"
+	"stsmap/cache/bolt"
+	"stsmap/config"
+	"stsmap/policy"
+	"stsmap/postfix"
+	"stsmap/resolver"
+	"stsmap/socketmap"
+	"stsmap/stsfetch"
+)
+
+// serveProfiled is the daemon, put together like cmd/stsmap does it, but for what no figure needs. It writes a CPU
+// profile of all its life. The daemon itself has no port for that: profiles tell the domains that are asked for.
+func serveProfiled(conf, profile string) (err error) {
+	loaded, err := config.Load(conf, nil)
+	if err != nil {
+		return err
+	}
+	cfg := &loaded.Config
+	out, err := os.Create(profile)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, out.Close()) }()
+	if err := pprof.StartCPUProfile(out); err != nil {
+		return err
+	}
+	defer pprof.StopCPUProfile()
+
+	back, err := bolt.Open(strings.TrimPrefix(cfg.Cache.Store, "bolt:"))
+	if err != nil {
+		return err
+	}
+	store := cache.NewFront(back, cfg.Cache.Entries, 0)
+	defer store.Close()
+	fetch, err := newFetcher(cfg)
+	if err != nil {
+		return err
+	}
+	monitor := admin.NewMonitor(slog.New(admin.NewHandler(os.Stderr, "text", slog.LevelInfo)), cfg.Log.Lookups)
+	engine := policy.New(policy.Config{
+		Store:   store,
+		Fetch:   fetch,
+		Timeout: cfg.Fetch.Timeout,
+		Workers: cfg.Fetch.Workers,
+		Refresh: cfg.Fetch.Refresh,
+		Recheck: cfg.Fetch.Recheck,
+		Forget:  cfg.Cache.Forget,
+		Ready:   ready(cfg.Cache.Entries),
+		Observe: monitor.Observe,
+	})
+	defer engine.Close()
+	return serveUntilSignal(&socketmap.Server{Handler: &postfix.Handler{Engine: engine, Bracketed: true}}, cfg.Listen)
+}
+
+// ready is how many decisions cmd/stsmap keeps at hand, by cache.entries.
+func ready(entries int) int { return min(max(entries/4, 1024), 1<<15) }
+
+func newFetcher(cfg *config.Config) (*stsfetch.Fetcher, error) {
+	resolve, err := resolver.New(resolver.Config{Servers: cfg.DNS.Servers, Timeout: cfg.DNS.Timeout, TrustAD: cfg.DNS.TrustAD})
+	if err != nil {
+		return nil, err
+	}
+	bundle, err := os.ReadFile(cfg.Fetch.CAFile)
+	if err != nil {
+		return nil, err
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(bundle)
+	return stsfetch.New(stsfetch.Config{
+		Resolver:     resolve,
+		Roots:        roots,
+		Timeout:      cfg.Fetch.Timeout,
+		MaxSize:      cfg.Fetch.MaxSize,
+		AllowPrivate: cfg.Fetch.AllowPrivate,
+	})
+}
+
+// serveUntilSignal serves on all addresses until the process is told to end.
+func serveUntilSignal(server *socketmap.Server, addrs []string) error {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGTERM)
+	var running sync.WaitGroup
+	defer running.Wait()
+	for _, addr := range addrs {
+		network, where := networkOf(addr)
+		l, err := net.Listen(network, where)
+		if err != nil {
+			return err
+		}
+		running.Go(func() { _ = server.Serve(l) })
+	}
+	<-signals
+	return server.Shutdown(context.Background())
+}

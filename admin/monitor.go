@@ -96,7 +96,7 @@ func (m *Monitor) logLookup(ev policy.Event) {
 		level = slog.LevelDebug
 	}
 	m.log.LogAttrs(context.Background(), level, "lookup", slog.String("domain", ev.Domain),
-		slog.String("decision", ev.Decision.Kind.String()), slog.String("reason", ev.Decision.Reason))
+		slog.String("decision", ev.Decision.Kind.String()), slog.String("reason", ev.Decision.String()))
 }
 
 // repeated reports whether a failure of this kind was logged a moment ago, and

@@ -34,41 +34,57 @@ func (k Kind) String() string {
 
 // A Decision says which policy applies to a domain, and why. It is shared by
 // all who asked and must not be changed.
+//
+// Many thousands are kept at hand, so what only people ask for is worked out
+// when they do.
 type Decision struct {
 	// Domain is the policy domain, in A-label form.
 	Domain string
-	// Kind is what it means for mail.
-	Kind Kind
 	// STS is the policy that the decision follows from. It is nil if there is
 	// none, and set for a policy in mode none.
 	STS *sts.Policy
 	// ID is the version of the policy (RFC 8461, Section 3.1).
 	ID string
-	// Reason tells people why, in one line. It can contain what the domain
-	// published, so whoever prints it has to escape it.
+	// Reason tells people why there is no policy; it is empty if there is
+	// one. It can contain what the domain published, so whoever prints it has
+	// to escape it.
 	Reason string
-	// Expires is when the policy, or the knowledge that there is none, stops
-	// to count; zero means at once.
-	Expires time.Time
 	// Memo belongs to whoever renders decisions for a client: what was made
 	// of this one once can be kept here. This package never looks at it.
 	Memo atomic.Value
 
-	until   int64        // Expires in Unix nanoseconds
+	fetched int64        // when STS was downloaded, in Unix nanoseconds
+	until   int64        // when it, or the knowledge that there is none, expires, likewise
 	recheck int64        // when to look at the record again on use, likewise
 	used    atomic.Int64 // hour, since 1970, in which use was last noted
-	told    atomic.Bool  // whether it was ever given as an answer
+
+	// Kind is what the decision means for mail.
+	Kind Kind
+	told atomic.Bool // whether it was ever given as an answer
+}
+
+// String tells people what the decision rests on, in one line, to be escaped
+// like Reason.
+func (d *Decision) String() string {
+	if d.STS == nil {
+		return d.Reason
+	}
+	return fmt.Sprintf("policy in mode %s, id %s, downloaded %s", d.STS.Mode, d.ID, time.Unix(0, d.fetched).UTC().Format(time.RFC3339))
+}
+
+// Expires returns when the policy, or the knowledge that there is none, stops
+// to count. The zero time means at once.
+func (d *Decision) Expires() time.Time {
+	if d.until == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, d.until)
 }
 
 // decide says what is known about a domain means at the time now. It is the
 // only place that does.
 func decide(e cache.Entry, now time.Time) *Decision {
-	d := &Decision{
-		Domain:  e.Domain,
-		Expires: e.Expires,
-		until:   nanos(e.Expires),
-		recheck: nanos(e.Recheck),
-	}
+	d := &Decision{Domain: e.Domain, until: nanos(e.Expires), recheck: nanos(e.Recheck)}
 	d.used.Store(e.Used.Unix() / 3600)
 	if !holds(e, now) {
 		d.Reason = absence(e)
@@ -81,8 +97,7 @@ func decide(e cache.Entry, now time.Time) *Decision {
 		d.Reason, d.until = "stored policy is unreadable: "+err.Error(), 0
 		return d
 	}
-	d.STS, d.ID = p, e.ID
-	d.Reason = fmt.Sprintf("policy in mode %s, id %s, downloaded %s", p.Mode, e.ID, e.Fetched.UTC().Format(time.RFC3339))
+	d.STS, d.ID, d.fetched = p, e.ID, nanos(e.Fetched)
 	switch p.Mode {
 	case sts.Enforce:
 		d.Kind = Enforce

@@ -199,7 +199,7 @@ func (s *stage) ask(verb string, args []string) error {
 		}
 		return nil
 	case "expires":
-		if d := time.Until(s.last.Expires); d.String() != args[0] {
+		if d := time.Until(s.last.Expires()); d.String() != args[0] {
 			return fmt.Errorf("expires after %s", d)
 		}
 		return nil
@@ -239,7 +239,7 @@ func expect(d *Decision, args []string) error {
 		got += " " + d.ID
 	}
 	if want := strings.Join(args, " "); got != want {
-		return fmt.Errorf("decided %s because %q, want %s", got, d.Reason, want)
+		return fmt.Errorf("decided %s because %q, want %s", got, d.String(), want)
 	}
 	return nil
 }

@@ -40,6 +40,18 @@ func (k Kind) String() string {
 type Decision struct {
 	// Domain is the policy domain, in A-label form.
 	Domain string
+	// Memo belongs to whoever renders decisions for a client: what was made
+	// of this one once can be kept here. This package never looks at it.
+	Memo atomic.Value
+
+	until   int64        // when STS, or the knowledge that there is none, expires, in Unix nanoseconds
+	recheck int64        // when to look at the record again on use, likewise
+	used    atomic.Int64 // hour, since 1970, in which use was last noted
+	told    atomic.Bool  // whether the decision was ever given as an answer
+
+	// Kind is what the decision means for mail. What stands up to here is
+	// what an answer needs, next to each other for the processor's cache.
+	Kind Kind
 	// STS is the policy that the decision follows from. It is nil if there is
 	// none, and set for a policy in mode none.
 	STS *sts.Policy
@@ -49,18 +61,8 @@ type Decision struct {
 	// one. It can contain what the domain published, so whoever prints it has
 	// to escape it.
 	Reason string
-	// Memo belongs to whoever renders decisions for a client: what was made
-	// of this one once can be kept here. This package never looks at it.
-	Memo atomic.Value
 
-	fetched int64        // when STS was downloaded, in Unix nanoseconds
-	until   int64        // when it, or the knowledge that there is none, expires, likewise
-	recheck int64        // when to look at the record again on use, likewise
-	used    atomic.Int64 // hour, since 1970, in which use was last noted
-
-	// Kind is what the decision means for mail.
-	Kind Kind
-	told atomic.Bool // whether it was ever given as an answer
+	fetched int64 // when STS was downloaded, in Unix nanoseconds
 }
 
 // String tells people what the decision rests on, in one line, to be escaped

@@ -201,7 +201,7 @@ func (e *Engine) await(ctx context.Context, f *flight) *Decision {
 func (e *Engine) answered(d *Decision, now time.Time) {
 	e.observe(Event{Kind: Lookup, Domain: d.Domain, Decision: d, First: !d.told.Load() && d.told.CompareAndSwap(false, true)})
 	hour := now.Unix() / 3600
-	if d.STS == nil || d.used.Load() == hour || d.used.Swap(hour) == hour {
+	if d.used.Load() == hour || d.STS == nil || d.used.Swap(hour) == hour {
 		return
 	}
 	e.begin(func() {

@@ -53,6 +53,10 @@ func afterBracket(key []byte) []byte {
 // appendDomain appends the policy domain of key to dst. It allocates only for
 // keys that are not ASCII.
 func appendDomain(dst, key []byte, bracketed bool) (domain []byte, ok bool) {
+	// Nearly all keys are plain names, which one pass over them can tell.
+	if domain, ok := appendName(dst, key); ok {
+		return domain, true
+	}
 	host, ok := hostOf(key, bracketed)
 	if !ok {
 		return nil, false
@@ -67,19 +71,39 @@ func appendDomain(dst, key []byte, bracketed bool) (domain []byte, ok bool) {
 		}
 		host = []byte(name)
 	}
-	if n := len(host); n > 0 && host[n-1] == '.' {
-		host = host[:n-1]
+	return appendName(dst, host)
+}
+
+// appendName appends s in lower case and without a trailing dot, if it is a
+// domain name that can have a policy: two labels or more, made of letters,
+// digits, "-" and "_", and not an IPv4 address in any spelling. A last label
+// of digits is what tells those: no top-level domain is one.
+func appendName(dst, s []byte) (name []byte, ok bool) {
+	if n := len(s); n > 0 && s[n-1] == '.' {
+		s = s[:n-1]
 	}
-	if len(host) > maxDomain {
+	if len(s) > maxDomain {
 		return nil, false
 	}
-	for _, c := range host {
-		if 'A' <= c && c <= 'Z' {
-			c += 'a' - 'A'
+	label, dots, numeric := 0, 0, true
+	for _, c := range s {
+		switch {
+		case 'a' <= c && c <= 'z' || c == '-' || c == '_':
+			numeric = false
+		case '0' <= c && c <= '9':
+		case 'A' <= c && c <= 'Z':
+			c, numeric = c+'a'-'A', false
+		case c == '.' && label > 0:
+			label, dots, numeric = -1, dots+1, true
+		default:
+			return nil, false
+		}
+		if label++; label > maxLabel {
+			return nil, false
 		}
 		dst = append(dst, c)
 	}
-	return dst, isDomain(dst)
+	return dst, label > 0 && dots > 0 && !numeric
 }
 
 // hostOf returns the host part of a next-hop: what is left without port and
@@ -121,30 +145,6 @@ func ascii(s []byte) bool {
 		}
 	}
 	return true
-}
-
-// isDomain reports whether s, in lower case, is a domain name that can have a
-// policy: two labels or more, made of letters, digits, "-" and "_", and not an
-// IPv4 address in any spelling.
-func isDomain(s []byte) bool {
-	label, dots := 0, 0
-	for _, c := range s {
-		switch {
-		case c == '.':
-			if label == 0 {
-				return false
-			}
-			label, dots = 0, dots+1
-		case 'a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '-' || c == '_':
-			label++
-		default:
-			return false
-		}
-		if label > maxLabel {
-			return false
-		}
-	}
-	return label > 0 && dots > 0 && !numeric(s[len(s)-label:])
 }
 
 // numeric reports whether a label is all digits. No top-level domain is, and

@@ -1,0 +1,6 @@
+//go:build !race
+
+package socketmap
+
+// raceEnabled is true if the race detector is on.
+const raceEnabled = false

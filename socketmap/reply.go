@@ -1,0 +1,131 @@
+package socketmap
+
+import (
+	"context"
+	"strconv"
+	"unicode/utf8"
+)
+
+// A Status is the first word of a reply. Its zero value is OK.
+type Status uint8
+
+// The statuses are all that util/dict_sockmap.c knows. To Postfix's SMTP client the last three are the
+// same: the mail is deferred.
+const (
+	OK       Status = iota // OK is for a key that was found; the text is its value.
+	NotFound               // NotFound is for a key that is not in the map.
+	Temp                   // Temp is for a lookup that failed and may succeed later.
+	Timeout                // Timeout is for a lookup that took too long.
+	Perm                   // Perm is for a lookup that will fail again.
+)
+
+// String returns the status as it is sent: "OK", "NOTFOUND", "TEMP", "TIMEOUT" or "PERM".
+func (s Status) String() string {
+	switch s {
+	case OK:
+		return "OK"
+	case NotFound:
+		return "NOTFOUND"
+	case Temp:
+		return "TEMP"
+	case Timeout:
+		return "TIMEOUT"
+	case Perm:
+		return "PERM"
+	}
+	return "Status(" + strconv.Itoa(int(s)) + ")"
+}
+
+// parseStatus is the inverse of [Status.String]. The words are case-sensitive, as in
+// util/dict_sockmap.c.
+func parseStatus(word string) (Status, bool) {
+	for s := OK; s <= Perm; s++ {
+		if s.String() == word {
+			return s, true
+		}
+	}
+	return 0, false
+}
+
+// A Request asks for the value of a key. Map is the name of the map, never empty and without spaces.
+// Key is as Postfix sent it, in its case, and can contain any bytes at all. Both are valid only until
+// the handler returns, for they alias the connection's buffer; a handler that keeps them copies them.
+type Request struct {
+	Map, Key []byte
+}
+
+// A Reply is the answer to a request. Text is the value if Status is OK, and then not empty; otherwise
+// it is a reason for people, which Postfix logs, and may be empty.
+//
+// The text must be valid UTF-8 without control characters (bytes below 0x20, and 0x7f), and with the
+// status and the space not longer than 100000 bytes. [Server] sends nothing else: see there.
+type Reply struct {
+	Status Status
+	Text   string
+}
+
+// A Handler answers requests. ServeSocketmap is called from one goroutine per connection, and so must be
+// safe for concurrent use.
+//
+// The context is cancelled when the server has to stop at once, and a handler must then return soon.
+// It is not cancelled when the client goes away, so that what a lookup finds out is not lost: Postfix
+// asks again. A handler must see to it that it returns well before the 100 seconds for which Postfix
+// waits (util/dict_sockmap.c), as the server does not.
+type Handler interface {
+	ServeSocketmap(ctx context.Context, r Request) Reply
+}
+
+// A HandlerFunc is a function that is a [Handler].
+type HandlerFunc func(context.Context, Request) Reply
+
+// ServeSocketmap calls f.
+func (f HandlerFunc) ServeSocketmap(ctx context.Context, r Request) Reply { return f(ctx, r) }
+
+// internalError is what a server answers in the place of a reply that it does not have or cannot send.
+const internalError = "internal error"
+
+// unfit says why a reply must not be sent, or is empty if it may.
+//
+// This is the last gate, and it is for bugs: handlers are supposed to know better, but what they put in
+// the text comes from strangers, and a text that breaks Postfix's parser or its connection defers mail
+// to more domains than the stranger's own. OK without a text is rejected by Postfix itself
+// (global/maps.c), with a message that does not say whose fault it is. C1 controls (U+0080 to U+009F)
+// pass: they are not in Postfix's way.
+func (r Reply) unfit() string {
+	if r.Status > Perm {
+		return "unknown status"
+	}
+	if r.Status == OK && r.Text == "" {
+		return "OK without a text"
+	}
+	if r.size() > maxReply {
+		return "longer than " + strconv.Itoa(maxReply) + " bytes"
+	}
+	// Bytes rather than runes, and UTF-8 only where it is not ASCII: every reply passes here.
+	var all byte
+	for i := range len(r.Text) {
+		c := r.Text[i]
+		if c < 0x20 || c == 0x7f {
+			return "control character in the text"
+		}
+		all |= c
+	}
+	if all >= utf8.RuneSelf && !utf8.ValidString(r.Text) {
+		return "text is not UTF-8"
+	}
+	return ""
+}
+
+// size returns the length of the payload.
+func (r Reply) size() int { return len(r.Status.String()) + 1 + len(r.Text) }
+
+// appendTo appends the reply as a netstring. The space is always there, also before an empty text: Postfix
+// manages without it, but socketmap_table(5) does not allow that.
+func (r Reply) appendTo(b []byte) []byte {
+	b = strconv.AppendInt(b, int64(r.size()), 10)
+	b = append(b, ':')
+	b = append(b, r.Status.String()...)
+	b = append(b, ' ')
+	b = append(b, r.Text...)
+	return append(b, ',')
+}

@@ -6,6 +6,7 @@ import (
 	"runtime/debug"
 
 	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 
 	"stsmap/cache"
 )
@@ -89,7 +90,7 @@ func (s *Store) explain(err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, bbolt.ErrDatabaseNotOpen):
+	case errors.Is(err, berrors.ErrDatabaseNotOpen):
 		return cache.ErrClosed
 	}
 	return fmt.Errorf("%s: %w", s.path, err)

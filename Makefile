@@ -17,7 +17,7 @@ bin/stsmap:
 
 run: bin/stsmap            ## build, and serve on 127.0.0.1:8461 with a cache under ./var
 	@mkdir -p var
-	STSMAP_CACHE_STORE=bolt:var/cache.db STSMAP_ADMIN_SOCKET=var/control.sock bin/stsmap serve
+	STSMAP_CACHE_STORE=bolt:var/cache.db STSMAP_ADMIN_SOCKET=$(CURDIR)/var/control.sock bin/stsmap serve
 
 demo: bin/stsmap           ## show delivered and refused mail, with a real Postfix (needs root)
 	e2e/install.sh

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -72,6 +73,14 @@ func (d *Decision) String() string {
 		return d.Reason
 	}
 	return fmt.Sprintf("policy in mode %s, id %s, downloaded %s", d.STS.Mode, d.ID, time.Unix(0, d.fetched).UTC().Format(time.RFC3339))
+}
+
+// says reports whether d and other are the same answer for the same reason.
+func (d *Decision) says(other *Decision) bool {
+	if d.Kind != other.Kind || d.ID != other.ID || d.Reason != other.Reason || (d.STS == nil) != (other.STS == nil) {
+		return false
+	}
+	return d.STS == nil || slices.Equal(d.STS.MX, other.STS.MX)
 }
 
 // Expires returns when the policy, or the knowledge that there is none, stops

@@ -42,7 +42,7 @@ type Event struct {
 	Domain string // Domain is the policy domain; empty if it is about none.
 
 	Decision *Decision // Decision is the answer of a Lookup.
-	First    bool      // First is true the first time that this Decision is an answer.
+	First    bool      // First is true the first time that this is the answer since it was another one.
 
 	Before cache.Entry   // Before is what was known; zero if nothing was.
 	After  cache.Entry   // After is what is known now.

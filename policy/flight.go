@@ -107,7 +107,7 @@ func (e *Engine) fly(f *flight) {
 	now := time.Now()
 	if found && (holds(entry, now) || now.Before(entry.Expires)) {
 		d := decide(entry, now)
-		e.ready.put(d)
+		e.keep(d)
 		f.publish(d)
 		if f.why == onUse && now.Before(entry.Recheck) {
 			return
@@ -166,19 +166,28 @@ func (e *Engine) retrieve(ctx context.Context, f *flight, old cache.Entry) {
 		if timedOut(got.recordErr) && ctx.Err() == nil {
 			d.until = now.Add(recordRetry).UnixNano()
 			d.recheck = d.until
-			e.ready.put(d)
+			e.keep(d)
 		}
 		f.publish(d)
 		e.report(f, old, entry, got)
 		return
 	}
-	e.ready.put(d)
+	e.keep(d)
 	if entry.Policy == "" {
 		// Losing an absence costs one question; no answer waits for that.
 		f.publish(d)
 	}
 	e.remember(f, entry, d)
 	e.report(f, old, entry, got)
+}
+
+// keep has d at hand for the next lookups. If it says what the last decision
+// said, it was told when that one was.
+func (e *Engine) keep(d *Decision) {
+	if last := e.ready.get([]byte(d.Domain)); last != nil && last.says(d) {
+		d.told.Store(last.told.Load())
+	}
+	e.ready.put(d)
 }
 
 func timedOut(err error) bool {
@@ -251,7 +260,7 @@ func (e *Engine) reconcile(ctx context.Context, entry cache.Entry, d *Decision) 
 	if now := time.Now(); !stored.Fetched.After(now) {
 		// Another host with the same store learned more, meanwhile.
 		newer := decide(stored, now)
-		e.ready.put(newer)
+		e.keep(newer)
 		return newer, nil
 	}
 	// Downloaded in the future: the clock was set back since, and the store,

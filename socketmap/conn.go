@@ -94,7 +94,13 @@ func (c *conn) run() {
 			}
 		default:
 			c.beginRequest()
-			if err := c.write(c.ask(ctx, req)); err != nil {
+			reply := c.ask(ctx, req)
+			if ctx.Err() != nil {
+				// The handler was cut short, so what it says may be no more than that. Postfix asks
+				// again over a new connection (util/dict_sockmap.c), and then gets an answer.
+				return
+			}
+			if err := c.write(reply); err != nil {
 				c.hangUp(err)
 				return
 			}

@@ -14,8 +14,8 @@ const obeyTime = time.Second
 // for a request, and otherwise after the reply. A request that has already arrived is answered. It
 // returns nil when all of this is done.
 //
-// When ctx is done first, the contexts of the handlers are cancelled, the connections are closed, if
-// possible after their replies, and the error wraps that of ctx. A handler that returns when its context
+// When ctx is done first, the contexts of the handlers are cancelled, the connections are closed without
+// the replies that were to come, so that clients ask again elsewhere, and the error wraps that of ctx. A handler that returns when its context
 // is done has returned before Shutdown; for others Shutdown waits about two seconds, and then says in
 // the error how many connections it left behind.
 //
@@ -53,8 +53,8 @@ func (s *Server) Shutdown(ctx context.Context) error {
 // abort ends what Shutdown could not end in time.
 func (s *Server) abort(ctx context.Context, done <-chan struct{}) error {
 	err := fmt.Errorf("socketmap: shutdown: %w", context.Cause(ctx))
-	// The contexts first: handlers that obey get their replies out whole, while closing the
-	// connections at once could cut one in two.
+	// The contexts first: replies that are being written get out whole, while closing the connections
+	// at once could cut one in two.
 	s.kill()
 	if waitFor(done, obeyTime) {
 		return err

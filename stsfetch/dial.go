@@ -158,7 +158,8 @@ func proxyFunc(setting string) (func(*http.Request) (*url.URL, error), error) {
 	}
 	u, err := url.Parse(setting)
 	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
-		return nil, fmt.Errorf("proxy %q is neither \"env\" nor like \"http://host:port\"", setting)
+		// Without the value: it may hold a password.
+		return nil, errors.New("proxy is neither \"env\" nor like \"http://host:port\"")
 	}
 	return http.ProxyURL(u), nil
 }

@@ -78,7 +78,7 @@ func atf(step Step, format string, args ...any) error {
 // that the other postmaster understands.
 func handshakeError(err error) error {
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); !ok {
-		return at(StepTLS, err)
+		return atf(StepTLS, "TLS handshake: %w", err)
 	}
 	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok && invalid.Reason == x509.Expired {
 		if time.Now().Before(invalid.Cert.NotBefore) {
@@ -87,6 +87,9 @@ func handshakeError(err error) error {
 		return atf(StepCert, "certificate expired on %s", invalid.Cert.NotAfter.UTC().Format(time.RFC3339))
 	}
 	if name, ok := errors.AsType[x509.HostnameError](err); ok {
+		if len(name.Certificate.DNSNames) == 0 {
+			return atf(StepCert, "certificate is not valid for %s: it has no DNS name", name.Host)
+		}
 		return atf(StepCert, "certificate is not valid for %s, only for %s", name.Host, names(name.Certificate))
 	}
 	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
@@ -98,12 +101,9 @@ func handshakeError(err error) error {
 // names lists the first DNS-IDs of a certificate.
 func names(c *x509.Certificate) string {
 	const most = 3
-	switch n := len(c.DNSNames); {
-	case n == 0:
-		return "no DNS name at all"
-	case n > most:
-		return fmt.Sprintf("%q and %d more", c.DNSNames[:most], n-most)
-	default:
-		return strings.Trim(fmt.Sprintf("%q", c.DNSNames), "[]")
+	list, more := c.DNSNames, ""
+	if n := len(list); n > most {
+		list, more = list[:most], fmt.Sprintf(" and %d more", n-most)
 	}
+	return strings.Trim(fmt.Sprintf("%q", list), "[]") + more
 }

@@ -13,33 +13,35 @@ import (
 // chosen by whoever receives mail, so nothing they send is unbounded.
 const maxHeader = 32 << 10
 
-// exchange asks host for its policy over conn and returns the body.
+// exchange asks host for its policy over conn and returns the body, and
+// whether only the end of the connection told where it ends.
 //
 // Neither conditional headers nor anything else that a cache could act upon
 // is sent (RFC 8461, Section 3.3), and no coding is offered, so that the size
 // on the wire is the size of the policy.
-func exchange(conn net.Conn, host, userAgent string, maxSize int) ([]byte, error) {
+func exchange(conn net.Conn, host, userAgent string, maxSize int) (body []byte, toEOF bool, err error) {
 	request := "GET /.well-known/mta-sts.txt HTTP/1.1\r\nHost: " + host +
 		"\r\nUser-Agent: " + userAgent +
 		"\r\nAccept: text/plain\r\nAccept-Encoding: identity\r\nConnection: close\r\n\r\n"
 	if _, err := io.WriteString(conn, request); err != nil {
-		return nil, at(StepHTTP, err)
+		return nil, false, at(StepHTTP, err)
 	}
 	limited := &io.LimitedReader{R: conn, N: maxHeader}
 	resp, err := readFinal(bufio.NewReaderSize(limited, 2048))
 	if err != nil {
 		if limited.N <= 0 {
-			return nil, atf(StepTooLarge, "header is larger than %d bytes", maxHeader)
+			return nil, false, atf(StepTooLarge, "header is larger than %d bytes", maxHeader)
 		}
-		return nil, atf(StepHTTP, "malformed response: %w", err)
+		return nil, false, atf(StepHTTP, "malformed response: %w", err)
 	}
 	defer resp.Body.Close()
 	// From here on the size of the body is what counts.
 	limited.N = math.MaxInt64
 	if err := acceptable(resp); err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	return readBody(resp, maxSize)
+	body, err = readBody(resp, maxSize)
+	return body, resp.ContentLength < 0 && len(resp.TransferEncoding) == 0, err
 }
 
 // readFinal reads responses until one is not informational.

@@ -19,6 +19,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -52,7 +53,9 @@ type Config struct {
 	// Proxy is "" for none, "env" for what HTTPS_PROXY and NO_PROXY say, or
 	// the URL of an HTTP proxy that understands CONNECT. Through a proxy it
 	// is the proxy that resolves and dials the policy host, so it is also
-	// the proxy that has to refuse private addresses.
+	// the proxy that has to refuse private addresses. The name of the proxy
+	// itself is looked up as the system does, in /etc/hosts too: it is the
+	// administrator's and no stranger's.
 	Proxy string
 	// UserAgent is sent with each request; empty means "stsmap".
 	UserAgent string
@@ -166,7 +169,7 @@ func (f *Fetcher) failed(ctx context.Context, domain string, err error) *Error {
 		return e
 	}
 	var timeout interface{ Timeout() bool }
-	if errors.As(err, &timeout) && timeout.Timeout() || ctx.Err() != nil {
+	if errors.As(err, &timeout) && timeout.Timeout() && !errors.Is(ctx.Err(), context.Canceled) {
 		e.Err = fmt.Errorf("%s: timed out", e.Step)
 		e.Step = StepTimeout
 	}
@@ -188,7 +191,8 @@ func (f *Fetcher) get(ctx context.Context, host string) ([]byte, error) {
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 
-	secured := tls.Client(conn, &tls.Config{
+	raw := &eofWatcher{Conn: conn}
+	secured := tls.Client(raw, &tls.Config{
 		// ServerName is sent as SNI (RFC 8461, Section 7.1) and is the one
 		// DNS-ID that the certificate must have (Section 3.3); crypto/x509
 		// never falls back to the common name.
@@ -206,5 +210,26 @@ func (f *Fetcher) get(ctx context.Context, host string) ([]byte, error) {
 	if err := secured.Handshake(); err != nil {
 		return nil, handshakeError(err)
 	}
-	return exchange(secured, host, f.userAgent, f.maxSize)
+	body, toEOF, err := exchange(secured, host, f.userAgent, f.maxSize)
+	if err == nil && toEOF && raw.eof {
+		return nil, atf(StepHTTP, "policy ended early: the connection was cut")
+	}
+	return body, err
+}
+
+// An eofWatcher notes that the connection itself ended. crypto/tls reports
+// that as io.EOF just as it does the peer's close_notify, out of kindness to
+// old servers; but where the end of the connection is the end of the body, it
+// is how somebody on the way would cut a policy short.
+type eofWatcher struct {
+	net.Conn
+	eof bool
+}
+
+func (w *eofWatcher) Read(p []byte) (int, error) {
+	n, err := w.Conn.Read(p)
+	if err == io.EOF {
+		w.eof = true
+	}
+	return n, err
 }

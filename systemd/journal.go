@@ -72,16 +72,26 @@ func (h *journalHandler) Handle(_ context.Context, r slog.Record) error {
 	var message strings.Builder
 	message.WriteString(r.Message)
 	fields := map[string]string{"SYSLOG_IDENTIFIER": "stsmap"}
-	add := func(a slog.Attr) {
-		value := a.Value.Resolve().String()
-		message.WriteString(" " + a.Key + "=" + quoted(value))
-		fields[fieldName(a.Key)] = value
+	var add func(group string, a slog.Attr)
+	add = func(group string, a slog.Attr) {
+		value := a.Value.Resolve()
+		if value.Kind() == slog.KindGroup {
+			for _, member := range value.Group() {
+				add(group+a.Key+".", member)
+			}
+			return
+		}
+		if a.Equal(slog.Attr{}) {
+			return
+		}
+		message.WriteString(" " + group + a.Key + "=" + quoted(value.String()))
+		fields[fieldName(group+a.Key)] = value.String()
 	}
 	for _, a := range h.attrs {
-		add(a)
+		add("", a)
 	}
 	r.Attrs(func(a slog.Attr) bool {
-		add(slog.Attr{Key: h.group + a.Key, Value: a.Value})
+		add(h.group, a)
 		return true
 	})
 	if h.native && journal.Send(message.String(), priority(r.Level), fields) == nil {

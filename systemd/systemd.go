@@ -9,8 +9,11 @@ package systemd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
+	"os"
+	"syscall"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/activation"
@@ -24,14 +27,34 @@ import (
 func Listeners() ([]net.Listener, error) {
 	var out []net.Listener
 	for _, file := range activation.Files(true) {
-		l, err := net.FileListener(file)
+		l, err := listener(file)
 		file.Close() // FileListener made a copy of the descriptor
 		if err != nil {
+			for _, l := range out {
+				l.Close()
+			}
 			return nil, fmt.Errorf("socket %q passed by the service manager is not one to listen on: %w", file.Name(), err)
 		}
 		out = append(out, l)
 	}
 	return out, nil
+}
+
+// listener makes a Listener of a descriptor. net.FileListener by itself takes
+// datagram and connected sockets too, and they fail at the first accept.
+func listener(file *os.File) (net.Listener, error) {
+	fd := int(file.Fd())
+	if kind, err := syscall.GetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_TYPE); err != nil {
+		return nil, err
+	} else if kind != syscall.SOCK_STREAM {
+		return nil, errors.New("it is no stream socket")
+	}
+	if listens, err := syscall.GetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_ACCEPTCONN); err != nil {
+		return nil, err
+	} else if listens == 0 {
+		return nil, errors.New("it does not listen; Accept= must be no")
+	}
+	return net.FileListener(file)
 }
 
 // Ready tells that the daemon serves, or serves again after Reloading.

@@ -35,7 +35,10 @@ it is. Silent and 0 if there is none, 78 otherwise.`,
 				return err
 			}
 			if _, err := trustAnchors(cfg.Fetch.CAFile); err != nil {
-				return &failure{code: exitConfig, err: fmt.Errorf("fetch.ca_file: %w", err)}
+				return err
+			}
+			if err := checkStore(cfg.Cache.Store); err != nil {
+				return err
 			}
 			for _, s := range cfg.Settings() {
 				if s.Idle && !g.quiet {

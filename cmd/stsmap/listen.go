@@ -88,9 +88,11 @@ func listenFailure(address string, err error) error {
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
 		f.hint = "another program has it, perhaps another stsmap; see: ss -lptn"
+	case errors.Is(err, fs.ErrNotExist):
+		f.hint = "create its directory"
 	case errors.Is(err, fs.ErrPermission):
 		f.code = exitPermission
-		f.hint = "ports below 1024 and foreign directories need a socket unit: systemctl edit stsmap.socket"
+		f.hint = "ports below 1024 and foreign directories need a socket passed by systemd, see stsmap(8)"
 	}
 	return f
 }

@@ -6,7 +6,9 @@
 package main
 
 import (
+	"fmt"
 	"os"
+	"runtime/debug"
 )
 
 func main() {
@@ -15,7 +17,12 @@ func main() {
 
 // run executes one command line and returns the exit code. It is all of the
 // program but the call of os.Exit, so that tests can run the real thing.
-func run(args []string, c console) int {
+func run(args []string, c console) (code int) {
+	defer func() {
+		if p := recover(); p != nil {
+			code = c.finish(&failure{code: exitBug, err: fmt.Errorf("bug: %v\n%s", p, debug.Stack()), hint: "please report this"})
+		}
+	}()
 	root := rootCommand(c)
 	root.SetArgs(args)
 	return c.finish(root.Execute())

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -54,6 +55,9 @@ func query(ctx context.Context, c console, asJSON bool, server, name string, key
 		once, cancel := context.WithTimeout(ctx, askLimit)
 		reply, err := client.Do(once, name, key)
 		cancel()
+		if errors.Is(err, socketmap.ErrBadRequest) {
+			return &failure{code: exitUsage, err: fmt.Errorf("%.40s: %w", key, err)}
+		}
 		if err != nil {
 			return unreachable(server, err)
 		}
@@ -84,7 +88,7 @@ func unreachable(server string, err error) error {
 	return &failure{
 		code: exitUnreachable,
 		err:  fmt.Errorf("no answer from the daemon at %s: %w", server, err),
-		hint: "is it running? try: systemctl status stsmap",
+		hint: "is it running? it is started by: stsmap serve",
 	}
 }
 

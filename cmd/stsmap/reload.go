@@ -29,7 +29,7 @@ func (d *daemon) reload() {
 		"log.format":    cfg.Log.Format != d.cfg.Log.Format,
 	} {
 		if changed {
-			d.log.Warn("changed setting takes effect after a restart", "key", key, "hint", "run: systemctl restart stsmap")
+			d.log.Warn("changed setting takes effect after a restart", "key", key)
 		}
 	}
 	d.engine.Configure(settings)

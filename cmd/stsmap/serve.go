@@ -142,10 +142,15 @@ func (d *daemon) stop(signals <-chan os.Signal) error {
 	ctx, cancel := context.WithTimeout(context.Background(), drainLimit)
 	defer cancel()
 	d.running.Go(func() {
-		select {
-		case <-signals:
-			cancel()
-		case <-ctx.Done():
+		for {
+			select {
+			case sig := <-signals:
+				if sig != syscall.SIGHUP { // there is nothing left to reload for
+					cancel()
+				}
+			case <-ctx.Done():
+				return
+			}
 		}
 	})
 	if err := d.server.Shutdown(ctx); err != nil {
@@ -165,6 +170,9 @@ func (d *daemon) setHandler(cfg *config.Config) {
 		Engine:    d.engine,
 		Bracketed: cfg.Postfix.Bracketed,
 		UnknownMap: func(name string) {
+			if _, configured := cfg.Map(name); configured {
+				return
+			}
 			d.log.Warn("unknown socketmap name is answered as \"postfix\"", "map", name)
 		},
 	})

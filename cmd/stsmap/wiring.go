@@ -43,7 +43,7 @@ func (d *daemon) engineConfig(cfg *config.Config) (policy.Config, error) {
 	}
 	roots, err := trustAnchors(cfg.Fetch.CAFile)
 	if err != nil {
-		return policy.Config{}, &failure{code: exitConfig, err: fmt.Errorf("fetch.ca_file: %w", err)}
+		return policy.Config{}, err
 	}
 	fetch, err := stsfetch.New(stsfetch.Config{
 		Resolver:     resolve,
@@ -86,12 +86,14 @@ func trustAnchors(path string) (*x509.CertPool, error) {
 		return nil, nil
 	}
 	bundle, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
 	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(bundle) {
-		return nil, fmt.Errorf("%s: no certificate in it; PEM is needed", path)
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return nil, &failure{code: exitPermission, err: fmt.Errorf("fetch.ca_file: %w", err)}
+	case err != nil:
+		return nil, &failure{code: exitConfig, err: fmt.Errorf("fetch.ca_file: %w", err)}
+	case !pool.AppendCertsFromPEM(bundle):
+		return nil, &failure{code: exitConfig, err: fmt.Errorf("fetch.ca_file: %s: no certificate in it; PEM is needed", path)}
 	}
 	return pool, nil
 }
@@ -99,14 +101,22 @@ func trustAnchors(path string) (*x509.CertPool, error) {
 // openStore opens the store that cache.store names, with hot entries kept in
 // memory before it.
 func (d *daemon) openStore(name string, entries int) (cache.Store, error) {
-	path, isFile := strings.CutPrefix(name, "bolt:")
-	if !isFile {
-		if name != "memory:" {
-			return nil, &failure{code: exitConfig, err: fmt.Errorf("cache.store: %s stores are not built yet", redacted(name)), hint: "use bolt:/path or memory:"}
-		}
-		return cache.NewMemory(entries), nil
+	if err := checkStore(name); err != nil {
+		return nil, err
 	}
-	return d.openFile(path, entries)
+	if path, isFile := strings.CutPrefix(name, "bolt:"); isFile {
+		return d.openFile(path, entries)
+	}
+	return cache.NewMemory(entries), nil
+}
+
+// checkStore refuses a store that the configuration may name but that is not
+// there yet.
+func checkStore(name string) error {
+	if name == "memory:" || strings.HasPrefix(name, "bolt:") {
+		return nil
+	}
+	return &failure{code: exitConfig, err: fmt.Errorf("cache.store: there is no store for %s yet", redacted(name)), hint: "use bolt:/path or memory:"}
 }
 
 // openFile opens the store on this host.
@@ -116,7 +126,7 @@ func (d *daemon) openFile(path string, entries int) (cache.Store, error) {
 	case errors.Is(err, fs.ErrPermission):
 		return nil, &failure{code: exitPermission, err: fmt.Errorf("cache.store: %w", err), hint: "the daemon's user must be able to write there"}
 	case errors.Is(err, bolt.ErrLocked):
-		return nil, &failure{code: exitFailed, err: fmt.Errorf("cache.store: %w", err), hint: "another stsmap runs with this file; see: fuser " + path}
+		return nil, &failure{code: exitFailed, err: fmt.Errorf("cache.store: %w", err)}
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, &failure{code: exitConfig, err: fmt.Errorf("cache.store: %w", err), hint: "create its directory: mkdir -p " + filepath.Dir(path)}
 	case err != nil:

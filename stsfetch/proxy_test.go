@@ -1,0 +1,239 @@
+package stsfetch
+
+import (
+	"bufio"
+	"crypto/tls"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// A proxy is a small HTTP proxy that knows CONNECT and nothing else.
+type proxy struct {
+	world *world
+	want  string // Proxy-Authorization that it wants; empty for none
+	speak string // what it says instead of an answer; empty for the answer
+	addr  string
+
+	mu    sync.Mutex
+	asked []string
+}
+
+func newProxy(t *testing.T, p *proxy, secured *tls.Config) *proxy {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.addr = l.Addr().String()
+	var running sync.WaitGroup
+	running.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			conn.SetDeadline(time.Now().Add(time.Minute))
+			if secured != nil {
+				conn = tls.Server(conn, secured)
+			}
+			running.Go(func() { p.serve(conn) })
+		}
+	})
+	t.Cleanup(func() {
+		l.Close()
+		running.Wait()
+	})
+	return p
+}
+
+// serve takes one connection where it wants to go.
+func (p *proxy) serve(client net.Conn) {
+	defer client.Close()
+	in := bufio.NewReader(client)
+	r, err := http.ReadRequest(in)
+	if err != nil {
+		return
+	}
+	p.mu.Lock()
+	p.asked = append(p.asked, r.Method+" "+r.RequestURI+" Host: "+r.Host+" Agent: "+r.UserAgent())
+	p.mu.Unlock()
+	if p.speak != "" {
+		_, _ = io.WriteString(client, p.speak)
+		return
+	}
+	if r.Header.Get("Proxy-Authorization") != p.want {
+		_, _ = io.WriteString(client, "HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic\r\nContent-Length: 0\r\n\r\n")
+		return
+	}
+	host, _, _ := net.SplitHostPort(r.RequestURI)
+	server, err := net.Dial("tcp", p.world.HTTPSAddr(host))
+	if err != nil {
+		_, _ = io.WriteString(client, "HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")
+		return
+	}
+	defer server.Close()
+	_, _ = io.WriteString(client, "HTTP/1.1 200 Connection established\r\nVia: test\r\n\r\n")
+	go func() {
+		_, _ = io.Copy(server, in)
+		server.(*net.TCPConn).CloseWrite()
+	}()
+	_, _ = io.Copy(client, server)
+}
+
+// TestProxy: through a proxy the name is handed over, and nothing is asked of
+// DNS or dialled beside it.
+func TestProxy(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		words string // of the policy host
+		user  string // in the URL
+		auth  string // that the proxy wants
+		speak string // what the proxy says instead of an answer
+		step  Step
+		text  string
+	}{
+		{name: "open"},
+		{name: "credentials", user: "me:s%40cret%3A1@", auth: "Basic bWU6c0BjcmV0OjE="},
+		{name: "no credentials", auth: "Basic bWU6c0BjcmV0OjE=", step: StepConnect, text: "refused with status 407"},
+		{name: "wrong credentials", user: "me:hunter2@", auth: "Basic x", step: StepConnect, text: "refused with status 407"},
+		{name: "bad gateway", words: "down", user: "me:hunter2@", auth: "Basic bWU6aHVudGVyMg==", step: StepConnect, text: "refused with status 502"},
+		{name: "not a proxy", speak: "SSH-2.0-OpenSSH\r\n", step: StepConnect, text: "malformed HTTP"},
+		{name: "web server", speak: "HTTP/1.1 400 Bad Request\r\nContent-Length: 4\r\n\r\nhaha", step: StepConnect, text: "refused with status 400"},
+		{name: "redirect", speak: "HTTP/1.1 302 Found\r\nLocation: https://login.example/\r\n\r\n", step: StepConnect, text: "refused with status 302"},
+		{name: "hangs up", speak: "\r\n", step: StepConnect, text: "malformed"},
+		{name: "talks without end", speak: "HTTP/1.1 200 OK\r\n" + strings.Repeat("X: y\r\n", 20000), step: StepConnect, text: "EOF"},
+		{name: "goes on in the clear", speak: "HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n" + policyText,
+			step: StepTLS, text: "tls"},
+		{name: "certificate", words: "cert=othername", step: StepCert, text: "certificate is not valid for mta-sts.example.com"},
+		{name: "status", words: "status=404", step: StepStatus, text: "404"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, hostWorld("policy=p "+c.words))
+			p := newProxy(t, &proxy{world: w, want: c.auth, speak: c.speak}, nil)
+			e := fetch(t, w.fetcher(t, Config{Proxy: "http://" + c.user + p.addr, UserAgent: "test/1"}))
+			want(t, e, c.step, c.text)
+			if e != nil && strings.Contains(e.Error(), "hunter2") {
+				t.Errorf("the password is in the error: %s", e)
+			}
+			checkProxied(t, w, p)
+		})
+	}
+}
+
+// checkProxied sees that p was asked once, by name, and nobody else.
+func checkProxied(t *testing.T, w *world, p *proxy) {
+	t.Helper()
+	ask := "CONNECT mta-sts.example.com:443 Host: mta-sts.example.com:443 Agent: test/1"
+	if !slices.Equal(p.asked, []string{ask}) {
+		t.Errorf("proxy was asked %q, want %q", p.asked, ask)
+	}
+	if host, _, _ := net.SplitHostPort(p.addr); !slices.Equal(w.dialled, []string{host}) {
+		t.Errorf("dialled %q, want the proxy", w.dialled)
+	}
+	if n := w.Queries("", ""); n != 0 {
+		t.Errorf("%d DNS questions, want none: the proxy resolves", n)
+	}
+}
+
+// TestProxySecured: to a proxy with https:// everything is said over TLS, with
+// the policy host's TLS within it.
+func TestProxySecured(t *testing.T) {
+	w := newWorld(t, hostWorld("policy=p"))
+	cert, _ := selfIssued(t, []string{"127.0.0.1"})
+	roots := w.Roots()
+	roots.AppendCertsFromPEM(w.CAPEM())
+	leaf, err := parseLeaf(cert)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := newProxy(t, &proxy{world: w}, &tls.Config{Certificates: []tls.Certificate{cert}})
+	c := Config{Proxy: "https://" + p.addr, UserAgent: "test/1", Roots: roots}
+	want(t, fetch(t, w.fetcher(t, c)), StepConnect, "certificate signed by unknown authority")
+	w.dialled = nil
+	roots.AddCert(leaf)
+	want(t, fetch(t, w.fetcher(t, c)), "", "")
+	checkProxied(t, w, p)
+}
+
+// TestProxyDown: a proxy that is not there is what is wrong.
+func TestProxyDown(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	w := newWorld(t, hostWorld("policy=p"))
+	want(t, fetch(t, w.fetcher(t, Config{Proxy: "http://" + l.Addr().String()})), StepConnect, "proxy: ")
+}
+
+// TestProxyStalls: nor does a proxy hold anybody up.
+func TestProxyStalls(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0") // nobody accepts, but the kernel does
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	w := newWorld(t, hostWorld("policy=p"))
+	for _, scheme := range []string{"http://", "https://"} {
+		e := fetch(t, w.fetcher(t, Config{Proxy: scheme + l.Addr().String(), Timeout: 500 * time.Millisecond}))
+		want(t, e, StepTimeout, "connect: timed out")
+	}
+}
+
+// TestProxyEnvironment: "env" is what HTTPS_PROXY and NO_PROXY say. net/http
+// reads them once a process, so this test runs itself in a process of its own.
+func TestProxyEnvironment(t *testing.T) {
+	w := newWorld(t, hostWorld("policy=p"))
+	if os.Getenv("STSFETCH_TEST_CHILD") != "" {
+		p := newProxy(t, &proxy{world: w}, nil)
+		t.Setenv("HTTPS_PROXY", "http://"+p.addr)
+		t.Setenv("NO_PROXY", "mta-sts.example.net")
+		want(t, fetch(t, w.fetcher(t, Config{Proxy: "env", UserAgent: "test/1"})), "", "")
+		checkProxied(t, w, p)
+		_, _, err := w.fetcher(t, Config{Proxy: "env"}).Policy(t.Context(), "example.net")
+		if err == nil || len(p.asked) != 1 {
+			t.Errorf("NO_PROXY: %v, proxy was asked %q", err, p.asked)
+		}
+		return
+	}
+	child := exec.Command(os.Args[0], "-test.run=^TestProxyEnvironment$", "-test.v")
+	child.Env = append(os.Environ(), "STSFETCH_TEST_CHILD=1")
+	out, err := child.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "--- PASS: TestProxyEnvironment") {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	// And nothing else looks at them.
+	t.Setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+	t.Setenv("https_proxy", "http://127.0.0.1:9")
+	t.Setenv("ALL_PROXY", "http://127.0.0.1:9")
+	want(t, fetch(t, w.fetcher(t, Config{AllowPrivate: loopback()})), "", "")
+}
+
+// TestNewRefuses: a setting that cannot work is refused at once, by name, and
+// without telling a password to the log.
+func TestNewRefuses(t *testing.T) {
+	w := newWorld(t, "")
+	good := w.fetcher(t, Config{})
+	if _, err := New(Config{}); err == nil {
+		t.Error("a Fetcher without Resolver")
+	}
+	for _, setting := range []string{
+		"socks5://me:hunter2@127.0.0.1:1080", "127.0.0.1:3128", "http://", "proxy.example", "ENV", "http://me:hunter2@a b:1", "http://[::1",
+	} {
+		_, err := New(Config{Resolver: good.resolver, Proxy: setting})
+		if err == nil || !strings.Contains(err.Error(), "proxy") {
+			t.Errorf("%q: %v", setting, err)
+		} else if strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("the password is in the error: %v", err)
+		}
+	}
+}

@@ -93,6 +93,7 @@ func readEvents(t *testing.T) (all []*eventCase) {
 			name, _, _ := strings.Cut(rest, ":")
 			c := &eventCase{name: name, lookups: "changes"}
 			c.event.Domain, c.event.First = "example.com", true
+			c.event.Before, c.event.After = new(cache.Entry), new(cache.Entry)
 			all = append(all, c)
 			continue
 		}
@@ -162,7 +163,7 @@ func TestQuietNone(t *testing.T) {
 	var out bytes.Buffer
 	m := NewMonitor(slog.New(NewHandler(&out, "text", slog.LevelInfo)), "changes")
 	ev := policy.Event{Kind: policy.PolicyFailed, Domain: "example.com", Err: errors.New("x")}
-	ev.After = cache.Entry{Policy: "version: STSv1\nmode: none\nmax_age: 86400\n"}
+	ev.After = &cache.Entry{Policy: "version: STSv1\nmode: none\nmax_age: 86400\n"}
 	for ev.After.Failures = 1; ev.After.Failures < 100; ev.After.Failures++ {
 		m.Observe(ev)
 	}
@@ -191,7 +192,7 @@ func TestRepeated(t *testing.T) {
 				t.Errorf("5 failures: %q, want one line", got)
 			}
 			m.Observe(policy.Event{Kind: policy.RecordFailed + policy.StoreFailed - kind, Err: errors.New("x")})
-			m.Observe(policy.Event{Kind: policy.PolicyNew, Domain: "example.com"})
+			m.Observe(policy.Event{After: new(cache.Entry), Kind: policy.PolicyNew, Domain: "example.com"})
 			if got := lines(); len(got) != 2 {
 				t.Errorf("other kinds: %q, want two lines", got)
 			}

@@ -36,7 +36,8 @@ const (
 )
 
 // An Event is one thing that happened. Logs, metrics and pages are made of
-// events and of nothing else.
+// events and of nothing else. It is small, because there is one for each
+// answer.
 type Event struct {
 	Kind   EventKind
 	Domain string // Domain is the policy domain; empty if it is about none.
@@ -44,8 +45,8 @@ type Event struct {
 	Decision *Decision // Decision is the answer of a Lookup.
 	First    bool      // First is true the first time that this is the answer since it was another one.
 
-	Before cache.Entry   // Before is what was known; zero if nothing was.
-	After  cache.Entry   // After is what is known now.
+	Before *cache.Entry  // Before is what was known; without policy, if none was.
+	After  *cache.Entry  // After is what is known now.
 	Err    error         // Err is the reason of a failure.
 	Stack  []byte        // Stack is where a panic happened.
 	Took   time.Duration // Took is how long a retrieval lasted.

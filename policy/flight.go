@@ -184,6 +184,9 @@ func (e *Engine) retrieve(ctx context.Context, f *flight, old cache.Entry) {
 // keep has d at hand for the next lookups. If it says what the last decision
 // said, it was told when that one was.
 func (e *Engine) keep(d *Decision) {
+	if e.render != nil {
+		d.attach(e.render(d))
+	}
 	if last := e.ready.get([]byte(d.Domain)); last != nil && last.says(d) {
 		d.told.Store(last.told.Load())
 	}
@@ -273,7 +276,7 @@ func (e *Engine) reconcile(ctx context.Context, entry cache.Entry, d *Decision) 
 
 // report makes the event of a retrieval.
 func (e *Engine) report(f *flight, before, after cache.Entry, got outcome) {
-	ev := Event{Domain: f.domain, Before: before, After: after, Took: time.Since(f.began)}
+	ev := Event{Domain: f.domain, Before: &before, After: &after, Took: time.Since(f.began)}
 	switch {
 	case got.policy != nil && before.Policy == "":
 		ev.Kind = PolicyNew

@@ -66,6 +66,10 @@ type Config struct {
 	// record cannot be looked up; otherwise it is delivered as to a domain
 	// without a policy.
 	Defer bool
+	// Render makes what a client is told of a decision, once for each that is
+	// kept at hand; nil means that there is nothing to make. It is called
+	// before anybody else sees the decision.
+	Render func(*Decision) string
 	// Observe is told everything that happens; nil means nobody listens. It
 	// is called from many goroutines, in the way of answers: it must be safe
 	// for that, and fast.
@@ -76,6 +80,7 @@ type Config struct {
 // concurrently.
 type Engine struct {
 	store    cache.Store
+	render   func(*Decision) string
 	observe  func(Event)
 	ready    *decisions
 	settings atomic.Pointer[settings]
@@ -103,6 +108,7 @@ type settings struct {
 func New(c Config) *Engine {
 	e := &Engine{
 		store:   c.Store,
+		render:  c.Render,
 		observe: c.Observe,
 		ready:   newDecisions(orDefault(c.Ready, 16384)),
 		flights: make(map[string]*flight),
@@ -116,7 +122,7 @@ func New(c Config) *Engine {
 }
 
 // Configure replaces the settings of a running Engine; retrievals under way
-// end with the old ones. Store, Ready and Observe stay as they were.
+// end with the old ones. Store, Ready, Render and Observe stay as they were.
 func (e *Engine) Configure(c Config) {
 	e.settings.Store(&settings{
 		fetch:    c.Fetch,

@@ -64,7 +64,7 @@ func (e *Engine) refresh(ctx context.Context, entry cache.Entry) {
 		}
 		e.ready.drop(entry.Domain)
 		if entry.Policy != "" {
-			e.observe(Event{Kind: PolicyGone, Domain: entry.Domain, Before: entry, After: cache.Entry{Domain: entry.Domain}})
+			e.observe(Event{Kind: PolicyGone, Domain: entry.Domain, Before: &entry, After: &cache.Entry{Domain: entry.Domain}})
 		}
 		return
 	}

@@ -18,23 +18,40 @@ const (
 	maxReason = 200
 )
 
-// Reply returns the answer to a lookup that d decided. It renders a decision
-// once, and keeps the result in d.Memo.
+// Reply returns the answer to a lookup that d decided. What Render made of it
+// is used if it is there.
 //
 // The reply has no attributes but match and servername, so every Postfix from
 // 3.4 on understands it.
 func Reply(d *policy.Decision) socketmap.Reply {
-	if d.Kind != policy.Enforce && d.Kind != policy.Failed {
-		// A policy in mode testing is none, too: any level that we could name
-		// replaces the administrator's own, which may be stricter.
-		return socketmap.Reply{Status: socketmap.NotFound}
+	switch d.Kind {
+	case policy.Enforce:
+		if text, ok := strings.CutPrefix(d.Answer, rendered); ok {
+			return socketmap.Reply{Status: socketmap.OK, Text: text}
+		}
+		return render(d)
+	case policy.Failed:
+		return render(d)
 	}
-	if made, ok := d.Memo.Load().(*socketmap.Reply); ok {
-		return *made
+	// A policy in mode testing is none, too: any level that we could name
+	// replaces the administrator's own, which may be stricter.
+	return socketmap.Reply{Status: socketmap.NotFound}
+}
+
+// rendered begins what Render returns.
+const rendered = "OK "
+
+// Render makes what Reply needs of a decision, for policy.Config.Render: the
+// reply of a policy to be enforced, so that it is made once and not for each
+// answer, and nothing for other decisions.
+func Render(d *policy.Decision) string {
+	if d.Kind != policy.Enforce {
+		return ""
 	}
-	made := render(d)
-	d.Memo.Store(&made)
-	return made
+	if r := render(d); r.Status == socketmap.OK {
+		return rendered + r.Text
+	}
+	return "" // a failure is made again for each answer: there are few
 }
 
 func render(d *policy.Decision) socketmap.Reply {

@@ -115,7 +115,7 @@ func start(t *testing.T, v *vector) *chain {
 		d.events[name] = make(chan struct{})
 	}
 	d.engine = policy.New(policy.Config{
-		Store: d.store, Fetch: fetch, Timeout: v.timeout, Defer: v.deferred, Observe: d.observe,
+		Store: d.store, Fetch: fetch, Timeout: v.timeout, Defer: v.deferred, Render: postfix.Render, Observe: d.observe,
 	})
 	t.Cleanup(d.engine.Close)
 	d.serve(t)

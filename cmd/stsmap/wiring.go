@@ -17,6 +17,7 @@ import (
 	"stsmap/cache/bolt"
 	"stsmap/config"
 	"stsmap/policy"
+	"stsmap/postfix"
 	"stsmap/resolver"
 	"stsmap/stsfetch"
 	"stsmap/systemd"
@@ -67,6 +68,7 @@ func (d *daemon) engineConfig(cfg *config.Config) (policy.Config, error) {
 		Forget:  cfg.Cache.Forget,
 		Ready:   readyDecisions(cfg.Cache.Entries),
 		Defer:   cfg.DNS.OnFailure == "defer",
+		Render:  postfix.Render,
 		Observe: d.monitor.Observe,
 	}, nil
 }

@@ -183,6 +183,8 @@ func daemon(p *play, ctx context.Context, rest string) {
 		p.must(d.Start(ctx))
 	case "reload":
 		p.must(d.Reload(ctx))
+	case "alive":
+		p.must(d.Alive(ctx))
 	case "new":
 		p.must(p.site.StartDaemon(ctx, p.scenario.files["daemon.toml"]))
 	case "remove":

@@ -122,6 +122,7 @@ func (d *Daemon) Start(ctx context.Context) error {
 	d.cmd.Env = []string{
 		"PATH=" + os.Getenv("PATH"),
 		"NOTIFY_SOCKET=" + d.notify.LocalAddr().String(),
+		"WATCHDOG_USEC=1000000",
 		"LISTEN_FDS=" + strconv.Itoa(len(d.socks)),
 		"LISTEN_FDNAMES=" + strings.Join(slices.Repeat([]string{"map"}, len(d.socks)), ":"),
 	}
@@ -136,7 +137,7 @@ func (d *Daemon) Start(ctx context.Context) error {
 	}
 	d.ended = make(chan error, 1)
 	go func(cmd *exec.Cmd, ended chan<- error) { ended <- cmd.Wait() }(d.cmd, d.ended)
-	if err := d.ready(ctx); err != nil {
+	if err := d.says(ctx, "READY=1"); err != nil {
 		return errors.Join(err, d.Kill())
 	}
 	return nil
@@ -153,7 +154,18 @@ func (d *Daemon) Reload(ctx context.Context) error {
 	if err := d.cmd.Process.Signal(syscall.SIGHUP); err != nil {
 		return err
 	}
-	return d.ready(ctx)
+	return d.says(ctx, "READY=1")
+}
+
+// Alive waits for the daemon to tell the watchdog that it answers.
+func (d *Daemon) Alive(ctx context.Context) error {
+	if d.cmd == nil {
+		return errors.New("stsmap is not running")
+	}
+	if err := d.heard(); err != nil {
+		return err
+	}
+	return d.says(ctx, "WATCHDOG=1")
 }
 
 // heard drops what the daemon, or the one before it, has said so far.
@@ -180,22 +192,22 @@ func (d *Daemon) hear() ([]string, error) {
 	return strings.Split(string(buf[:n]), "\n"), nil
 }
 
-// ready waits for READY=1, or for the end of the daemon.
-func (d *Daemon) ready(ctx context.Context) error {
+// says waits until the daemon says line to the service manager, or for the end of the daemon.
+func (d *Daemon) says(ctx context.Context, line string) error {
 	for {
 		select {
 		case err := <-d.ended:
 			d.ended <- err // for Kill
-			return fmt.Errorf("stsmap ended before it was ready: %w: %s", err, strings.Join(d.Log.Since(0), "\n"))
+			return fmt.Errorf("stsmap ended before it said %s: %w: %s", line, err, strings.Join(d.Log.Since(0), "\n"))
 		case <-ctx.Done():
-			return fmt.Errorf("stsmap does not become ready: %w", ctx.Err())
+			return fmt.Errorf("stsmap does not say %s: %w", line, ctx.Err())
 		default:
 		}
 		said, err := d.hear()
 		if err != nil {
 			return err
 		}
-		if slices.Contains(said, "READY=1") {
+		if slices.Contains(said, line) {
 			return nil
 		}
 	}

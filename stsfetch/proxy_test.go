@@ -102,6 +102,8 @@ func TestProxy(t *testing.T) {
 	}{
 		{name: "open"},
 		{name: "credentials", user: "me:s%40cret%3A1@", auth: "Basic bWU6c0BjcmV0OjE="},
+		// "me:???", whose last group has a "/" in base64 and none in its variant for URLs.
+		{name: "odd credentials", user: "me:%3F%3F%3F@", auth: "Basic bWU6Pz8/"},
 		{name: "no credentials", auth: "Basic bWU6c0BjcmV0OjE=", step: StepConnect, text: "refused with status 407"},
 		{name: "wrong credentials", user: "me:hunter2@", auth: "Basic x", step: StepConnect, text: "refused with status 407"},
 		{name: "bad gateway", words: "down", user: "me:hunter2@", auth: "Basic bWU6aHVudGVyMg==", step: StepConnect, text: "refused with status 502"},

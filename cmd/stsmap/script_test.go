@@ -49,6 +49,9 @@ func TestScripts(t *testing.T) {
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
+		// A daemon that serves where it should have refused to start ends the
+		// script, instead of keeping it waiting.
+		Deadline: time.Now().Add(3 * time.Minute),
 		Setup: func(env *testscript.Env) error {
 			s := &stage{daemons: make(map[string]*exec.Cmd)}
 			env.Values[stageKey{}] = s

@@ -38,7 +38,8 @@ func TestPanic(t *testing.T) {
 		}
 	}
 	e.Close()
-	if len(panics) != 2 || !strings.Contains(string(panics[0].Stack), "brokenFetcher") {
+	// The second lookup may have joined what the first one started.
+	if len(panics) < 1 || !strings.Contains(string(panics[0].Stack), "brokenFetcher") {
 		t.Errorf("%d panics were told", len(panics))
 	}
 }
@@ -52,27 +53,55 @@ func TestClose(t *testing.T) {
 	}
 }
 
-// TestReadyIsBounded: what is at hand is bounded, and what is in use stays.
-func TestReadyIsBounded(t *testing.T) {
-	s := newDecisions(100)
-	favourite := &Decision{Domain: "favourite.example"}
-	s.put(favourite)
-	for i := range 1000 {
+// TestReady: what is at hand is bounded, what was put last about a domain is
+// what is got, and what is dropped is gone.
+func TestReady(t *testing.T) {
+	const n, domains = 1000, 20000
+	s := newDecisions(n)
+	for i := range domains {
+		name := fmt.Sprintf("d%d.example", i)
+		for range 2 { // the second replaces the first
+			d := &Decision{Domain: name}
+			s.put(d)
+			if s.get([]byte(name)) != d {
+				t.Fatalf("%s is not what was put", name)
+			}
+		}
+	}
+	found := 0
+	for i := range domains {
+		name := fmt.Sprintf("d%d.example", i)
+		if d := s.get([]byte(name)); d != nil {
+			found++
+			s.drop(name)
+			if s.get([]byte(name)) != nil {
+				t.Fatalf("%s is dropped, and still there", name)
+			}
+		}
+	}
+	if found != n {
+		t.Errorf("%d decisions were kept, want %d", found, n)
+	}
+	if s.kept != 0 {
+		t.Errorf("all are dropped, and %d are counted", s.kept)
+	}
+}
+
+// TestReadyHolds: half as many domains as there is room for stay, but for a
+// few that met in one set.
+func TestReadyHolds(t *testing.T) {
+	const n = 10000
+	s := newDecisions(n)
+	for i := range n / 2 {
 		s.put(&Decision{Domain: fmt.Sprintf("d%d.example", i)})
-		if s.get([]byte("favourite.example")) != favourite {
-			t.Fatalf("lost after %d others", i+1)
-		}
-		if n := len(s.young) + len(s.old); n > 100 {
-			t.Fatalf("%d decisions are kept", n)
+	}
+	lost := 0
+	for i := range n / 2 {
+		if s.get(fmt.Appendf(nil, "d%d.example", i)) == nil {
+			lost++
 		}
 	}
-	newer := &Decision{Domain: "favourite.example"}
-	s.put(newer)
-	if s.get([]byte("favourite.example")) != newer {
-		t.Error("a newer decision does not replace an older one")
-	}
-	s.drop("favourite.example")
-	if s.get([]byte("favourite.example")) != nil {
-		t.Error("dropped, and still there")
+	if lost > n/1000 {
+		t.Errorf("%d of %d are lost", lost, n/2)
 	}
 }

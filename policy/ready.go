@@ -1,70 +1,132 @@
 package policy
 
-import "sync"
+import (
+	"hash/maphash"
+	"math/bits"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+)
+
+// ways is how many decisions share a set: as many as fit, with their tags, in
+// one line of the processor's cache.
+const ways = 7
 
 // decisions keeps decisions at hand, by domain. It is a cache of what the
-// store says, bounded in size and without I/O.
+// store says, bounded in size and without I/O, and answers come from it while
+// many goroutines ask at once.
 //
-// It is two maps, of which the older is dropped when the younger is full. A
-// list ordered by use would be exact, but every answer would have to write to
-// it; here the answers for domains in use only read, and dropping a generation
-// is one assignment.
+// That is why it is not a map with a lock. Readers of a lock write to it, and
+// processors then wait for each other; a map of strings touches twice as many
+// pieces of memory. Here a domain has its place in one set, chosen by a hash,
+// and there are so many sets that hardly any is ever full. When there are as
+// many decisions as there may be, a new one takes the place of some other: it
+// is made again from the store when it is asked for.
 type decisions struct {
-	most int // per generation
+	seed maphash.Seed
+	mask uint64 // number of sets, a power of two, less one
+	most int    // how many decisions are kept
 
-	mu    sync.RWMutex
-	young map[string]*Decision // domain to decision
-	old   map[string]*Decision // domain to decision, one generation earlier
+	mu   sync.Mutex // held to change sets; reading them needs no lock
+	kept int        // how many there are
+	sets []set
 }
 
+// A set has a tag of eight bits for each of its decisions, so that those of
+// other domains need not be looked at. The two are not changed as one: who
+// reads an old tag with a new decision sees another domain, or misses one that
+// is there, and both mean only that the store is asked.
+type set struct {
+	tags  atomic.Uint64
+	slots [ways]atomic.Pointer[Decision]
+}
+
+// newDecisions makes room for n decisions.
 func newDecisions(n int) *decisions {
-	return &decisions{most: max(n/2, 1), young: make(map[string]*Decision)}
+	n = max(n, 1)
+	count := 1 << bits.Len(uint(n/2)) // one to two decisions a set when full
+	return &decisions{seed: maphash.MakeSeed(), mask: uint64(count - 1), most: n, sets: make([]set, count)}
+}
+
+// at returns the number of the set of domain, and its tag.
+func (s *decisions) at(domain []byte) (number, tag uint64) {
+	h := maphash.Bytes(s.seed, domain)
+	return h & s.mask, h >> 56
 }
 
 // get returns the decision about domain, or nil.
 func (s *decisions) get(domain []byte) *Decision {
-	s.mu.RLock()
-	d := s.young[string(domain)]
-	if d != nil {
-		s.mu.RUnlock()
-		return d
+	number, tag := s.at(domain)
+	set := &s.sets[number]
+	tags := set.tags.Load()
+	for i := range set.slots {
+		if tags>>(8*i)&0xff != tag {
+			continue
+		}
+		if d := set.slots[i].Load(); d != nil && d.Domain == string(domain) {
+			return d
+		}
 	}
-	d = s.old[string(domain)]
-	s.mu.RUnlock()
-	if d != nil {
-		s.promote(d)
-	}
-	return d
-}
-
-// promote moves d to the younger generation, unless it was replaced since.
-func (s *decisions) promote(d *Decision) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.old[d.Domain] == d && s.young[d.Domain] == nil {
-		s.add(d)
-	}
+	return nil
 }
 
 // put replaces what is known about d.Domain.
 func (s *decisions) put(d *Decision) {
+	number, tag := s.at([]byte(d.Domain))
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.add(d)
+	set := &s.sets[number]
+	place := set.find(d.Domain)
+	if place < 0 {
+		if s.kept >= s.most {
+			s.evict(number)
+		}
+		if place = set.find(""); place < 0 {
+			place = rand.IntN(ways) // full, which is rare
+		} else {
+			s.kept++
+		}
+	}
+	set.slots[place].Store(d)
+	shift := 8 * place
+	set.tags.Store(set.tags.Load()&^(0xff<<shift) | tag<<shift)
+}
+
+// evict gives up one decision: the first from the set with this number on. As
+// hashes are even, so is what is given up. The lock must be held, and there
+// must be a decision.
+func (s *decisions) evict(number uint64) {
+	for ; ; number++ {
+		set := &s.sets[number&s.mask]
+		for i := range set.slots {
+			if set.slots[i].Swap(nil) != nil {
+				s.kept--
+				return
+			}
+		}
+	}
 }
 
 // drop forgets domain.
 func (s *decisions) drop(domain string) {
+	number, _ := s.at([]byte(domain))
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.young, domain)
-	delete(s.old, domain)
+	set := &s.sets[number]
+	if i := set.find(domain); i >= 0 {
+		set.slots[i].Store(nil)
+		s.kept--
+	}
 }
 
-// add is put with the lock held.
-func (s *decisions) add(d *Decision) {
-	if len(s.young) >= s.most && s.young[d.Domain] == nil {
-		s.old, s.young = s.young, make(map[string]*Decision, s.most)
+// find returns where the decision about domain is, or for "" an empty slot, or
+// -1. The lock must be held.
+func (s *set) find(domain string) int {
+	for i := range s.slots {
+		d := s.slots[i].Load()
+		if d == nil && domain == "" || d != nil && d.Domain == domain {
+			return i
+		}
 	}
-	s.young[d.Domain] = d
+	return -1
 }

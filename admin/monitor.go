@@ -34,7 +34,14 @@ type Monitor struct {
 	counts  [4]atomic.Int64
 
 	mu    sync.Mutex
-	quiet map[policy.EventKind]*silence // kind of failure to what was not logged of it
+	quiet map[trouble]*silence // to what was not logged of it
+}
+
+// A trouble is a kind of failure. Those of domains with a policy in force count
+// for themselves, so that junk cannot cover them up.
+type trouble struct {
+	kind    policy.EventKind
+	inForce bool
 }
 
 // A silence is about repeated failures of one kind.
@@ -46,7 +53,7 @@ type silence struct {
 // NewMonitor returns a Monitor that writes to log. lookups says which lookups
 // make a line: "none", "changes" or "all".
 func NewMonitor(log *slog.Logger, lookups string) *Monitor {
-	m := &Monitor{log: log, quiet: make(map[policy.EventKind]*silence)}
+	m := &Monitor{log: log, quiet: make(map[trouble]*silence)}
 	m.LogLookups(lookups)
 	return m
 }
@@ -55,11 +62,19 @@ func NewMonitor(log *slog.Logger, lookups string) *Monitor {
 // that differs from the last one for its domain) or "all".
 func (m *Monitor) LogLookups(which string) { m.lookups.Store(which) }
 
+// Answers is how many answers there were so far.
+func (m *Monitor) Answers() (n int64) {
+	for i := range m.counts {
+		n += m.counts[i].Load()
+	}
+	return n
+}
+
 // Summary is one line about the answers so far, for the service manager.
 func (m *Monitor) Summary() string {
 	n := func(k policy.Kind) int64 { return m.counts[k].Load() }
 	return fmt.Sprintf("%d answers: %d enforce, %d testing, %d none, %d failed",
-		n(policy.Enforce)+n(policy.Testing)+n(policy.None)+n(policy.Failed),
+		m.Answers(),
 		n(policy.Enforce), n(policy.Testing), n(policy.None), n(policy.Failed))
 }
 
@@ -77,7 +92,7 @@ func (m *Monitor) Observe(ev policy.Event) {
 	if !m.log.Enabled(ctx, level) {
 		return
 	}
-	if omitted, repeated := m.repeated(ev.Kind); repeated {
+	if omitted, repeated := m.repeated(ev); repeated {
 		return
 	} else if omitted > 0 {
 		attrs = append(attrs, slog.Int("omitted", omitted))
@@ -99,12 +114,13 @@ func (m *Monitor) logLookup(ev policy.Event) {
 		slog.String("decision", ev.Decision.Kind.String()), slog.String("reason", ev.Decision.String()))
 }
 
-// repeated reports whether a failure of this kind was logged a moment ago, and
+// repeated reports whether such a failure was logged a moment ago, and
 // otherwise how many were left out since.
-func (m *Monitor) repeated(kind policy.EventKind) (omitted int, repeated bool) {
-	if kind != policy.StoreFailed && kind != policy.RecordFailed {
+func (m *Monitor) repeated(ev policy.Event) (omitted int, repeated bool) {
+	if ev.Kind != policy.StoreFailed && ev.Kind != policy.RecordFailed {
 		return 0, false
 	}
+	kind := trouble{ev.Kind, ev.After != nil && ev.After.Policy != ""}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	q := m.quiet[kind]
@@ -123,7 +139,7 @@ func (m *Monitor) repeated(kind policy.EventKind) (omitted int, repeated bool) {
 // describe says what the log says of ev.
 func describe(ev policy.Event) (level slog.Level, message string, attrs []slog.Attr) {
 	attrs = []slog.Attr{slog.String("domain", ev.Domain)}
-	failed := func() { attrs = append(attrs, slog.String("error", ev.Err.Error())) }
+	failed := func() { attrs = append(attrs, slog.String("error", shorten(ev.Err.Error()))) }
 	switch ev.Kind {
 	case policy.PolicyNew:
 		return slog.LevelInfo, "policy found", append(attrs, policyAttrs(ev.After.ID, ev.After.Policy)...)
@@ -140,6 +156,9 @@ func describe(ev policy.Event) (level slog.Level, message string, attrs []slog.A
 		return slog.LevelInfo, "record does not count", attrs
 	case policy.RecordFailed:
 		failed()
+		if ev.After != nil && modeNone(ev.After.Policy) {
+			return slog.LevelDebug, "record could not be looked up", attrs
+		}
 		return slog.LevelWarn, "record could not be looked up", attrs
 	case policy.PolicyFailed:
 		return policyFailed(ev, attrs)
@@ -156,17 +175,27 @@ func describe(ev policy.Event) (level slog.Level, message string, attrs []slog.A
 // policyFailed says that a policy could not be downloaded, as loudly as it
 // matters (RFC 8461, Section 3.3: not at all for a policy in mode none).
 func policyFailed(ev policy.Event, attrs []slog.Attr) (slog.Level, string, []slog.Attr) {
-	attrs = append(attrs, slog.String("error", ev.Err.Error()), slog.String("result", ev.After.Result),
+	attrs = append(attrs, slog.String("error", shorten(ev.Err.Error())), slog.String("result", ev.After.Result),
 		slog.Int("failures", ev.After.Failures), slog.Time("retry", ev.After.Retry))
+	if ev.After.Policy == "" && ev.Before != nil && ev.Before.Policy != "" && !modeNone(ev.Before.Policy) {
+		return slog.LevelWarn, "policy expired and could not be retrieved, it is no longer in force", attrs
+	}
 	if ev.After.Policy == "" {
 		return slog.LevelInfo, "policy could not be retrieved", attrs
 	}
 	level := slog.LevelWarn
-	if p, err := sts.ParsePolicy([]byte(ev.After.Policy)); err == nil && p.Mode == sts.None || ev.After.Failures%dailyFailures != 1 {
+	if modeNone(ev.After.Policy) || ev.After.Failures%dailyFailures != 1 {
 		level = slog.LevelDebug
 	}
 	left := time.Until(ev.After.Expires).Round(time.Minute)
 	return level, "policy could not be refreshed, the known one stays in force", append(attrs, slog.Duration("expires_in", left))
+}
+
+// modeNone reports whether a policy says that there is none, and so is nothing
+// to be alarmed about (RFC 8461, Section 3.3).
+func modeNone(text string) bool {
+	p, err := sts.ParsePolicy([]byte(text))
+	return err == nil && p.Mode == sts.None
 }
 
 // policyAttrs describes a policy.
@@ -187,11 +216,11 @@ func policyAttrs(id, text string) []slog.Attr {
 	}
 }
 
-// shorten keeps a list in a log line readable.
+// shorten keeps what strangers can make long readable.
 func shorten(s string) string {
 	const most = 300
 	if len(s) > most {
-		return s[:most] + "..."
+		return strings.ToValidUTF8(s[:most], "") + "..."
 	}
 	return s
 }

@@ -116,6 +116,8 @@ func decide(e cache.Entry, now time.Time) *Decision {
 		d.Reason, d.until = "stored policy is unreadable: "+err.Error(), 0
 		return d
 	}
+	// The lines take as much memory as the text, which the store has.
+	p.Lines = nil
 	d.STS, d.ID, d.fetched = p, e.ID, nanos(e.Fetched)
 	switch p.Mode {
 	case sts.Enforce:

@@ -3,9 +3,11 @@ package policy
 import (
 	"context"
 	"fmt"
+	"math"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"stsmap/cache"
 	"stsmap/sts"
@@ -50,6 +52,21 @@ func TestClose(t *testing.T) {
 	e.Close()
 	if d := e.Lookup(t.Context(), "example.com"); d.Kind != None || d.Reason != "shutting down" {
 		t.Errorf("decided %s because %q", d.Kind, d.Reason)
+	}
+}
+
+// TestClockSet: what is at hand holds until a time on the wall clock, so it is
+// given up when that clock is set.
+func TestClockSet(t *testing.T) {
+	e := New(Config{Store: cache.NewMemory(10), Fetch: brokenFetcher{}})
+	defer e.Close()
+	e.keep(&Decision{Domain: "example.com", until: math.MaxInt64, recheck: math.MaxInt64})
+	if e.Known([]byte("example.com")) == nil {
+		t.Fatal("not at hand")
+	}
+	e.clock.Store(int64(time.Hour)) // as if the clock had been an hour ahead
+	if e.Known([]byte("example.com")) != nil || e.ready.kept != 0 {
+		t.Error("still at hand")
 	}
 }
 

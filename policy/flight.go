@@ -36,8 +36,9 @@ type flight struct {
 	why    trigger
 	began  time.Time
 
+	blind     bool // the store could not be read
 	once      sync.Once
-	decision  *Decision     // set before published is closed
+	decision  *Decision     // set before published is closed; nil says to join again
 	published chan struct{} // closed when decision can be read
 	done      chan struct{} // closed when the flight is over
 }
@@ -103,8 +104,21 @@ func (e *Engine) fly(f *flight) {
 	ctx, cancel := context.WithTimeout(e.ctx, f.timeout)
 	defer cancel()
 
-	entry, found := e.recall(ctx, f)
+	entry, found, err := e.recall(ctx, f)
 	now := time.Now()
+	if err != nil {
+		e.observe(Event{Kind: StoreFailed, Domain: f.domain, Err: err})
+		if d := e.ready.get([]byte(f.domain)); d != nil && d.STS != nil && now.UnixNano() <= d.until {
+			// What is at hand must not be replaced by not knowing.
+			f.publish(d)
+			return
+		}
+		f.blind = true
+	}
+	if f.why == daily && found && !holds(entry, now) {
+		e.sweep(ctx, f, entry)
+		return
+	}
 	if found && (holds(entry, now) || now.Before(entry.Expires)) {
 		d := decide(entry, now)
 		e.keep(d)
@@ -122,22 +136,21 @@ func (e *Engine) fly(f *flight) {
 	e.retrieve(ctx, f, entry)
 }
 
-// recall reads what is known about the domain of f. A store that fails is one that
-// knows nothing, and so is an entry whose policy does not parse any more.
-func (e *Engine) recall(ctx context.Context, f *flight) (entry cache.Entry, found bool) {
+// recall reads what is known about the domain of f. An entry whose policy does
+// not parse any more is a failure of the store.
+func (e *Engine) recall(ctx context.Context, f *flight) (entry cache.Entry, found bool, err error) {
 	empty := cache.Entry{Domain: f.domain}
-	entry, err := e.store.Get(ctx, f.domain)
+	entry, err = e.store.Get(ctx, f.domain)
 	if errors.Is(err, cache.ErrNotFound) {
-		return empty, false
+		return empty, false, nil
 	}
 	if err == nil && entry.Policy != "" {
 		_, err = sts.ParsePolicy([]byte(entry.Policy))
 	}
 	if err != nil {
-		e.observe(Event{Kind: StoreFailed, Domain: f.domain, Err: err})
-		return empty, false
+		return empty, false, err
 	}
-	return f.rules.sane(entry, time.Now()), true
+	return f.rules.sane(entry, time.Now()), true, nil
 }
 
 // retrieve asks the domain, remembers what it said, publishes what that means
@@ -146,9 +159,9 @@ func (e *Engine) retrieve(ctx context.Context, f *flight, old cache.Entry) {
 	if f.why == onUse {
 		old.Used = f.began.Truncate(time.Hour)
 	}
-	got, err := f.ask(ctx, old)
+	got, err := f.ask(ctx, e.ctx, old)
 	now := time.Now()
-	if e.ctx.Err() != nil {
+	if e.ctx.Err() != nil && got.policy == nil {
 		err = errors.New("shutting down")
 	}
 	if err != nil {
@@ -171,6 +184,11 @@ func (e *Engine) retrieve(ctx context.Context, f *flight, old cache.Entry) {
 		f.publish(d)
 		e.report(f, old, entry, got)
 		return
+	}
+	if f.blind && entry.Policy == "" {
+		// There may be a policy that could not be read.
+		d.until = now.Add(recordRetry).UnixNano()
+		d.recheck = d.until
 	}
 	e.keep(d)
 	if entry.Policy == "" {
@@ -203,7 +221,10 @@ func timedOut(err error) bool {
 
 // ask looks up the record, and downloads the policy if there is reason to.
 // The error means that no worker became free in time.
-func (f *flight) ask(ctx context.Context, old cache.Entry) (got outcome, err error) {
+//
+// A download has a time of its own: what was spent on waiting for a worker is
+// not the domain's fault.
+func (f *flight) ask(ctx, engine context.Context, old cache.Entry) (got outcome, err error) {
 	got.record, got.recordErr = f.fetch.Record(ctx, f.domain)
 	if !wanted(old, got, f.why, time.Now()) {
 		return got, nil
@@ -217,6 +238,8 @@ func (f *flight) ask(ctx context.Context, old cache.Entry) (got outcome, err err
 	case <-ctx.Done():
 		return got, errors.New("too many downloads at once (fetch.workers)")
 	}
+	ctx, cancel := context.WithTimeout(engine, f.timeout)
+	defer cancel()
 	got.text, got.policy, got.policyErr = f.fetch.Policy(ctx, f.domain)
 	return got, nil
 }
@@ -260,7 +283,8 @@ func (e *Engine) reconcile(ctx context.Context, entry cache.Entry, d *Decision) 
 	if err != nil {
 		return d, err
 	}
-	if now := time.Now(); !stored.Fetched.After(now) {
+	now := time.Now()
+	if !stored.Fetched.After(now) {
 		// Another host with the same store learned more, meanwhile.
 		newer := decide(stored, now)
 		e.keep(newer)

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"errors"
+	"strings"
 	"time"
 
 	"stsmap/cache"
@@ -59,15 +60,16 @@ func (r rules) next(old cache.Entry, got outcome, now time.Time, jitter float64)
 	case got.policy != nil:
 		return r.downloaded(e, got, now, jitter)
 	case got.policyErr != nil:
-		return r.failed(e, got, now)
+		e = r.failed(e, got, now)
 	case got.recordErr != nil:
-		e.Error = "record: " + got.recordErr.Error()
+		e.Error = brief("record: " + got.recordErr.Error())
 	case got.record.Why != nil:
 		e = withoutRecord(e, got.record, now)
 	case e.Policy == "" && e.FailedID == got.record.ID:
 		e.Expires = e.Retry // still backing off
-	case e.Policy != "" && e.ID == got.record.ID:
-		// The domain says that what we have is what there is.
+	case e.Policy != "" && e.ID == got.record.ID && e.FailedID != e.ID && !now.Before(e.Retry):
+		// The domain says that what we have is what there is. That the other
+		// version failed need not be remembered any longer.
 		e.Failures, e.FailedID, e.Error, e.Result, e.Retry = 0, "", "", "", time.Time{}
 	}
 	switch {
@@ -93,13 +95,13 @@ func (r rules) downloaded(e cache.Entry, got outcome, now time.Time, jitter floa
 		Recheck: e.Recheck,
 		Used:    e.Used,
 	}
-	// Well before it expires, at the latest daily (RFC 8461, Section 10.2),
-	// but no policy is worth a download every few seconds.
+	// Well before it expires, at the latest daily (RFC 8461, Section 10.2).
 	wait := min(time.Duration(float64(r.refresh)*(1-jitter/10)), age/2)
-	e.Refresh = now.Add(max(wait, firstRetry))
-	if now.Sub(e.Used) > r.forget {
-		// Nobody writes to this domain any more. When it comes up next it
-		// has expired, and is dropped.
+	e.Refresh = now.Add(wait)
+	if wait < firstRetry || now.Sub(e.Used) > r.forget {
+		// No policy is worth a download every few seconds, and none is worth
+		// one that nobody writes to any more. When it comes up next it has
+		// expired, and is dropped.
 		e.Refresh = e.Expires.Add(time.Second)
 	}
 	return e
@@ -114,7 +116,7 @@ func (r rules) failed(e cache.Entry, got outcome, now time.Time) cache.Entry {
 	}
 	e.FailedID = id
 	e.Failures++
-	e.Error = got.policyErr.Error()
+	e.Error = brief(got.policyErr.Error())
 	if err, ok := errors.AsType[*stsfetch.Error](got.policyErr); ok {
 		e.Result = err.Result()
 	}
@@ -130,9 +132,12 @@ func (r rules) failed(e cache.Entry, got outcome, now time.Time) cache.Entry {
 // withoutRecord remembers that the domain has no usable record. It is no
 // reason to drop a policy (RFC 8461, Section 3.1).
 func withoutRecord(e cache.Entry, record stsfetch.Record, now time.Time) cache.Entry {
-	e.Failures, e.FailedID, e.Error, e.Result, e.Retry = 0, "", "", "", time.Time{}
+	e.Error, e.Result = "", ""
+	if !now.Before(e.Retry) {
+		e.Failures, e.FailedID, e.Retry = 0, "", time.Time{}
+	}
 	if !errors.Is(record.Why, sts.ErrNoRecord) {
-		e.Error = "record: " + record.Why.Error()
+		e.Error = brief("record: " + record.Why.Error())
 	}
 	if e.Policy == "" {
 		// Looking again earlier would only be told the same by the resolver.
@@ -140,6 +145,16 @@ func withoutRecord(e cache.Entry, record stsfetch.Record, now time.Time) cache.E
 		e.Recheck = e.Expires
 	}
 	return e
+}
+
+// brief cuts what a stranger can make long, such as the names in a
+// certificate: it is kept for every domain, and printed.
+func brief(text string) string {
+	const most = 300
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(text[:most], "") + "..."
 }
 
 // version is the id that a download, or the failure of one, counts for: the

@@ -2,8 +2,10 @@ package policy
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -61,6 +63,38 @@ func TestSane(t *testing.T) {
 	got = r.sane(absent, now)
 	if got.Expires.After(now) || got.Retry.After(now) {
 		t.Errorf("absence from the future lasts until %s, back-off until %s", got.Expires, got.Retry)
+	}
+}
+
+// TestBackOffIsKept: neither a look at the record nor its absence ends the
+// back-off of a version that could not be downloaded (RFC 8461, Section 3.3).
+func TestBackOffIsKept(t *testing.T) {
+	old := known()
+	old.Failures, old.FailedID, old.Retry = 3, "A", day(2)
+	for name, record := range map[string]stsfetch.Record{
+		"same id":   {ID: "A", TTL: time.Hour},
+		"other id":  {ID: "B", TTL: time.Hour},
+		"no record": {Why: sts.ErrNoRecord, TTL: time.Hour},
+	} {
+		e := testRules().next(old, outcome{record: record}, day(1).Add(time.Hour), 0)
+		if e.Failures != 3 || e.FailedID != "A" || !e.Retry.Equal(day(2)) {
+			t.Errorf("%s: %d failures of %q, retry %s", name, e.Failures, e.FailedID, e.Retry)
+		}
+	}
+}
+
+// TestRemoteTextIsBrief: what strangers write is kept for every domain, so it
+// is kept short.
+func TestRemoteTextIsBrief(t *testing.T) {
+	long := errors.New(strings.Repeat("\u00e9", 100000))
+	for name, got := range map[string]outcome{
+		"record":  {recordErr: long},
+		"policy":  {record: stsfetch.Record{ID: "A"}, policyErr: long},
+		"invalid": {record: stsfetch.Record{Why: long}},
+	} {
+		if e := testRules().next(cache.Entry{Domain: "example.com"}, got, day(1), 0); len(e.Error) > 310 || !utf8.ValidString(e.Error) {
+			t.Errorf("%s: %d bytes are kept", name, len(e.Error))
+		}
 	}
 }
 

@@ -85,6 +85,9 @@ type Engine struct {
 	ready    *decisions
 	settings atomic.Pointer[settings]
 
+	began time.Time    // when New was called, with its monotonic reading
+	clock atomic.Int64 // drift when the decisions at hand were made
+
 	ctx     context.Context // of all flights; ends with Close
 	cancel  context.CancelFunc
 	running sync.WaitGroup // flights, and what else Close waits for
@@ -112,6 +115,7 @@ func New(c Config) *Engine {
 		observe: c.Observe,
 		ready:   newDecisions(orDefault(c.Ready, 16384)),
 		flights: make(map[string]*flight),
+		began:   time.Now(),
 	}
 	if e.observe == nil {
 		e.observe = func(Event) {}
@@ -155,7 +159,7 @@ func (e *Engine) Known(domain []byte) *Decision {
 	}
 	now := time.Now()
 	ns := now.UnixNano()
-	if ns > d.until {
+	if ns > d.until || e.clockWasSet(now) {
 		return nil
 	}
 	if ns >= d.recheck {
@@ -166,10 +170,15 @@ func (e *Engine) Known(domain []byte) *Decision {
 	return d
 }
 
+// mostChecks is with how many flights under way no record is looked at behind
+// an answer any more. The decision holds meanwhile, and the next use tries
+// again; the descriptors of the process are for those who wait.
+const mostChecks = 512
+
 // check starts a flight for domain unless there is one.
 func (e *Engine) check(domain []byte) {
 	e.mu.Lock()
-	_, busy := e.flights[string(domain)]
+	busy := e.flights[string(domain)] != nil || len(e.flights) >= mostChecks
 	e.mu.Unlock()
 	if !busy {
 		e.join(string(domain), onUse)
@@ -182,8 +191,10 @@ func (e *Engine) check(domain []byte) {
 // the one for a domain about which nothing is known; what was begun for it
 // goes on and serves the next lookup.
 func (e *Engine) Lookup(ctx context.Context, domain string) *Decision {
-	f := e.join(domain, onUse)
-	d := e.await(ctx, f)
+	d := e.await(ctx, e.join(domain, onUse))
+	for d == nil { // that one was about something else
+		d = e.await(ctx, e.join(domain, onUse))
+	}
 	e.answered(d, time.Now())
 	return d
 }
@@ -201,6 +212,28 @@ func (e *Engine) await(ctx context.Context, f *flight) *Decision {
 	case <-ctx.Done():
 		return f.undecided(context.Cause(ctx))
 	}
+}
+
+// clockJump is how far the clock must be set to be noticed.
+const clockJump = time.Minute
+
+// drift is how far the wall clock has moved since New beyond the time that has
+// passed.
+func (e *Engine) drift(now time.Time) time.Duration {
+	return time.Duration(now.UnixNano()-e.began.UnixNano()) - now.Sub(e.began)
+}
+
+// clockWasSet reports whether the clock was set since the decisions at hand
+// were made, and then gives them up: they hold until times on that clock.
+func (e *Engine) clockWasSet(now time.Time) bool {
+	drift, last := int64(e.drift(now)), e.clock.Load()
+	if max(drift-last, last-drift) < int64(clockJump) {
+		return false
+	}
+	if e.clock.CompareAndSwap(last, drift) {
+		e.ready.clear()
+	}
+	return true
 }
 
 // answered counts one answer, and notes that the domain is in use.

@@ -119,6 +119,18 @@ func (s *decisions) drop(domain string) {
 	}
 }
 
+// clear forgets everything.
+func (s *decisions) clear() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range s.sets {
+		for j := range s.sets[i].slots {
+			s.sets[i].slots[j].Store(nil)
+		}
+	}
+	s.kept = 0
+}
+
 // find returns where the decision about domain is, or for "" an empty slot, or
 // -1. The lock must be held.
 func (s *set) find(domain string) int {

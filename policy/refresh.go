@@ -54,23 +54,30 @@ func (e *Engine) refreshDue(ctx context.Context) (more bool) {
 }
 
 // refresh downloads the policy of entry again, or drops the entry if there is
-// none any more, or one that expired without having been used for long.
+// none in force any more: the next lookup begins anew.
 func (e *Engine) refresh(ctx context.Context, entry cache.Entry) {
-	now := time.Now()
-	if entry.Policy == "" || !holds(entry, now) && now.Sub(entry.Used) > e.settings.Load().rules.forget {
-		if err := e.store.Delete(ctx, entry.Domain); err != nil {
-			e.observe(Event{Kind: StoreFailed, Domain: entry.Domain, Err: err})
-			return
-		}
-		e.ready.drop(entry.Domain)
-		if entry.Policy != "" {
-			e.observe(Event{Kind: PolicyGone, Domain: entry.Domain, Before: &entry, After: &cache.Entry{Domain: entry.Domain}})
-		}
-		return
-	}
 	f := e.join(entry.Domain, daily)
 	select {
 	case <-f.done:
 	case <-ctx.Done():
+	}
+}
+
+// sweep drops entry, which the flight f has just read. Who waits for f asks
+// again: it has found out nothing.
+func (e *Engine) sweep(ctx context.Context, f *flight, entry cache.Entry) {
+	defer f.publish(nil)
+	if e.drift(time.Now()) > clockJump {
+		// The clock was set forward since the daemon began, perhaps by
+		// mistake. What seems to have expired may not have.
+		return
+	}
+	if err := e.store.Delete(ctx, f.domain); err != nil {
+		e.observe(Event{Kind: StoreFailed, Domain: f.domain, Err: err})
+		return
+	}
+	e.ready.drop(f.domain)
+	if entry.Policy != "" {
+		e.observe(Event{Kind: PolicyGone, Domain: f.domain, Before: &entry, After: &cache.Entry{Domain: f.domain}})
 	}
 }

@@ -74,16 +74,22 @@ func (h *Handler) ServeSocketmap(ctx context.Context, r socketmap.Request) socke
 // noteUnknown tells about a map name the first time. Refusing it would make
 // mail wait for a typing error; it gets the answer of the default map.
 func (h *Handler) noteUnknown(name string) {
+	if h.isNew(name) && h.UnknownMap != nil {
+		h.UnknownMap(name)
+	}
+}
+
+// isNew reports whether an unknown map name is seen for the first time, and is
+// one of the first.
+func (h *Handler) isNew(name string) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.unknown[name] || len(h.unknown) >= mostUnknown {
-		return
+		return false
 	}
 	if h.unknown == nil {
 		h.unknown = make(map[string]bool)
 	}
 	h.unknown[name] = true
-	if h.UnknownMap != nil {
-		h.UnknownMap(name)
-	}
+	return true
 }

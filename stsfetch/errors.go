@@ -105,5 +105,5 @@ func names(c *x509.Certificate) string {
 	if n := len(list); n > most {
 		list, more = list[:most], fmt.Sprintf(" and %d more", n-most)
 	}
-	return strings.Trim(fmt.Sprintf("%q", list), "[]") + more
+	return strings.Trim(fmt.Sprintf("%.64q", list), "[]") + more
 }

@@ -60,13 +60,13 @@ func readFinal(r *bufio.Reader) (*http.Response, error) {
 func acceptable(resp *http.Response) error {
 	switch {
 	case resp.StatusCode >= 300 && resp.StatusCode < 400 && resp.StatusCode != http.StatusNotModified:
-		return atf(StepRedirect, "HTTP status %d redirects to %q, which MTA-STS forbids to follow",
+		return atf(StepRedirect, "HTTP status %d redirects to %.100q, which MTA-STS forbids to follow",
 			resp.StatusCode, resp.Header.Get("Location"))
 	case resp.StatusCode != http.StatusOK:
 		return atf(StepStatus, "HTTP status is %d, not 200", resp.StatusCode)
 	}
 	if coding := resp.Header.Get("Content-Encoding"); coding != "" && !strings.EqualFold(coding, "identity") {
-		return atf(StepHTTP, "response is coded as %q although no coding was accepted", coding)
+		return atf(StepHTTP, "response is coded as %.64q although no coding was accepted", coding)
 	}
 	// Only type and subtype count. Parameters are ignored, even broken ones,
 	// and the body is UTF-8 whatever they say; mime.ParseMediaType would
@@ -79,7 +79,7 @@ func acceptable(resp *http.Response) error {
 		// that does not say what it is was not put there as a policy.
 		return atf(StepContentType, "response has no Content-Type, text/plain is needed")
 	case !strings.EqualFold(contentType, "text/plain"):
-		return atf(StepContentType, "Content-Type is %q, not text/plain", contentType)
+		return atf(StepContentType, "Content-Type is %.64q, not text/plain", contentType)
 	}
 	return nil
 }

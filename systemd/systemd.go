@@ -94,9 +94,8 @@ func Watchdog(ctx context.Context, probe func(context.Context) error) error {
 		err := probe(once)
 		cancel()
 		if err == nil {
-			if err := notify(daemon.SdNotifyWatchdog); err != nil {
-				return err
-			}
+			// If this could not be said once, it is said the next time.
+			_ = notify(daemon.SdNotifyWatchdog)
 		}
 		select {
 		case <-ctx.Done():

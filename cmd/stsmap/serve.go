@@ -180,9 +180,15 @@ func (d *daemon) setHandler(cfg *config.Config) {
 
 // watch answers the service manager's watchdog, by asking the daemon through
 // its own sockets: a process that runs but does not answer is not alive.
+// One that has no place left for the question, but answers others, is.
 func (d *daemon) watch(ctx context.Context) {
-	err := systemd.Watchdog(ctx, func(ctx context.Context) error {
-		err := probeAll(ctx, d.addrs)
+	var answers int64
+	err := systemd.Watchdog(ctx, func(probe context.Context) error {
+		before := answers
+		err := probeAll(probe, d.addrs)
+		if answers = d.monitor.Answers(); answers != before {
+			return nil
+		}
 		if err != nil && ctx.Err() == nil {
 			d.log.Error("the daemon does not answer itself", "error", err.Error())
 		}

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"time"
 )
 
@@ -45,6 +46,18 @@ func (b *bench) coldBy(d *daemon) error {
 		return median(rates), nil
 	}
 
+	// alone is the same without a daemon.
+	alone := func(pattern string, conns, n int) (tally, error) {
+		j := job{What: "bare", Addr: filepath.Join(b.dir, "ca.pem"), Conns: conns, Keys: series{pattern, low, n}}
+		low += n
+		return call[tally](b.load, j)
+	}
+	bareRow := func(pattern string, n int) error {
+		t, err := alone(pattern, askers, n)
+		b.table.row("  (a bare client)", fmt.Sprintf("%.0f", t.perSecond()), "", "")
+		return err
+	}
+
 	if _, err := ask(policySlow, askers, 200); err != nil { // for the heap to get its size
 		return err
 	}
@@ -53,6 +66,9 @@ func (b *bench) coldBy(d *daemon) error {
 		return err
 	}
 	b.table.row("cold, 32 askers, policies: domains/s (max 533)", fmt.Sprintf("%.0f", rate), ">= 500", "434")
+	if err := bareRow(policySlow, b.some(2000)); err != nil {
+		return err
+	}
 	before, err := b.count(networkCall{Query: "."})
 	if err != nil {
 		return err
@@ -66,6 +82,9 @@ func (b *bench) coldBy(d *daemon) error {
 	if err != nil {
 		return err
 	}
+	if err := bareRow(noneSlow, n); err != nil {
+		return err
+	}
 	b.table.row("cold, no record: DNS queries per domain", fmt.Sprintf("%.3f", float64(after-before)/float64(3*n)), "1", "")
 
 	t, err := ask(policySlow, 1, b.some(100))
@@ -73,6 +92,10 @@ func (b *bench) coldBy(d *daemon) error {
 		return err
 	}
 	b.table.row("cold, 1 asker, policy: median (delays 60 ms)", millis(t.Median), "<= 63 ms", "65 ms")
+	if t, err = alone(policySlow, 1, b.some(100)); err != nil {
+		return err
+	}
+	b.table.row("  (a bare client)", millis(t.Median), "", "")
 	return b.coldCPU(d, ask)
 }
 

@@ -63,7 +63,7 @@ func (b *bench) silentHosts(d *daemon) error {
 	var ratios []float64
 	for round := range rounds {
 		vain := series{policySilent, 100000 + round*waiting, waiting}
-		if err := b.side.send(job{What: "each", Addr: d.tcp, Conns: waiting, Keys: vain}); err != nil {
+		if err := b.aside.send(job{What: "each", Addr: d.tcp, Conns: waiting, Keys: vain}); err != nil {
 			return err
 		}
 		time.Sleep(500 * time.Millisecond) // until all have asked
@@ -71,7 +71,7 @@ func (b *bench) silentHosts(d *daemon) error {
 		if err != nil {
 			return err
 		}
-		t, err := receive[tally](b.side)
+		t, err := receive[tally](b.aside)
 		if err != nil {
 			return err
 		}

@@ -13,7 +13,8 @@ import (
 // A job is what the load generator is told to do.
 type job struct {
 	// What is "rate": ask for Time, for keys at random; "each": ask for each key once; "probe": ask for one key after
-	// the other, one every Pace, until there is another job, which is not carried out.
+	// the other, one every Pace, until there is another job, which is not carried out; "bare": retrieve the policy of
+	// each key without a daemon, Addr being the file of the certificate.
 	What  string
 	Addr  string
 	Conns int
@@ -46,6 +47,9 @@ func (t *tally) add(status byte) {
 
 // generate carries out a job.
 func generate(j job, next <-chan job) (tally, error) {
+	if j.What == "bare" {
+		return bare(j)
+	}
 	askers := make([]*asker, max(j.Conns, 1))
 	for i := range askers {
 		a, err := dial(j.Addr)

@@ -1,6 +1,6 @@
 // Bench prints the figures that stsmap promises, next to their targets and to what the best other program of its kind
 // reached on a machine like the one they were set on. All are measured in one run: rates as a share of what a bare
-// echo server does in the same minutes, delays as multiples of those that the network of the run was told to have.
+// echo server does in the same minutes, cold lookups beside those of a client that does nothing else.
 //
 // It asserts nothing, and its exit status says only whether everything could be measured: a figure depends on the
 // machine and on who else uses it. It does not time parts of the program, either; the packages have benchmarks for
@@ -84,7 +84,7 @@ type bench struct {
 	self  string // this program
 	table table
 	load  *process // the load generator
-	side  *process // another one, for what happens beside
+	aside *process // another one, for what happens beside
 	net   *process // nil: not there now
 }
 
@@ -128,10 +128,10 @@ func (b *bench) run(only string) (err error) {
 		return err
 	}
 	defer b.load.end()
-	if b.side, err = b.spawn("load"); err != nil {
+	if b.aside, err = b.spawn("load"); err != nil {
 		return err
 	}
-	defer b.side.end()
+	defer b.aside.end()
 	defer b.networkDown()
 
 	began := time.Now()

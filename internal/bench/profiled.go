@@ -62,6 +62,7 @@ func serveProfiled(conf, profile string) (err error) {
 		Recheck: cfg.Fetch.Recheck,
 		Forget:  cfg.Cache.Forget,
 		Ready:   ready(cfg.Cache.Entries),
+		Render:  postfix.Render,
 		Observe: monitor.Observe,
 	})
 	defer engine.Close()

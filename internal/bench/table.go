@@ -57,7 +57,4 @@ func text[C int8 | uint8](chars []C) string {
 
 func percent(share float64) string { return fmt.Sprintf("%.1f %%", 100*share) }
 
-// signed is for what is more or less than something else.
-func signed(share float64) string { return fmt.Sprintf("%+.1f %%", 100*share) }
-
 func millis(d time.Duration) string { return fmt.Sprintf("%.1f ms", float64(d)/1e6) }

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -39,6 +40,11 @@ type Daemon struct {
 	log    *os.File
 	cmd    *exec.Cmd
 	ended  chan error // gets the result of cmd.Wait, once
+
+	listening sync.WaitGroup // listenNotify
+
+	mu   sync.Mutex
+	said []string // what was heard on notify, line by line
 }
 
 // NewDaemon opens the listening sockets and writes the configuration. It does not start the daemon.
@@ -59,6 +65,7 @@ func NewDaemon(c DaemonConfig) (*Daemon, error) {
 	if d.notify, err = net.ListenUnixgram("unixgram", speech); err != nil {
 		return nil, errors.Join(err, d.log.Close())
 	}
+	d.listening.Go(d.listenNotify)
 	if err := d.listen("tcp", LookupAddr); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
@@ -128,9 +135,7 @@ func (d *Daemon) Start(ctx context.Context) error {
 	}
 	d.cmd.ExtraFiles = d.socks
 	d.cmd.Stdout, d.cmd.Stderr = d.log, d.log
-	if err := d.heard(); err != nil {
-		return err
-	}
+	d.heard()
 	if err := d.cmd.Start(); err != nil {
 		d.cmd = nil
 		return err
@@ -148,9 +153,7 @@ func (d *Daemon) Reload(ctx context.Context) error {
 	if d.cmd == nil {
 		return errors.New("stsmap is not running")
 	}
-	if err := d.heard(); err != nil {
-		return err
-	}
+	d.heard()
 	if err := d.cmd.Process.Signal(syscall.SIGHUP); err != nil {
 		return err
 	}
@@ -162,34 +165,32 @@ func (d *Daemon) Alive(ctx context.Context) error {
 	if d.cmd == nil {
 		return errors.New("stsmap is not running")
 	}
-	if err := d.heard(); err != nil {
-		return err
-	}
+	d.heard()
 	return d.says(ctx, "WATCHDOG=1")
 }
 
-// heard drops what the daemon, or the one before it, has said so far.
-func (d *Daemon) heard() error {
+// listenNotify collects what the daemon says until the socket is closed. It has to be read all the time, as systemd
+// does: the queue of such a socket is short, and a daemon that is not listened to stops to speak, and to stop.
+func (d *Daemon) listenNotify() {
+	buf := make([]byte, 4096)
 	for {
-		said, err := d.hear()
-		if said == nil {
-			return err
+		n, err := d.notify.Read(buf)
+		if err != nil {
+			return
 		}
+		d.mu.Lock()
+		d.said = append(d.said, strings.Split(string(buf[:n]), "\n")...)
+		d.mu.Unlock()
 	}
 }
 
-// hear returns what the daemon says next, line by line; nothing, if it says nothing for a moment.
-func (d *Daemon) hear() ([]string, error) {
-	buf := make([]byte, 4096)
-	d.notify.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
-	n, err := d.notify.Read(buf)
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	return strings.Split(string(buf[:n]), "\n"), nil
+// heard returns what the daemon, or the one before it, has said since the last call.
+func (d *Daemon) heard() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	said := d.said
+	d.said = nil
+	return said
 }
 
 // says waits until the daemon says line to the service manager, or for the end of the daemon.
@@ -201,13 +202,9 @@ func (d *Daemon) says(ctx context.Context, line string) error {
 			return fmt.Errorf("stsmap ended before it said %s: %w: %s", line, err, strings.Join(d.Log.Since(0), "\n"))
 		case <-ctx.Done():
 			return fmt.Errorf("stsmap does not say %s: %w", line, ctx.Err())
-		default:
+		case <-time.After(10 * time.Millisecond):
 		}
-		said, err := d.hear()
-		if err != nil {
-			return err
-		}
-		if slices.Contains(said, line) {
+		if slices.Contains(d.heard(), line) {
 			return nil
 		}
 	}
@@ -256,6 +253,7 @@ func (d *Daemon) Close() error {
 		return nil // closed before
 	}
 	errs = append(errs, d.notify.Close(), d.log.Close())
+	d.listening.Wait()
 	d.log = nil
 	return errors.Join(errs...)
 }

@@ -9,7 +9,7 @@ FUZZTIME ?= 20000x
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: all bin/stsmap run demo test unit e2e bench fuzz check derived install clean help
+.PHONY: all bin/stsmap run demo test unit e2e bench fuzz check install clean help
 
 all: bin/stsmap            ## build bin/stsmap
 
@@ -18,9 +18,9 @@ bin/stsmap:
 
 run: bin/stsmap            ## build, and serve on 127.0.0.1:8461 with a cache under ./var
 	@mkdir -p var
-	STSMAP_CACHE_STORE=bolt:var/cache.db STSMAP_ADMIN_SOCKET=$(CURDIR)/var/control.sock bin/stsmap serve
+	STSMAP_CACHE_STORE=bolt:var/cache.db STSMAP_ADMIN_SOCKET=$(CURDIR)/var/control.sock exec bin/stsmap serve
 
-demo: bin/stsmap           ## show delivered and refused mail, with a real Postfix (needs root)
+demo: bin/stsmap           ## show delivered and refused mail, with a real Postfix (root; may apt-get it)
 	e2e/install.sh
 	$(GO) run ./e2e/demo
 
@@ -42,7 +42,7 @@ fuzz:                      ## run each fuzz target for FUZZTIME, such as 1m
 	    echo "fuzz $$pkg $$target"; $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x ./$$pkg; \
 	  done; done
 
-check:                     ## gofmt, vet, staticcheck, govulncheck, house rules, derived text
+check:                     ## gofmt, vet, staticcheck, govulncheck, house rules, tidy go.mod
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$unformatted" || { echo "gofmt would change:"; echo "$$unformatted"; exit 1; }
 	$(GO) vet ./...
 	$(GO) run $(STATICCHECK) ./...
@@ -50,9 +50,10 @@ check:                     ## gofmt, vet, staticcheck, govulncheck, house rules,
 	$(GO) test -count=1 ./internal/house
 	$(GO) mod tidy -diff
 
-install: bin/stsmap        ## install below DESTDIR and PREFIX
+install:                   ## install below DESTDIR and PREFIX what make has built
+	@test -x bin/stsmap || { echo "nothing is built yet: run make first"; exit 1; }
 	install -Dm755 bin/stsmap $(DESTDIR)$(PREFIX)/bin/stsmap
-	install -Dm644 config/stsmap.toml $(DESTDIR)/etc/stsmap/stsmap.toml
+	test -e $(DESTDIR)/etc/stsmap/stsmap.toml || install -Dm644 config/stsmap.toml $(DESTDIR)/etc/stsmap/stsmap.toml
 	install -Dm644 man/stsmap.8 $(DESTDIR)$(PREFIX)/share/man/man8/stsmap.8
 	install -Dm644 man/stsmap.toml.5 $(DESTDIR)$(PREFIX)/share/man/man5/stsmap.toml.5
 	install -Dm644 man/stsmap-postfix.7 $(DESTDIR)$(PREFIX)/share/man/man7/stsmap-postfix.7

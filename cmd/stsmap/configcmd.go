@@ -66,14 +66,22 @@ func configShowCommand(c console, g *globals) *cobra.Command {
 				settings = onlyChanged(settings)
 			}
 			if g.json {
-				return showJSON(c.out, settings)
+				return written(showJSON(c.out, settings))
 			}
-			return showText(c.out, settings, origin)
+			return written(showText(c.out, settings, origin))
 		},
 	}
 	cmd.Flags().BoolVar(&changed, "changed", false, "only settings that differ from the defaults")
 	cmd.Flags().BoolVar(&origin, "origin", false, "say where each setting comes from")
 	return cmd
+}
+
+// written is the result of a command that only had to write.
+func written(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &failure{code: exitFailed, err: err}
 }
 
 func onlyChanged(all []config.Setting) []config.Setting {
@@ -121,7 +129,7 @@ func configDefaultCommand(c console) *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			_, err := io.WriteString(c.out, config.Text())
-			return err
+			return written(err)
 		},
 	}
 }

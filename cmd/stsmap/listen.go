@@ -68,8 +68,11 @@ func listenOn(address string) (net.Listener, error) {
 // stays, and makes listening fail.
 func removeStale(path string) error {
 	info, err := os.Lstat(path)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && info.Mode().Type() != fs.ModeSocket {
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil
+	}
+	if err == nil && info.Mode().Type() != fs.ModeSocket {
+		return errors.New("a file that is no socket is in the way")
 	}
 	conn, err := net.Dial("unix", path)
 	if err == nil {
@@ -87,7 +90,7 @@ func listenFailure(address string, err error) error {
 	f := &failure{code: exitFailed, err: fmt.Errorf("cannot listen on %s: %w", address, err)}
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		f.hint = "another program has it, perhaps another stsmap; see: ss -lptn"
+		f.hint = "another program has it, perhaps another stsmap; see: ss -lptnx"
 	case errors.Is(err, fs.ErrNotExist):
 		f.hint = "create its directory"
 	case errors.Is(err, fs.ErrPermission):

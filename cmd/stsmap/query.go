@@ -84,7 +84,11 @@ func printReply(c console, asJSON bool, key string, reply socketmap.Reply) {
 	fmt.Fprintln(c.out, escaped(strings.TrimRight(reply.Status.String()+" "+reply.Text, " ")))
 }
 
+// unreachable says that the daemon gave no answer, or that server can be none.
 func unreachable(server string, err error) error {
+	if addr, ok := errors.AsType[*net.AddrError](err); ok {
+		return &failure{code: exitUsage, err: fmt.Errorf("%q is not the address of a daemon: %s", server, addr.Err), hint: "host:port or unix:/path"}
+	}
 	return &failure{
 		code: exitUnreachable,
 		err:  fmt.Errorf("no answer from the daemon at %s: %w", server, err),

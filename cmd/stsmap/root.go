@@ -32,7 +32,9 @@ func rootCommand(c console) *cobra.Command {
 
     smtp_tls_policy_maps = socketmap:inet:127.0.0.1:8461:postfix`,
 		SilenceErrors: true,
-		SilenceUsage:  true,
+		// They would make an error of several lines.
+		DisableSuggestions: true,
+		SilenceUsage:       true,
 	}
 	root.SetOut(c.out)
 	root.SetErr(c.err)

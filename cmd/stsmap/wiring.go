@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"stsmap/admin"
 	"stsmap/cache"
@@ -130,10 +131,13 @@ func (d *daemon) openFile(path string, entries int) (cache.Store, error) {
 	case errors.Is(err, bolt.ErrLocked):
 		return nil, &failure{code: exitFailed, err: fmt.Errorf("cache.store: %w", err)}
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, &failure{code: exitConfig, err: fmt.Errorf("cache.store: %w", err), hint: "create its directory: mkdir -p " + filepath.Dir(path)}
+		return nil, &failure{code: exitConfig, err: fmt.Errorf("cache.store: %w", err), hint: "create its directory, for the daemon's user: install -d -m 700 " + filepath.Dir(path)}
+	case errors.Is(err, syscall.EISDIR), errors.Is(err, syscall.ENOTDIR):
+		return nil, &failure{code: exitConfig, err: fmt.Errorf("cache.store: %w", err)}
 	case err != nil:
 		// A disk that fails must not be what mail waits for.
-		d.log.Error("store cannot be opened; what is learned is lost at the next stop", "error", err.Error())
+		d.cfg.Cache.Store = "memory:"
+		d.log.Error("store cannot be opened; what it holds is not known, and what is learned is lost at the next stop", "error", err.Error())
 		return cache.NewMemory(entries), nil
 	}
 	if aside, reason := store.SetAside(); aside != "" {

@@ -260,7 +260,8 @@ func wanted(old cache.Entry, got outcome, why trigger, now time.Time) bool {
 // remember stores entry and publishes d: as soon as it is stored, or when the
 // store has had its time.
 func (e *Engine) remember(f *flight, entry cache.Entry, d *Decision) {
-	patience := time.AfterFunc(storePatience, func() { f.publish(d) })
+	learned := d
+	patience := time.AfterFunc(storePatience, func() { f.publish(learned) })
 	defer patience.Stop()
 	// Not the flight's context: time spent on asking must not be the reason
 	// that the answer is lost.

@@ -2,6 +2,7 @@ package resolver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -133,7 +134,10 @@ func (p *play) run(t *testing.T) {
 		log = append(log, s.queries()...)
 	}
 	// Of two questions that are asked at once, either comes first.
-	want := strings.Split(strings.TrimSuffix(*p.queries, "\n"), "\n")
+	var want []string
+	for line := range strings.Lines(*p.queries) {
+		want = append(want, strings.TrimSuffix(line, "\n"))
+	}
 	slices.Sort(want)
 	slices.Sort(log)
 	if diff := cmp.Diff(want, log); diff != "" {
@@ -161,12 +165,28 @@ func ask(t *testing.T, r *Resolver, typ, name string) string {
 	case "TLSA":
 		a, err := r.TLSA(t.Context(), name)
 		return show(t, a, err, func(x TLSA) string { return fmt.Sprintf("%d %d %d %x", x.Usage, x.Selector, x.Matching, x.Data) })
+	case "Alias":
+		a, err := r.Alias(t.Context(), name)
+		return show(t, a, err, strconv.Quote)
+	case "Validating":
+		return verdict(t, r.Validating(t.Context()))
 	case "Addr":
 		a, err := r.Addr(t.Context(), name)
 		return show(t, a, err, netip.Addr.String)
 	}
 	t.Fatalf("ask %q", typ)
 	return ""
+}
+
+// verdict puts what Validating found into words.
+func verdict(t *testing.T, err error) string {
+	if err == nil {
+		return "validating\n"
+	}
+	if errors.Is(err, ErrNotValidating) {
+		return err.Error() + "\n"
+	}
+	return show(t, Answer[string]{}, err, strconv.Quote)
 }
 
 func show[T any](t *testing.T, a Answer[T], err error, one func(T) string) string {

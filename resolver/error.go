@@ -62,7 +62,7 @@ func (k Kind) String() string {
 // knew before, or asks again later; it must not take the record for absent (RFC 7672, Section 2.1.1).
 type Error struct {
 	// Name is the name in the question that failed, without the final dot: the one that was asked
-	// for, or the target of a CNAME.
+	// for, or the target of a CNAME. The root is ".".
 	Name string
 
 	// Type is the record type in the question, "TXT".

@@ -75,10 +75,7 @@ func lookup[T any](ctx context.Context, r *Resolver, name string, qtype uint16,
 // resolve asks for c.name until there is a response for the end of the chain, which it leaves in q.
 // It returns the server that the response came from. secure is cleared if any response was not.
 func (r *Resolver) resolve(ctx context.Context, q *query, c *chain, secure *bool) (*server, error) {
-	deadline := time.Now().Add(r.timeout)
-	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
-		deadline = d
-	}
+	deadline := r.deadline(ctx)
 	for {
 		q.name = c.name
 		from, err := r.ask(ctx, q, deadline)
@@ -94,6 +91,15 @@ func (r *Resolver) resolve(ctx context.Context, q *query, c *chain, secure *bool
 			return from, nil
 		}
 	}
+}
+
+// deadline is when a question that begins now must have ended.
+func (r *Resolver) deadline(ctx context.Context) time.Time {
+	deadline := time.Now().Add(r.timeout)
+	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
+		return d
+	}
+	return deadline
 }
 
 // follow goes along the CNAMEs in m, in whatever order they are, and reports false if they are too
@@ -199,6 +205,8 @@ func decodeMX(m *message, rr record) (MX, bool) {
 	return MX{Host: host, Pref: binary.BigEndian.Uint16(m.data[rr.off:])}, host == "" || validHost(host)
 }
 
+func decodeAlias(m *message, rr record) (string, bool) { return plain(m.nameAt(rr.off)), true }
+
 func decodeTLSA(m *message, rr record) (TLSA, bool) {
 	d := m.data[rr.off:rr.end]
 	return TLSA{Usage: d[0], Selector: d[1], Matching: d[2], Data: append([]byte(nil), d[3:]...)}, true
@@ -230,13 +238,13 @@ func merge(four Answer[netip.Addr], err4 error, six Answer[netip.Addr], err6 err
 	}
 	both := four
 	if len(four.Records) == 0 && len(six.Records) > 0 {
-		both.Name, both.TTL = six.Name, six.TTL
+		both.Name, both.TTL, both.Secure = six.Name, six.TTL, six.Secure
 	}
 	if len(four.Records) == 0 == (len(six.Records) == 0) {
 		both.TTL = min(four.TTL, six.TTL)
+		both.Secure = four.Secure && six.Secure
 	}
 	both.NXDomain = four.NXDomain && six.NXDomain
-	both.Secure = four.Secure && six.Secure
 	both.Records = append(both.Records, six.Records...)
 	return both, nil
 }

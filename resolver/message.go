@@ -67,8 +67,13 @@ func newQuery() *query {
 	}
 }
 
-// plain is the name for people.
-func (q *query) plain() string { return plain(q.name) }
+// plain is the name for people. Nobody would see that the root is meant if it had no dot.
+func (q *query) plain() string {
+	if q.name == "." {
+		return q.name
+	}
+	return plain(q.name)
+}
 
 func plain(name string) string { return strings.TrimSuffix(strings.ToLower(name), ".") }
 

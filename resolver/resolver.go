@@ -175,9 +175,18 @@ func (r *Resolver) TLSA(ctx context.Context, name string) (Answer[TLSA], error) 
 	return lookup(ctx, r, name, dns.TypeTLSA, decodeTLSA)
 }
 
-// Addr asks for the A and AAAA records at the same time; IPv4 comes first in the answer. If one
-// question fails and the other has addresses, those are the answer; if it has none, the failure is
-// returned, since the name may well have addresses of the other kind.
+// Alias asks for the CNAME record of the name itself, and does not follow it: the answer has the
+// target, in lower case and without the final dot, or no records. Name is the name asked for, and
+// Secure is about it alone; that is what the security of a whole chain does not tell (RFC 7672,
+// Section 2.1.3).
+func (r *Resolver) Alias(ctx context.Context, name string) (Answer[string], error) {
+	return lookup(ctx, r, name, dns.TypeCNAME, decodeAlias)
+}
+
+// Addr asks for the A and AAAA records at the same time; IPv4 comes first in the answer. If there are
+// addresses of one kind only, Secure and TTL are those of that kind. If one question fails and the
+// other has addresses, those are the answer; if it has none, the failure is returned, since the name
+// may well have addresses of the other kind.
 func (r *Resolver) Addr(ctx context.Context, name string) (Answer[netip.Addr], error) {
 	var (
 		wg   sync.WaitGroup

@@ -1,0 +1,47 @@
+package dane
+
+import (
+	"testing"
+
+	"stsmap/resolver"
+)
+
+// FuzzUsable holds the laws that no record makes the reader panic, that a digest
+// is usable exactly if its length is right, and that whatever is usable as a
+// certificate or key is not so with bytes missing or left over.
+func FuzzUsable(f *testing.F) {
+	key := newEd25519(f)
+	for _, data := range [][]byte{nil, make([]byte, 32), make([]byte, 64), marshal(f, key.Public()), selfSigned(f, key)} {
+		for matching := range uint8(3) {
+			f.Add(uint8(3), uint8(1), matching, data)
+			f.Add(uint8(2), uint8(0), matching, data)
+		}
+	}
+	f.Fuzz(func(t *testing.T, usage, selector, matching uint8, data []byte) {
+		r := resolver.TLSA{Usage: usage, Selector: selector, Matching: matching, Data: data}
+		got := usable(r) == nil
+		known := (usage == 2 || usage == 3) && (selector == 0 || selector == 1)
+		if !known || matching > 2 {
+			if got {
+				t.Errorf("%d %d %d is usable", usage, selector, matching)
+			}
+			return
+		}
+		if matching != 0 {
+			if want := len(data) == 32*int(matching); got != want {
+				t.Errorf("%d bytes with matching type %d: usable %v", len(data), matching, got)
+			}
+			return
+		}
+		if !got {
+			return
+		}
+		r.Data = append(data[:len(data):len(data)], 0)
+		if usable(r) == nil {
+			t.Errorf("still usable with another byte: %x", r.Data)
+		}
+		if r.Data = data[:len(data)-1]; usable(r) == nil {
+			t.Errorf("still usable without the last byte: %x", r.Data)
+		}
+	})
+}

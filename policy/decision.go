@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"stsmap/cache"
+	"stsmap/dane"
 	"stsmap/sts"
 )
 
@@ -24,13 +25,20 @@ const (
 	// Enforce means a policy that mail must not be delivered against.
 	Enforce
 	// Failed means that nothing could be found out and that the administrator
-	// wants mail to wait for it.
+	// wants mail to wait for it, or that the policy cannot be put into force
+	// as long as DANE might apply.
 	Failed
+	// DANE means that MX hosts are to be authenticated with DANE where they
+	// can be (RFC 7672, Section 2.2), and no policy is in force.
+	DANE
+	// DANEOnly means that mail must go only to MX hosts that can be
+	// authenticated with DANE.
+	DANEOnly
 )
 
 // String returns the word for k that logs and metrics use.
 func (k Kind) String() string {
-	return [...]string{"none", "testing", "enforce", "failed"}[k]
+	return [...]string{"none", "testing", "enforce", "failed", "dane", "dane-only"}[k]
 }
 
 // A Decision says which policy applies to a domain, and why. It is shared by
@@ -39,60 +47,100 @@ func (k Kind) String() string {
 // Many thousands are kept at hand, so what only people ask for is worked out
 // when they do.
 type Decision struct {
-	// Domain is the policy domain, in A-label form.
+	// NextHop is where the mail goes, in the form of dane.NextHop.
+	NextHop string
+	// Domain is the policy domain, in A-label form. It is part of NextHop.
 	Domain string
 	// Answer is what Config.Render made of the decision; empty if it was not
 	// asked. This package never looks at it.
 	Answer string
 
-	until   int64        // when STS, or the knowledge that there is none, expires, in Unix nanoseconds
-	recheck int64        // when to look at the record again on use, likewise
+	until   int64        // when the decision stops to count, in Unix nanoseconds
+	recheck int64        // when something has to be looked at again on use, likewise
 	used    atomic.Int64 // hour, since 1970, in which use was last noted
 	told    atomic.Bool  // whether the decision was ever given as an answer
 
 	// Kind is what the decision means for mail. What stands up to here is
 	// what an answer needs, next to each other for the processor's cache.
 	Kind Kind
-	// STS is the policy that the decision follows from. It is nil if there is
-	// none, and set for a policy in mode none.
+
+	standing Kind   // what MTA-STS alone means
+	noMX     bool   // of the next-hop
+	port     uint16 // of the next-hop
+
+	// STS is the policy that MTA-STS would have in force. It is nil if there
+	// is none, and set for a policy in mode none.
 	STS *sts.Policy
 	// ID is the version of the policy (RFC 8461, Section 3.1).
 	ID string
-	// Reason tells people why there is no policy; it is empty if there is
-	// one. It can contain what the domain published, so whoever prints it has
-	// to escape it.
+	// Reason tells people why there is no policy, or why it is not in force;
+	// it is empty if it is, or if DANE goes before it. It can contain what the
+	// domain published, so whoever prints it has to escape it.
 	Reason string
+	// DANE is what DNS says about DANE for the next-hop. It is nil if that is
+	// not known or does not matter.
+	DANE *dane.Result
 
-	fetched int64 // when STS was downloaded, in Unix nanoseconds
+	absence string   // why MTA-STS has no policy
+	fetched int64    // when STS was downloaded, in Unix nanoseconds
+	expires int64    // when STS, or the knowledge that there is none, expires, likewise
+	record  int64    // when to look at the record again on use, likewise
+	found   *finding // about DANE; nil if it does not matter
 }
 
-// attach sets Answer, in one piece of memory with Domain: whoever reads the one
-// has just compared the other. With many thousand domains in use the time of
-// an answer is the time that its pieces take to come into the processor.
+// attach sets Answer, in one piece of memory with NextHop: whoever reads the
+// one has just compared the other. With many thousand domains in use the time
+// of an answer is the time that its pieces take to come into the processor.
 func (d *Decision) attach(answer string) {
-	piece := d.Domain + answer
-	d.Domain, d.Answer = piece[:len(d.Domain)], piece[len(d.Domain):]
+	piece := d.NextHop + answer
+	d.name(piece[:len(d.NextHop)], d.Domain)
+	d.Answer = piece[len(d.NextHop):]
+}
+
+// name sets NextHop, and Domain to the part of it that is domain.
+func (d *Decision) name(nextHop, domain string) {
+	begin := 0
+	if d.noMX {
+		begin = len("[")
+	}
+	d.NextHop, d.Domain = nextHop, nextHop[begin:begin+len(domain)]
+}
+
+// hop is NextHop in its parts.
+func (d *Decision) hop() dane.NextHop {
+	return dane.NextHop{Domain: d.Domain, Port: d.port, NoMX: d.noMX}
 }
 
 // String tells people what the decision rests on, in one line, to be escaped
 // like Reason.
 func (d *Decision) String() string {
-	if d.STS == nil {
-		return d.Reason
+	text := d.absence
+	if d.STS != nil {
+		text = fmt.Sprintf("policy in mode %s, id %s, downloaded %s", d.STS.Mode, d.ID, time.Unix(0, d.fetched).UTC().Format(time.RFC3339))
 	}
-	return fmt.Sprintf("policy in mode %s, id %s, downloaded %s", d.STS.Mode, d.ID, time.Unix(0, d.fetched).UTC().Format(time.RFC3339))
+	if d.Reason != "" && d.Reason != d.absence {
+		text = d.Reason + "; " + text
+	}
+	if d.DANE != nil {
+		text += "; DANE: " + summary(d.DANE)
+		if d.found.err != nil {
+			text += ", which cannot be renewed: " + d.found.err.Error()
+		}
+	}
+	return text
 }
 
 // says reports whether d and other are the same answer for the same reason.
 func (d *Decision) says(other *Decision) bool {
-	if d.Kind != other.Kind || d.ID != other.ID || d.Reason != other.Reason || (d.STS == nil) != (other.STS == nil) {
+	if d.Kind != other.Kind || d.standing != other.standing || d.ID != other.ID || d.Reason != other.Reason || (d.STS == nil) != (other.STS == nil) {
 		return false
 	}
 	return d.STS == nil || slices.Equal(d.STS.MX, other.STS.MX)
 }
 
-// Expires returns when the policy, or the knowledge that there is none, stops
-// to count. The zero time means at once.
+// Expires returns when the decision stops to count: when the policy expires or
+// the knowledge that there is none, or what is known about DANE. The zero time
+// means at once.
 func (d *Decision) Expires() time.Time {
 	if d.until == 0 {
 		return time.Time{}
@@ -100,20 +148,23 @@ func (d *Decision) Expires() time.Time {
 	return time.Unix(0, d.until)
 }
 
-// decide says what is known about a domain means at the time now. It is the
-// only place that does.
+// decide says what is known about a domain means at the time now, as far as
+// MTA-STS goes. It is for mail to the domain itself; see with for other
+// next-hops and for DANE.
 func decide(e cache.Entry, now time.Time) *Decision {
-	d := &Decision{Domain: e.Domain, until: nanos(e.Expires), recheck: nanos(e.Recheck)}
+	d := &Decision{NextHop: e.Domain, Domain: e.Domain}
 	d.used.Store(e.Used.Unix() / 3600)
+	d.lasts(nanos(e.Expires), nanos(e.Recheck))
 	if !holds(e, now) {
-		d.Reason = absence(e)
+		d.lacks(absence(e))
 		return d
 	}
 	p, err := sts.ParsePolicy([]byte(e.Policy))
 	if err != nil {
 		// It parsed when it was stored: a disk that lies, or a store that
 		// somebody else wrote to. Not knowing is right, guessing is not.
-		d.Reason, d.until = "stored policy is unreadable: "+err.Error(), 0
+		d.lacks("stored policy is unreadable: " + err.Error())
+		d.lasts(0, d.record)
 		return d
 	}
 	// The lines take as much memory as the text, which the store has.
@@ -121,11 +172,63 @@ func decide(e cache.Entry, now time.Time) *Decision {
 	d.STS, d.ID, d.fetched = p, e.ID, nanos(e.Fetched)
 	switch p.Mode {
 	case sts.Enforce:
-		d.Kind = Enforce
+		d.standing = Enforce
 	case sts.Testing:
-		d.Kind = Testing
+		d.standing = Testing
 	}
+	d.Kind = d.standing
 	return d
+}
+
+// lasts sets when what MTA-STS says expires, and when the record is to be
+// looked at again, in Unix nanoseconds.
+func (d *Decision) lasts(expires, record int64) {
+	d.expires, d.record = expires, record
+	d.until, d.recheck = expires, record
+}
+
+// lacks sets why there is no policy.
+func (d *Decision) lacks(why string) { d.absence, d.Reason = why, why }
+
+// otherHop is how long a decision about a next-hop other than its policy domain
+// is at hand. What becomes known about the domain replaces only the decision
+// about the domain itself.
+const otherHop = time.Minute
+
+// replaced returns until when a decision made now about a next-hop other than
+// its policy domain is at hand: until the record is looked at again, if that is
+// not just happening.
+func (d *Decision) replaced(now time.Time) int64 {
+	if d.record <= now.UnixNano() {
+		return now.Add(time.Second).UnixNano()
+	}
+	return min(d.record, now.Add(otherHop).UnixNano())
+}
+
+// with returns what d, about any next-hop of its domain, means for hop together
+// with f, which is nil if DANE may not be used. It does not change d.
+func (d *Decision) with(hop dane.NextHop, f *finding, c DANEConfig, now time.Time) *Decision {
+	n := &Decision{
+		standing: d.standing, noMX: hop.NoMX, port: hop.Port,
+		STS: d.STS, ID: d.ID, absence: d.absence, fetched: d.fetched,
+		Kind: d.standing, Reason: d.absence,
+	}
+	n.name(hop.String(), d.Domain)
+	n.used.Store(d.used.Load())
+	n.lasts(d.expires, d.record)
+	if n.NextHop != n.Domain {
+		n.until = min(n.until, n.replaced(now))
+		n.recheck = n.until
+	}
+	if f == nil || !c.weighs(d.standing) {
+		return n
+	}
+	n.found, n.DANE = f, f.result
+	n.until, n.recheck = min(n.until, f.until), min(n.recheck, f.due)
+	if k, reason := c.weigh(d.standing, f); k != d.standing {
+		n.Kind, n.Reason = k, reason
+	}
+	return n
 }
 
 // holds reports whether e has a policy that still counts (RFC 8461, Section

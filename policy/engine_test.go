@@ -2,6 +2,7 @@ package policy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"stsmap/cache"
+	"stsmap/dane"
 	"stsmap/sts"
 	"stsmap/stsfetch"
 )
@@ -35,7 +37,7 @@ func TestPanic(t *testing.T) {
 		}
 	}})
 	for _, domain := range []string{"example.com", "example.net"} {
-		if d := e.Lookup(t.Context(), domain); d.Kind != Failed {
+		if d := e.Lookup(t.Context(), dane.NextHop{Domain: domain}); d.Kind != Failed {
 			t.Errorf("decided %s", d.Kind)
 		}
 	}
@@ -45,11 +47,33 @@ func TestPanic(t *testing.T) {
 	}
 }
 
+// TestPanicDANE: so does a bug in a check.
+func TestPanicDANE(t *testing.T) {
+	n := new(domain)
+	if err := errors.Join(n.setRecord([]string{"A"}), n.setPolicy([]string{"enforce"})); err != nil {
+		t.Fatal(err)
+	}
+	panics := make(chan Event, 1)
+	e := New(Config{Store: cache.NewMemory(10), Fetch: n, Observe: func(ev Event) {
+		if ev.Kind == Panicked {
+			panics <- ev
+		}
+	}, DANE: DANEConfig{Check: func(context.Context, dane.NextHop) (dane.Result, error) { panic("bug") }}})
+	e.AllowDANE(nil)
+	defer e.Close()
+	if d := e.Lookup(t.Context(), dane.NextHop{Domain: "example.com"}); d.Kind != Failed || d.Reason != "DANE: internal error" {
+		t.Errorf("decided %s because %q", d.Kind, d.Reason)
+	}
+	if ev := <-panics; !strings.Contains(string(ev.Stack), "TestPanicDANE") {
+		t.Errorf("told %v\n%s", ev.Err, ev.Stack)
+	}
+}
+
 // TestClose: after Close lookups are answered, and nothing is started.
 func TestClose(t *testing.T) {
 	e := New(Config{Store: cache.NewMemory(10), Fetch: brokenFetcher{}})
 	e.Close()
-	if d := e.Lookup(t.Context(), "example.com"); d.Kind != None || d.Reason != "shutting down" {
+	if d := e.Lookup(t.Context(), dane.NextHop{Domain: "example.com"}); d.Kind != None || d.Reason != "shutting down" {
 		t.Errorf("decided %s because %q", d.Kind, d.Reason)
 	}
 }
@@ -59,13 +83,17 @@ func TestClose(t *testing.T) {
 func TestClockSet(t *testing.T) {
 	e := New(Config{Store: cache.NewMemory(10), Fetch: brokenFetcher{}})
 	defer e.Close()
-	e.keep(&Decision{Domain: "example.com", until: math.MaxInt64, recheck: math.MaxInt64})
+	e.keep(&Decision{NextHop: "example.com", Domain: "example.com", until: math.MaxInt64, recheck: math.MaxInt64})
+	e.findings.put("example.com", &finding{result: new(dane.Result), settled: true, until: math.MaxInt64})
 	if e.Known([]byte("example.com")) == nil {
 		t.Fatal("not at hand")
 	}
 	e.clock.Store(int64(time.Hour)) // as if the clock had been an hour ahead
 	if e.Known([]byte("example.com")) != nil || e.ready.kept != 0 {
 		t.Error("still at hand")
+	}
+	if f := e.findings.get("example.com"); f.until != 0 || f.result == nil {
+		t.Error("what is known about DANE still counts, or is forgotten")
 	}
 }
 
@@ -77,7 +105,7 @@ func TestReady(t *testing.T) {
 	for i := range domains {
 		name := fmt.Sprintf("d%d.example", i)
 		for range 2 { // the second replaces the first
-			d := &Decision{Domain: name}
+			d := &Decision{NextHop: name}
 			s.put(d)
 			if s.get([]byte(name)) != d {
 				t.Fatalf("%s is not what was put", name)
@@ -109,7 +137,7 @@ func TestReadyHolds(t *testing.T) {
 	const n = 10000
 	s := newDecisions(n)
 	for i := range n / 2 {
-		s.put(&Decision{Domain: fmt.Sprintf("d%d.example", i)})
+		s.put(&Decision{NextHop: fmt.Sprintf("d%d.example", i)})
 	}
 	lost := 0
 	for i := range n / 2 {

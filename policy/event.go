@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"stsmap/cache"
+	"stsmap/dane"
 )
 
 // An EventKind says what happened.
@@ -33,6 +34,17 @@ const (
 	StoreFailed
 	// Panicked: a retrieval ended by a panic, which is a bug. Err, Stack.
 	Panicked
+	// DANEOn: from now on DANE goes before policies. No Domain.
+	DANEOn
+	// DANEOff: from now on policies are in force even where DANE may apply.
+	// Err tells why. No Domain.
+	DANEOff
+	// DANEChecked: it was found out whether DANE applies to a next-hop of the
+	// domain. DANE, DANEBefore.
+	DANEChecked
+	// DANEFailed: it could not be found out. Err, DANEBefore, and DANE if an
+	// earlier result stays in force.
+	DANEFailed
 )
 
 // An Event is one thing that happened. Logs, metrics and pages are made of
@@ -45,9 +57,13 @@ type Event struct {
 	Decision *Decision // Decision is the answer of a Lookup.
 	First    bool      // First is true the first time that this is the answer since it was another one.
 
-	Before *cache.Entry  // Before is what was known; without policy, if none was.
-	After  *cache.Entry  // After is what is known now.
-	Err    error         // Err is the reason of a failure.
-	Stack  []byte        // Stack is where a panic happened.
-	Took   time.Duration // Took is how long a retrieval lasted.
+	Before *cache.Entry // Before is what was known; without policy, if none was.
+	After  *cache.Entry // After is what is known now.
+	Err    error        // Err is the reason of a failure.
+
+	DANE       *dane.Result // DANE is what counts now.
+	DANEBefore *dane.Result // DANEBefore is what counted before; nil if nothing was known.
+
+	Stack []byte        // Stack is where a panic happened.
+	Took  time.Duration // Took is how long a retrieval lasted.
 }

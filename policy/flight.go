@@ -37,6 +37,8 @@ type flight struct {
 	began  time.Time
 
 	blind     bool // the store could not be read
+	staking   sync.Once
+	atStake   chan struct{} // closed when what DANE says may matter
 	once      sync.Once
 	decision  *Decision     // set before published is closed; nil says to join again
 	published chan struct{} // closed when decision can be read
@@ -52,12 +54,16 @@ func (f *flight) publish(d *Decision) {
 	})
 }
 
+// stake tells those who wait that there may be a policy for DANE to go before.
+func (f *flight) stake() { f.staking.Do(func() { close(f.atStake) }) }
+
 // undecided is the decision for a domain about which nothing is known because
 // finding out failed with err. It holds for one answer only.
 func (f *flight) undecided(err error) *Decision {
-	d := &Decision{Domain: f.domain, Reason: err.Error()}
+	d := &Decision{NextHop: f.domain, Domain: f.domain}
+	d.lacks(err.Error())
 	if f.deferred {
-		d.Kind = Failed
+		d.standing, d.Kind = Failed, Failed
 	}
 	return d
 }
@@ -74,8 +80,12 @@ func (e *Engine) join(domain string, why trigger) *flight {
 		domain:    domain,
 		why:       why,
 		began:     time.Now(),
+		atStake:   make(chan struct{}),
 		published: make(chan struct{}),
 		done:      make(chan struct{}),
+	}
+	if f.dane.All {
+		f.stake()
 	}
 	if e.closed {
 		f.publish(f.undecided(errors.New("shutting down")))
@@ -98,7 +108,9 @@ func (e *Engine) fly(f *flight) {
 	defer func() {
 		if p := recover(); p != nil {
 			e.observe(Event{Kind: Panicked, Domain: f.domain, Err: fmt.Errorf("%v", p), Stack: debug.Stack()})
-			f.publish(&Decision{Domain: f.domain, Kind: Failed, Reason: "internal error"})
+			d := f.undecided(errors.New("internal error"))
+			d.standing, d.Kind = Failed, Failed
+			f.publish(d)
 		}
 	}()
 	ctx, cancel := context.WithTimeout(e.ctx, f.timeout)
@@ -108,7 +120,7 @@ func (e *Engine) fly(f *flight) {
 	now := time.Now()
 	if err != nil {
 		e.observe(Event{Kind: StoreFailed, Domain: f.domain, Err: err})
-		if d := e.ready.get([]byte(f.domain)); d != nil && d.STS != nil && now.UnixNano() <= d.until {
+		if d := e.ready.get([]byte(f.domain)); d != nil && d.STS != nil && now.UnixNano() <= d.expires {
 			// What is at hand must not be replaced by not knowing.
 			f.publish(d)
 			return
@@ -177,8 +189,7 @@ func (e *Engine) retrieve(ctx context.Context, f *flight, old cache.Entry) {
 		// not answer would make every message wait, though.
 		d = f.undecided(fmt.Errorf("record: %w", got.recordErr))
 		if timedOut(got.recordErr) && ctx.Err() == nil {
-			d.until = now.Add(recordRetry).UnixNano()
-			d.recheck = d.until
+			d.lasts(now.Add(recordRetry).UnixNano(), now.Add(recordRetry).UnixNano())
 			e.keep(d)
 		}
 		f.publish(d)
@@ -187,8 +198,7 @@ func (e *Engine) retrieve(ctx context.Context, f *flight, old cache.Entry) {
 	}
 	if f.blind && entry.Policy == "" {
 		// There may be a policy that could not be read.
-		d.until = now.Add(recordRetry).UnixNano()
-		d.recheck = d.until
+		d.lasts(now.Add(recordRetry).UnixNano(), now.Add(recordRetry).UnixNano())
 	}
 	e.keep(d)
 	if entry.Policy == "" {
@@ -197,18 +207,6 @@ func (e *Engine) retrieve(ctx context.Context, f *flight, old cache.Entry) {
 	}
 	e.remember(f, entry, d)
 	e.report(f, old, entry, got)
-}
-
-// keep has d at hand for the next lookups. If it says what the last decision
-// said, it was told when that one was.
-func (e *Engine) keep(d *Decision) {
-	if e.render != nil {
-		d.attach(e.render(d))
-	}
-	if last := e.ready.get([]byte(d.Domain)); last != nil && last.says(d) {
-		d.told.Store(last.told.Load())
-	}
-	e.ready.put(d)
 }
 
 func timedOut(err error) bool {
@@ -232,6 +230,7 @@ func (f *flight) ask(ctx, engine context.Context, old cache.Entry) (got outcome,
 	// Only downloads take turns. A lookup of a record is one datagram, and
 	// most domains have none: they must not queue behind policy hosts that
 	// do not answer.
+	f.stake()
 	select {
 	case f.slots <- struct{}{}:
 		defer func() { <-f.slots }()

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"stsmap/cache"
+	"stsmap/dane"
 	"stsmap/sts"
 	"stsmap/stsfetch"
 )
@@ -28,7 +29,15 @@ import (
 //	policy MODE [max_age=S] [MX…]   from now on HTTPS has this policy
 //	policy fails|badcert|hangs
 //	delay D                    each answer of the domain takes this long
+//	dane STATE… [insecure] [nomail] [ttl=D]   from now on the MX hosts are in these states
+//	dane fails|silent|hangs    SERVFAIL; no answer; not even in the time that there is
+//	danedelay D                each answer about DANE takes this long
+//	allow                      DANE may be used, as at the beginning
+//	deny                       it may not
 //	lookup KIND [ID]           ask, and expect this decision
+//	of NEXT-HOP KIND [ID]      the same for another next-hop than example.com
+//	checked N                  expect so many DANE checks since the last "checked"
+//	because TEXT               expect that in the reason of the last lookup
 //	lookups N KIND             ask N times at once
 //	took D                     expect that the last lookup took exactly D
 //	sleep D                    time passes
@@ -40,6 +49,8 @@ import (
 //	restart                    a new engine on the old store
 //	stored N                   expect so many entries in the store
 //	option defer|workers=N|forget=D      of the engine; before anything else
+//	option dane|all|partial|fallback     likewise; the last three include the first
+//	option undecided           nobody has said yet whether DANE may be used
 func TestPlays(t *testing.T) {
 	files, err := filepath.Glob("testdata/plays/*.txt")
 	if err != nil || len(files) < 20 {
@@ -83,6 +94,7 @@ type stage struct {
 	config Config
 	engine *Engine
 	stop   func() // ends Run
+	unsaid bool   // whether DANE may be used
 
 	last *Decision
 	took time.Duration
@@ -94,6 +106,12 @@ type stage struct {
 func (s *stage) start() {
 	s.config.Store, s.config.Fetch, s.config.Observe = s.store, s.domain, s.observe
 	s.engine = New(s.config)
+	if !s.unsaid {
+		s.engine.AllowDANE(nil)
+		s.mu.Lock()
+		s.events = slices.DeleteFunc(s.events, func(name string) bool { return name == "dane-on" })
+		s.mu.Unlock()
+	}
 }
 
 func (s *stage) close() {
@@ -117,7 +135,8 @@ func (s *stage) observe(ev Event) {
 
 func kindName(k EventKind) string {
 	return [...]string{"lookup", "new", "changed", "renewed", "gone", "absent", "invalid",
-		"record-failed", "policy-failed", "store-failed", "panicked"}[k]
+		"record-failed", "policy-failed", "store-failed", "panicked",
+		"dane-on", "dane-off", "dane-checked", "dane-failed"}[k]
 }
 
 func (s *stage) do(verb string, args []string) error {
@@ -134,10 +153,18 @@ func (s *stage) do(verb string, args []string) error {
 		return s.domain.setPolicy(args)
 	case "store":
 		return s.store.setMood(args[0])
-	case "lookup", "lookups", "took", "expires":
+	case "lookup", "of", "lookups", "took", "expires", "because":
 		return s.ask(verb, args)
 	case "asked":
 		return s.domain.asked(args)
+	case "dane", "danedelay", "checked":
+		return s.domain.doDANE(verb, args)
+	case "allow":
+		s.engine.AllowDANE(nil)
+		return nil
+	case "deny":
+		s.engine.AllowDANE(errors.New("denied"))
+		return nil
 	case "events":
 		return s.expectEvents(args)
 	case "delay", "sleep":
@@ -185,6 +212,13 @@ func (s *stage) option(word string) error {
 		s.config.Workers, err = strconv.Atoi(value)
 	case "forget":
 		s.config.Forget, err = time.ParseDuration(value)
+	case "dane", "all", "partial", "fallback":
+		s.config.DANE.Check = s.domain.check
+		s.config.DANE.All = s.config.DANE.All || name == "all"
+		s.config.DANE.Partial = s.config.DANE.Partial || name == "partial"
+		s.config.DANE.FallBack = s.config.DANE.FallBack || name == "fallback"
+	case "undecided":
+		s.unsaid = true
 	default:
 		err = errors.New("unknown option")
 	}
@@ -196,6 +230,11 @@ func (s *stage) ask(verb string, args []string) error {
 	case "took":
 		if s.took.String() != args[0] {
 			return fmt.Errorf("took %s", s.took)
+		}
+		return nil
+	case "because":
+		if text := s.last.String(); !strings.Contains(text, strings.Join(args, " ")) {
+			return fmt.Errorf("because %q", text)
 		}
 		return nil
 	case "expires":
@@ -211,13 +250,17 @@ func (s *stage) ask(verb string, args []string) error {
 		failures := make([]error, n)
 		var all sync.WaitGroup
 		for i := range n {
-			all.Go(func() { failures[i] = expect(s.lookup(), args[1:]) })
+			all.Go(func() { failures[i] = expect(s.lookup(dane.NextHop{Domain: "example.com"}), args[1:]) })
 		}
 		all.Wait()
 		return errors.Join(failures...)
 	}
+	hop := dane.NextHop{Domain: "example.com"}
+	if verb == "of" {
+		hop, args = nextHop(args[0]), args[1:]
+	}
 	began := time.Now()
-	s.last = s.lookup()
+	s.last = s.lookup(hop)
 	s.took = time.Since(began)
 	// What goes on behind the answer gets its turn, as far as it can get
 	// without time passing.
@@ -226,11 +269,21 @@ func (s *stage) ask(verb string, args []string) error {
 }
 
 // lookup asks as postfix.Handler does.
-func (s *stage) lookup() *Decision {
-	if d := s.engine.Known([]byte("example.com")); d != nil {
+func (s *stage) lookup(hop dane.NextHop) *Decision {
+	if d := s.engine.Known([]byte(hop.String())); d != nil {
 		return d
 	}
-	return s.engine.Lookup(context.Background(), "example.com")
+	return s.engine.Lookup(context.Background(), hop)
+}
+
+// nextHop reads what dane.NextHop.String writes.
+func nextHop(text string) (hop dane.NextHop) {
+	host, port, _ := strings.Cut(text, ":")
+	hop.Domain = strings.Trim(host, "[]")
+	hop.NoMX = hop.Domain != host
+	n, _ := strconv.Atoi(port)
+	hop.Port = uint16(n)
+	return hop
 }
 
 func expect(d *Decision, args []string) error {
@@ -267,6 +320,11 @@ type domain struct {
 	hangs     bool
 	records   int // questions since the last asked
 	policies  int
+
+	result    dane.Result
+	resultErr error
+	daneDelay time.Duration
+	checks    int // since the last checked
 }
 
 func (n *domain) set(change func(*domain)) {

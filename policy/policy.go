@@ -1,26 +1,29 @@
-// Package policy decides which MTA-STS policy applies to a domain: it knows
-// when a cached policy still counts, when to ask the domain again, when to
-// give up, and what a failure means (RFC 8461, Sections 3.3, 5 and 10.2).
+// Package policy decides what applies to mail for a domain: its MTA-STS policy,
+// or DANE, which goes before it (RFC 8461, Section 2). It knows when a cached
+// policy still counts, when to ask the domain again, when to give up, and what
+// a failure means (RFC 8461, Sections 3.3, 5 and 10.2).
 //
-// It speaks to nobody by itself: stsfetch asks, cache remembers, postfix puts
-// the decision into Postfix's words, and admin shows what happened. It does
-// not log; all that it has to tell is an Event.
+// It speaks to nobody by itself: stsfetch and dane ask, cache remembers,
+// postfix puts the decision into Postfix's words, and admin shows what
+// happened. It does not log; all that it has to tell is an Event.
 //
-// The rules are in two pure functions with the clock as an argument: next
-// says what is to be remembered after something was learned, decide says what
-// that means for mail. The rest of the package is about who asks when.
+// The rules are in pure functions with the clock as an argument: next says what
+// is to be remembered of a domain after something was learned, decide what that
+// means for mail, conclude what is to be remembered of a DANE check, and weigh
+// what the two mean together. The rest of the package is about who asks when.
 //
 //	Known ──► decisions at hand, no I/O
 //	Lookup ─► one flight per domain ─► store ─► known and valid? publish it
-//	                                     │
-//	Run ────► what is due ───────────────┤   record to be looked at again?
-//	                                     ▼
-//	                             record ─► download ─► next ─► decide
+//	   │                                 │
+//	   │      Run ─► what is due ────────┤   record to be looked at again?
+//	   │                                 ▼
+//	   │                        record ─► download ─► next ─► decide ─► with
+//	   │                                    ║                            ▲
+//	   └─► a policy may be at stake? one check per next-hop ─► conclude ─┘
 package policy
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -59,6 +62,8 @@ type Config struct {
 	// Forget is how long after the last use a domain is not refreshed any
 	// more and its policy left to expire; zero means 90 days.
 	Forget time.Duration
+	// DANE says how DANE goes before policies.
+	DANE DANEConfig
 	// Ready is how many decisions are kept at hand for Known; zero means
 	// 16384.
 	Ready int
@@ -83,7 +88,14 @@ type Engine struct {
 	render   func(*Decision) string
 	observe  func(Event)
 	ready    *decisions
+	findings *findings
 	settings atomic.Pointer[settings]
+
+	permit     atomic.Pointer[permit] // nil until AllowDANE was called
+	permitted  chan struct{}          // closed then
+	permitting sync.Mutex             // orders calls of AllowDANE
+	checks     chan struct{}          // one element for each DANE check under way
+	settling   sync.Mutex             // held while a decision is made from what is at hand
 
 	began time.Time    // when New was called, with its monotonic reading
 	clock atomic.Int64 // drift when the decisions at hand were made
@@ -103,19 +115,24 @@ type settings struct {
 	fetch    Fetcher
 	timeout  time.Duration
 	deferred bool
+	dane     DANEConfig
 	rules    rules
 	slots    chan struct{} // one element for each download under way
 }
 
 // New returns an Engine. It starts nothing; see Run.
 func New(c Config) *Engine {
+	most := orDefault(c.Ready, 16384)
 	e := &Engine{
-		store:   c.Store,
-		render:  c.Render,
-		observe: c.Observe,
-		ready:   newDecisions(orDefault(c.Ready, 16384)),
-		flights: make(map[string]*flight),
-		began:   time.Now(),
+		store:     c.Store,
+		render:    c.Render,
+		observe:   c.Observe,
+		ready:     newDecisions(most),
+		findings:  newFindings(most),
+		permitted: make(chan struct{}),
+		checks:    make(chan struct{}, mostDANE),
+		flights:   make(map[string]*flight),
+		began:     time.Now(),
 	}
 	if e.observe == nil {
 		e.observe = func(Event) {}
@@ -128,17 +145,23 @@ func New(c Config) *Engine {
 // Configure replaces the settings of a running Engine; retrievals under way
 // end with the old ones. Store, Ready, Render and Observe stay as they were.
 func (e *Engine) Configure(c Config) {
-	e.settings.Store(&settings{
+	next := &settings{
 		fetch:    c.Fetch,
 		timeout:  orDefault(c.Timeout, 30*time.Second),
 		deferred: c.Defer,
+		dane:     c.DANE,
 		rules: rules{
 			refresh: orDefault(c.Refresh, 24*time.Hour),
 			recheck: orDefault(c.Recheck, 5*time.Minute),
 			forget:  orDefault(c.Forget, 90*24*time.Hour),
 		},
 		slots: make(chan struct{}, orDefault(c.Workers, 32)),
-	})
+	}
+	e.settling.Lock()
+	defer e.settling.Unlock()
+	if last := e.settings.Swap(next); last != nil && !last.dane.sameAs(c.DANE) {
+		e.ready.clear()
+	}
 }
 
 func orDefault[T int | time.Duration](v, def T) T {
@@ -146,72 +169,6 @@ func orDefault[T int | time.Duration](v, def T) T {
 		return def
 	}
 	return v
-}
-
-// Known returns the decision about domain if it is at hand, without I/O and
-// without allocation, and otherwise nil: then Lookup has to be asked. Whatever
-// has to happen behind the answer, such as another look at the record, is
-// started. domain is as for Lookup, and is not kept.
-func (e *Engine) Known(domain []byte) *Decision {
-	d := e.ready.get(domain)
-	if d == nil {
-		return nil
-	}
-	now := time.Now()
-	ns := now.UnixNano()
-	if ns > d.until || e.clockWasSet(now) {
-		return nil
-	}
-	if ns >= d.recheck {
-		// RFC 8461, Section 5.1: behind the answer, so as not to hold up mail.
-		e.check(domain)
-	}
-	e.answered(d, now)
-	return d
-}
-
-// mostChecks is with how many flights under way no record is looked at behind
-// an answer any more. The decision holds meanwhile, and the next use tries
-// again; the descriptors of the process are for those who wait.
-const mostChecks = 512
-
-// check starts a flight for domain unless there is one.
-func (e *Engine) check(domain []byte) {
-	e.mu.Lock()
-	busy := e.flights[string(domain)] != nil || len(e.flights) >= mostChecks
-	e.mu.Unlock()
-	if !busy {
-		e.join(string(domain), onUse)
-	}
-}
-
-// Lookup returns the decision about domain, a lower-case A-label name without
-// a trailing dot. It takes no longer than Config.Timeout, whatever networks
-// and stores do, and never returns nil. When ctx ends first, the answer is
-// the one for a domain about which nothing is known; what was begun for it
-// goes on and serves the next lookup.
-func (e *Engine) Lookup(ctx context.Context, domain string) *Decision {
-	d := e.await(ctx, e.join(domain, onUse))
-	for d == nil { // that one was about something else
-		d = e.await(ctx, e.join(domain, onUse))
-	}
-	e.answered(d, time.Now())
-	return d
-}
-
-// await waits for what f publishes.
-func (e *Engine) await(ctx context.Context, f *flight) *Decision {
-	// The flight has the same limit; this one is for a store that hangs.
-	limit := time.NewTimer(f.timeout)
-	defer limit.Stop()
-	select {
-	case <-f.published:
-		return f.decision
-	case <-limit.C:
-		return f.undecided(errors.New("nothing could be found out in time"))
-	case <-ctx.Done():
-		return f.undecided(context.Cause(ctx))
-	}
 }
 
 // clockJump is how far the clock must be set to be noticed.
@@ -232,6 +189,7 @@ func (e *Engine) clockWasSet(now time.Time) bool {
 	}
 	if e.clock.CompareAndSwap(last, drift) {
 		e.ready.clear()
+		e.findings.expire()
 	}
 	return true
 }
@@ -251,13 +209,14 @@ func (e *Engine) answered(d *Decision, now time.Time) {
 }
 
 // begin runs work on a goroutine that Close waits for; after Close it does
-// nothing.
-func (e *Engine) begin(work func()) {
+// nothing and returns false.
+func (e *Engine) begin(work func()) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if !e.closed {
 		e.running.Go(work)
 	}
+	return !e.closed
 }
 
 // Close ends all retrievals and waits until their goroutines have returned.

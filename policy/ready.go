@@ -12,13 +12,13 @@ import (
 // one line of the processor's cache.
 const ways = 7
 
-// decisions keeps decisions at hand, by domain. It is a cache of what the
+// decisions keeps decisions at hand, by next-hop. It is a cache of what the
 // store says, bounded in size and without I/O, and answers come from it while
 // many goroutines ask at once.
 //
 // That is why it is not a map with a lock. Readers of a lock write to it, and
 // processors then wait for each other; a map of strings touches twice as many
-// pieces of memory. Here a domain has its place in one set, chosen by a hash,
+// pieces of memory. Here a next-hop has its place in one set, chosen by a hash,
 // and there are so many sets that hardly any is ever full. When there are as
 // many decisions as there may be, a new one takes the place of some other: it
 // is made again from the store when it is asked for.
@@ -48,35 +48,35 @@ func newDecisions(n int) *decisions {
 	return &decisions{seed: maphash.MakeSeed(), mask: uint64(count - 1), most: n, sets: make([]set, count)}
 }
 
-// at returns the number of the set of domain, and its tag.
-func (s *decisions) at(domain []byte) (number, tag uint64) {
-	h := maphash.Bytes(s.seed, domain)
+// at returns the number of the set of a next-hop, and its tag.
+func (s *decisions) at(nextHop []byte) (number, tag uint64) {
+	h := maphash.Bytes(s.seed, nextHop)
 	return h & s.mask, h >> 56
 }
 
-// get returns the decision about domain, or nil.
-func (s *decisions) get(domain []byte) *Decision {
-	number, tag := s.at(domain)
+// get returns the decision about a next-hop, or nil.
+func (s *decisions) get(nextHop []byte) *Decision {
+	number, tag := s.at(nextHop)
 	set := &s.sets[number]
 	tags := set.tags.Load()
 	for i := range set.slots {
 		if tags>>(8*i)&0xff != tag {
 			continue
 		}
-		if d := set.slots[i].Load(); d != nil && d.Domain == string(domain) {
+		if d := set.slots[i].Load(); d != nil && d.NextHop == string(nextHop) {
 			return d
 		}
 	}
 	return nil
 }
 
-// put replaces what is known about d.Domain.
+// put replaces what is known about d.NextHop.
 func (s *decisions) put(d *Decision) {
-	number, tag := s.at([]byte(d.Domain))
+	number, tag := s.at([]byte(d.NextHop))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	set := &s.sets[number]
-	place := set.find(d.Domain)
+	place := set.find(d.NextHop)
 	if place < 0 {
 		if s.kept >= s.most {
 			s.evict(number)
@@ -107,13 +107,13 @@ func (s *decisions) evict(number uint64) {
 	}
 }
 
-// drop forgets domain.
-func (s *decisions) drop(domain string) {
-	number, _ := s.at([]byte(domain))
+// drop forgets a next-hop.
+func (s *decisions) drop(nextHop string) {
+	number, _ := s.at([]byte(nextHop))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	set := &s.sets[number]
-	if i := set.find(domain); i >= 0 {
+	if i := set.find(nextHop); i >= 0 {
 		set.slots[i].Store(nil)
 		s.kept--
 	}
@@ -131,12 +131,12 @@ func (s *decisions) clear() {
 	s.kept = 0
 }
 
-// find returns where the decision about domain is, or for "" an empty slot, or
-// -1. The lock must be held.
-func (s *set) find(domain string) int {
+// find returns where the decision about a next-hop is, or for "" an empty slot,
+// or -1. The lock must be held.
+func (s *set) find(nextHop string) int {
 	for i := range s.slots {
 		d := s.slots[i].Load()
-		if d == nil && domain == "" || d != nil && d.Domain == domain {
+		if d == nil && nextHop == "" || d != nil && d.NextHop == nextHop {
 			return i
 		}
 	}

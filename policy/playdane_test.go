@@ -1,0 +1,99 @@
+package policy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"testing/synctest"
+	"time"
+
+	"stsmap/dane"
+)
+
+// check is what dane.Check is in earnest.
+func (n *domain) check(ctx context.Context, _ dane.NextHop) (dane.Result, error) {
+	n.mu.Lock()
+	n.checks++
+	r, err, delay := n.result, n.resultErr, n.daneDelay
+	n.mu.Unlock()
+	if wait := pause(ctx, delay); wait != nil {
+		return dane.Result{}, slowness{}
+	}
+	return r, err
+}
+
+// doDANE performs the commands about DANE.
+func (n *domain) doDANE(verb string, args []string) error {
+	switch verb {
+	case "danedelay":
+		d, err := time.ParseDuration(args[0])
+		n.set(func(n *domain) { n.daneDelay = d })
+		return err
+	case "checked":
+		synctest.Wait()
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		got := strconv.Itoa(n.checks)
+		n.checks = 0
+		if got != args[0] {
+			return fmt.Errorf("%s checks", got)
+		}
+		return nil
+	}
+	r, err := parseResult(args)
+	if f, fails := errors.AsType[failing](err); fails {
+		err = f.error
+	} else if err != nil {
+		return err
+	}
+	n.set(func(n *domain) { n.result, n.resultErr = r, err })
+	if args[0] == "hangs" {
+		n.set(func(n *domain) { n.daneDelay = time.Hour })
+	}
+	return nil
+}
+
+// failing is how a check can fail.
+type failing struct{ error }
+
+// parseResult reads what DNS says about DANE. The error of a check that fails
+// is failing.
+func parseResult(words []string) (dane.Result, error) {
+	r := dane.Result{MXSecure: true, TTL: time.Hour}
+	for i, word := range words {
+		h := dane.Host{Name: fmt.Sprintf("mx%d.example.com", i+1)}
+		ttl, isTTL := strings.CutPrefix(word, "ttl=")
+		switch {
+		case isTTL:
+			d, err := time.ParseDuration(ttl)
+			if err != nil {
+				return r, err
+			}
+			r.TTL = d
+			continue
+		case word == "insecure":
+			r.MXSecure = false
+			continue
+		case word == "nomail":
+			r.NoMail = true
+			continue
+		case word == "fails":
+			return dane.Result{}, failing{errors.New("example.com MX: SERVFAIL")}
+		case word == "silent", word == "hangs":
+			return dane.Result{}, failing{slowness{}}
+		}
+		states := []string{"none", "usable", "unusable", "failed", "absent"}
+		state := slices.Index(states, word)
+		if state < 0 {
+			return r, fmt.Errorf("unknown word %q", word)
+		}
+		if h.State = dane.State(state); h.State == dane.Failed || h.State == dane.Unusable {
+			h.Err = fmt.Errorf("%s is %s", h.Name, word)
+		}
+		r.Hosts = append(r.Hosts, h)
+	}
+	return r, nil
+}

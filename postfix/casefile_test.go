@@ -1,6 +1,7 @@
 package postfix_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -8,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"stsmap/policy"
 )
 
 // A vector is one case of testdata/vectors: what happens one after the other
@@ -18,6 +21,10 @@ type vector struct {
 	deferred   bool   // dns.on_failure = "defer"
 	dnsTimeout time.Duration
 	timeout    time.Duration
+	trust      string // dns.trust_ad
+	checkDANE  bool
+	dane       policy.DANEConfig
+	noDANE     error // why DANE may not be used
 	phases     []*phase
 }
 
@@ -29,6 +36,7 @@ type phase struct {
 	txt    [][]string // resource records, each of strings; nil is the fixture's
 	noTXT  bool
 	noHost bool
+	noMX   bool
 	dns    []string // further lines of the zone
 	https  string   // further words for the policy host
 	hosts  []string // further policy hosts
@@ -126,6 +134,24 @@ func (v *vector) read(word, rest, at string) (err error) {
 		v.timeout, err = time.ParseDuration(rest)
 	case "dnstimeout":
 		v.dnsTimeout, err = time.ParseDuration(rest)
+	case "trust":
+		v.trust = rest
+	case "dane":
+		v.checkDANE = true
+		for word := range strings.FieldsSeq(rest) {
+			switch word {
+			case "all":
+				v.dane.All = true
+			case "partial":
+				v.dane.Partial = true
+			case "fallback":
+				v.dane.FallBack = true
+			case "denied":
+				v.noDANE = errors.New("Postfix does not look up DNSSEC")
+			default:
+				err = fmt.Errorf("unknown word %s", word)
+			}
+		}
 	default:
 		err = v.phases[len(v.phases)-1].read(word, rest)
 	}
@@ -147,6 +173,11 @@ func (p *phase) read(word, rest string) (err error) {
 		p.noHost = true
 	case "dns":
 		p.dns = append(p.dns, rest)
+	case "nomx":
+		p.noMX = true
+	case "mx":
+		p.noMX = true
+		err = p.exchangers(strings.Fields(rest))
 	case "https":
 		p.https = rest
 	case "host":
@@ -164,6 +195,37 @@ func (p *phase) read(word, rest string) (err error) {
 		err = p.readWanted(word, rest)
 	}
 	return err
+}
+
+// exchangers writes the MX hosts that the notation of the vectors stands for.
+func (p *phase) exchangers(words []string) error {
+	if words[0] == "(ins)" {
+		words = words[1:]
+	} else {
+		p.dns = append(p.dns, "!ad "+p.domain+" MX")
+	}
+	for i, word := range words {
+		label, state, ok := strings.Cut(strings.TrimSuffix(word, "]"), "[")
+		host := label + "." + p.domain
+		tlsa := "_25._tcp." + host
+		p.dns = append(p.dns,
+			fmt.Sprintf("%s. MX %d %s.", p.domain, 10*(i+1), host),
+			fmt.Sprintf("%s. A 127.0.0.%d", host, 11+i),
+			"!ad "+host, "!ad "+tlsa)
+		switch {
+		case !ok:
+			return fmt.Errorf("%s is no host in a state", word)
+		case state == "U":
+			p.dns = append(p.dns, tlsa+". TLSA 3 1 1 "+strings.Repeat("5a", 32))
+		case state == "X":
+			p.dns = append(p.dns, tlsa+". TLSA 1 1 1 "+strings.Repeat("5a", 32))
+		case state == "F":
+			p.dns = append(p.dns, "!servfail "+tlsa)
+		case state != "N":
+			return fmt.Errorf("%s: no such state", word)
+		}
+	}
+	return nil
 }
 
 // edit changes the body.

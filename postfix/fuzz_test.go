@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"stsmap/dane"
 	"stsmap/policy"
 	"stsmap/postfix"
 	"stsmap/socketmap"
@@ -94,9 +95,9 @@ func matchNames(patterns []sts.Pattern) (names []string) {
 	return names
 }
 
-// FuzzDomain: whatever the bytes of a key, Domain returns, and what it returns
-// is a name in lower case that it returns again for itself.
-func FuzzDomain(f *testing.F) {
+// FuzzNextHop: whatever the bytes of a key, NextHop returns, and what it
+// returns is a name in lower case that it returns again for what it writes.
+func FuzzNextHop(f *testing.F) {
 	for _, key := range []string{
 		"example.com", "[mx.example.com]:587", "b\u00fccher.example", "fa\u00df.example", "example\uff0ecom",
 		"[192.0.2.1]", "[IPv6:2001:db8::1]", ".com", "under_score.example", "xn--a.example", "\xff.example",
@@ -106,17 +107,18 @@ func FuzzDomain(f *testing.F) {
 		f.Add(key, false)
 	}
 	f.Fuzz(func(t *testing.T, key string, bracketed bool) {
-		domain, port, ok := postfix.Domain(key, bracketed)
+		hop, ok := postfix.NextHop(key, bracketed)
 		if !ok {
-			if domain != "" || port != 0 {
-				t.Fatalf("%q refused, but with %q and %d", key, domain, port)
+			if hop != (dane.NextHop{}) {
+				t.Fatalf("%q refused, but with %q", key, hop)
 			}
 			return
 		}
-		again, _, ok := postfix.Domain(domain, bracketed)
-		if !ok || again != domain {
-			t.Errorf("%q is %q, which is %q, %t", key, domain, again, ok)
+		again, ok := postfix.NextHop(hop.String(), bracketed)
+		if !ok || again != hop {
+			t.Errorf("%q is %q, which is %q, %t", key, hop, again, ok)
 		}
+		domain := hop.Domain
 		if strings.Trim(domain, "abcdefghijklmnopqrstuvwxyz0123456789-_.") != "" {
 			t.Errorf("%q is %q, which has other than letters, digits, - and _", key, domain)
 		}

@@ -2,15 +2,18 @@ package postfix
 
 import (
 	"bytes"
+	"net"
 	"net/netip"
 	"strconv"
 	"unicode/utf8"
 
 	"golang.org/x/net/idna"
+
+	"stsmap/dane"
 )
 
 const (
-	// maxKey is room enough for every key that has a policy domain.
+	// maxKey is room enough for every next-hop that has a policy domain.
 	maxKey = 256
 	// maxDomain is the longest name, without the trailing dot, that still is
 	// one with "_mta-sts." before it.
@@ -18,48 +21,51 @@ const (
 	maxLabel  = 63
 )
 
-// Domain returns the policy domain of a lookup key, in lower-case A-label
-// form, and the port of the next-hop, 25 unless the key has one that is a
-// number. It returns false for a key that has none (RFC 8461, Section 3.4):
-// an address literal, a path, a parent domain such as ".example.com", a
-// single label, or anything that is not a domain name. bracketed says whether
-// a name in brackets has a policy domain.
+// smtpPort is the port of a next-hop that does not say one.
+const smtpPort = 25
+
+// NextHop returns the next-hop that a lookup key is, with its policy domain in
+// lower-case A-label form, and port 25 unless the key has another. It returns
+// false for a key that has no policy domain (RFC 8461, Section 3.4): an address
+// literal, a path, a parent domain such as ".example.com", a single label, or
+// anything that is not a domain name. bracketed says whether a name in brackets
+// has a policy domain.
 //
 // Postfix sends the next-hop as it is configured or as it is in the address,
 // without folding case and with U-labels (smtp/smtp_tls_policy.c).
-func Domain(key string, bracketed bool) (domain string, port uint16, ok bool) {
+func NextHop(key string, bracketed bool) (hop dane.NextHop, ok bool) {
 	var buf [maxKey]byte
-	name, ok := appendDomain(buf[:0], []byte(key), bracketed)
+	n, ok := appendNextHop(buf[:0], []byte(key), bracketed)
 	if !ok {
-		return "", 0, false
+		return dane.NextHop{}, false
 	}
-	port = 25
-	if _, digits, found := bytes.Cut(afterBracket([]byte(key)), []byte(":")); found {
-		if n, err := strconv.ParseUint(string(digits), 10, 16); err == nil {
-			port = uint16(n)
-		}
-	}
-	return string(name), port, true
+	return n.parts(), true
 }
 
-// afterBracket returns key without a bracketed host.
-func afterBracket(key []byte) []byte {
-	if i := bytes.IndexByte(key, ']'); i >= 0 {
-		return key[i+1:]
-	}
-	return key
+// A nextHop is a next-hop as dane.NextHop writes it, in memory that belongs to
+// somebody else.
+type nextHop struct {
+	text   []byte
+	domain []byte // part of text
+	port   uint16
+	noMX   bool
 }
 
-// appendDomain appends the policy domain of key to dst. It allocates only for
-// keys that are not ASCII.
-func appendDomain(dst, key []byte, bracketed bool) (domain []byte, ok bool) {
+// parts is n in memory of its own.
+func (n nextHop) parts() dane.NextHop {
+	return dane.NextHop{Domain: string(n.domain), Port: n.port, NoMX: n.noMX}
+}
+
+// appendNextHop appends to dst, which must be empty, the next-hop that key is.
+// It allocates only for keys that are not ASCII or name a rare service.
+func appendNextHop(dst, key []byte, bracketed bool) (n nextHop, ok bool) {
 	// Nearly all keys are plain names, which one pass over them can tell.
-	if domain, ok := appendName(dst, key); ok {
-		return domain, true
+	if name, ok := appendName(dst, key); ok {
+		return nextHop{text: name, domain: name, port: smtpPort}, true
 	}
-	host, ok := hostOf(key, bracketed)
+	host, service, ok := hostOf(key, bracketed)
 	if !ok {
-		return nil, false
+		return nextHop{}, false
 	}
 	if !ascii(host) {
 		// Postfix converts with UTS #46, non-transitional, and so does this
@@ -67,11 +73,51 @@ func appendDomain(dst, key []byte, bracketed bool) (domain []byte, ok bool) {
 		// it refuses the underscores that ASCII names may have.
 		name, err := idna.Lookup.ToASCII(string(host))
 		if err != nil || !utf8.Valid(host) {
-			return nil, false
+			return nextHop{}, false
 		}
 		host = []byte(name)
 	}
-	return appendName(dst, host)
+	n = nextHop{port: portOf(service), noMX: key[0] == '['}
+	begin := 0
+	if n.noMX {
+		dst = append(dst, '[')
+		begin = 1
+	}
+	if n.text, ok = appendName(dst, host); !ok {
+		return nextHop{}, false
+	}
+	end := len(n.text)
+	if n.noMX {
+		n.text = append(n.text, ']')
+	}
+	if n.port != smtpPort {
+		n.text = strconv.AppendUint(append(n.text, ':'), uint64(n.port), 10)
+	}
+	n.domain = n.text[begin:end]
+	return n, true
+}
+
+// portOf returns the port that a service is, which the TLSA records of a host
+// are named by (RFC 7672, Section 2.2.3). Postfix does not deliver to a service
+// that does not exist, so it does not matter what that is.
+func portOf(service []byte) uint16 {
+	switch string(service) {
+	case "", "smtp":
+		return smtpPort
+	case "submission":
+		return 587
+	case "submissions", "smtps":
+		return 465
+	}
+	n, err := strconv.ParseUint(string(service), 10, 16)
+	if err != nil {
+		port, _ := net.LookupPort("tcp", string(service))
+		n = uint64(port)
+	}
+	if n == 0 {
+		return smtpPort
+	}
+	return uint16(n)
 }
 
 // appendName appends s in lower case and without a trailing dot, if it is a
@@ -106,25 +152,25 @@ func appendName(dst, s []byte) (name []byte, ok bool) {
 	return dst, label > 0 && dots > 0 && !numeric
 }
 
-// hostOf returns the host part of a next-hop: what is left without port and
-// brackets.
-func hostOf(key []byte, bracketed bool) (host []byte, ok bool) {
+// hostOf returns the host part of a next-hop, without brackets, and the service
+// if it has one.
+func hostOf(key []byte, bracketed bool) (host, service []byte, ok bool) {
 	if len(key) == 0 || len(key) > 4*maxKey {
-		return nil, false
+		return nil, nil, false
 	}
 	if key[0] == '[' {
 		end := bytes.IndexByte(key, ']')
 		if !bracketed || end < 0 {
-			return nil, false
+			return nil, nil, false
 		}
 		rest := key[end+1:]
-		if len(rest) > 0 && (rest[0] != ':' || !isService(rest[1:])) {
-			return nil, false
+		if len(rest) == 0 {
+			return key[1:end], nil, true
 		}
-		return key[1:end], true
+		return key[1:end], rest[1:], rest[0] == ':' && isService(rest[1:])
 	}
 	host, service, found := bytes.Cut(key, []byte(":"))
-	return host, !found || isService(service)
+	return host, service, !found || isService(service)
 }
 
 // isService reports whether s can be the port of a next-hop: a number or the

@@ -7,12 +7,13 @@ import (
 	"strings"
 	"testing"
 
+	"stsmap/dane"
 	"stsmap/postfix"
 )
 
-// TestDomain runs testdata/domains.txt.
-func TestDomain(t *testing.T) {
-	data, err := os.ReadFile("testdata/domains.txt")
+// TestNextHop runs testdata/nexthops.txt.
+func TestNextHop(t *testing.T) {
+	data, err := os.ReadFile("testdata/nexthops.txt")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,7 +38,7 @@ func TestDomain(t *testing.T) {
 		if err != nil {
 			t.Fatalf("line %d: %v", n, err)
 		}
-		if got := domainOf(key, !unbracketed); got != want {
+		if got := nextHopOf(key, !unbracketed); got != want {
 			t.Errorf("line %d: %s is %s, want %s", n, quoted, got, want)
 		}
 	}
@@ -46,16 +47,19 @@ func TestDomain(t *testing.T) {
 	}
 }
 
-// domainOf is the answer of Domain in the words of testdata/domains.txt.
-func domainOf(key string, bracketed bool) string {
-	domain, port, ok := postfix.Domain(key, bracketed)
+// nextHopOf is the answer of NextHop in the words of testdata/nexthops.txt.
+func nextHopOf(key string, bracketed bool) string {
+	hop, ok := postfix.NextHop(key, bracketed)
 	if !ok {
-		if domain != "" || port != 0 {
-			return fmt.Sprintf("refused, but with %q and %d", domain, port)
+		if hop != (dane.NextHop{}) {
+			return fmt.Sprintf("refused, but with %v", hop)
 		}
 		return "-"
 	}
-	return fmt.Sprintf("%s %d", domain, port)
+	if hop.String() != hop.Domain {
+		return fmt.Sprintf("%s %d %s", hop.Domain, hop.Port, hop)
+	}
+	return fmt.Sprintf("%s %d", hop.Domain, hop.Port)
 }
 
 // nameOf returns a name of n bytes whose labels have at most size bytes.
@@ -67,9 +71,9 @@ func nameOf(n, size int) string {
 	return string(b)
 }
 
-// TestDomainLengths: with "_mta-sts." before it a name must still be one, 253
+// TestNextHopLengths: with "_mta-sts." before it a name must still be one, 253
 // bytes without the final dot (RFC 1035, Section 2.3.4), and a label has 63.
-func TestDomainLengths(t *testing.T) {
+func TestNextHopLengths(t *testing.T) {
 	for _, c := range []struct {
 		key string
 		ok  bool
@@ -92,8 +96,8 @@ func TestDomainLengths(t *testing.T) {
 		{strings.Repeat("\u00fc.", 100) + "example", false},
 		{strings.Repeat("\u00fc", 200) + ".example", false},
 	} {
-		if domain, _, ok := postfix.Domain(c.key, true); ok != c.ok {
-			t.Errorf("key of %d bytes, %.20q…: %t (%d bytes), want %t", len(c.key), c.key, ok, len(domain), c.ok)
+		if hop, ok := postfix.NextHop(c.key, true); ok != c.ok {
+			t.Errorf("key of %d bytes, %.20q…: %t (%d bytes), want %t", len(c.key), c.key, ok, len(hop.Domain), c.ok)
 		}
 	}
 }

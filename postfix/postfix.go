@@ -10,6 +10,10 @@
 //
 //	OK secure match=a:.b servername=hostname
 //	    TLS with a certificate that matches one of the names, or the mail waits
+//	OK dane-only
+//	    only MX hosts with secure TLSA records that their certificates match
+//	OK dane
+//	    the same where there are such records, else smtp's level "may"
 //	NOTFOUND
 //	    the next table, then smtp_tls_security_level of main.cf
 //	TEMP text
@@ -60,13 +64,13 @@ func (h *Handler) ServeSocketmap(ctx context.Context, r socketmap.Request) socke
 		h.noteUnknown(string(r.Map))
 	}
 	var buf [maxKey]byte
-	domain, ok := appendDomain(buf[:0], r.Key, h.Bracketed)
+	hop, ok := appendNextHop(buf[:0], r.Key, h.Bracketed)
 	if !ok {
 		return socketmap.Reply{Status: socketmap.NotFound}
 	}
-	d := h.Engine.Known(domain)
+	d := h.Engine.Known(hop.text)
 	if d == nil {
-		d = h.Engine.Lookup(ctx, string(domain))
+		d = h.Engine.Lookup(ctx, hop.parts())
 	}
 	return Reply(d)
 }

@@ -32,6 +32,12 @@ func Reply(d *policy.Decision) socketmap.Reply {
 		return render(d)
 	case policy.Failed:
 		return render(d)
+	case policy.DANEOnly:
+		// No attributes: match= with these levels is an error, and makes mail
+		// wait (smtp/smtp_tls_policy.c).
+		return socketmap.Reply{Status: socketmap.OK, Text: "dane-only"}
+	case policy.DANE:
+		return socketmap.Reply{Status: socketmap.OK, Text: "dane"}
 	}
 	// A policy in mode testing is none, too: any level that we could name
 	// replaces the administrator's own, which may be stricter.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"stsmap/config"
+	"stsmap/dane"
 )
 
 // bare asks for each domain as the daemon does, and has nothing to do beside: no sockets, no store, no decision. What
@@ -19,13 +20,17 @@ func bare(j job) (tally, error) {
 	cfg.DNS.Servers = []string{dnsAddr}
 	cfg.Fetch.CAFile = j.Addr
 	cfg.Fetch.AllowPrivate = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
-	fetch, err := newFetcher(&cfg)
+	resolve, fetch, err := newFetcher(&cfg)
 	if err != nil {
 		return tally{}, err
 	}
 	ask := func(domain string) error {
 		record, err := fetch.Record(context.Background(), domain)
 		if err != nil || record.ID == "" {
+			return err
+		}
+		if j.What == "bare-dane" {
+			_, err = dane.Check(context.Background(), resolve, dane.NextHop{Domain: domain})
 			return err
 		}
 		_, _, err = fetch.Policy(context.Background(), domain)

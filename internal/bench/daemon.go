@@ -28,6 +28,7 @@ type setup struct {
 	entries int    // cache.entries; 0: default
 	timeout string // fetch.timeout; empty: default
 	gctrace bool   // the log gets lines about the garbage collector
+	dane    bool   // Postfix looks up DNSSEC
 }
 
 // tcpAddr is where daemons listen; there is one at a time.
@@ -79,6 +80,9 @@ func (d *daemon) config(dir string, s setup) string {
 	if s.entries > 0 {
 		fmt.Fprintf(&b, "entries = %d\n", s.entries)
 	}
+	// The Postfix of this machine, if there is one, has nothing to do with it.
+	dnssec := map[bool]string{true: "yes", false: "no"}[s.dane]
+	fmt.Fprintf(&b, "[postfix]\ndnssec = %q\n", dnssec)
 	fmt.Fprintf(&b, "[admin]\nlisten = \"\"\nsocket = \"\"\n")
 	return b.String()
 }

@@ -14,7 +14,7 @@ import (
 type job struct {
 	// What is "rate": ask for Time, for keys at random; "each": ask for each key once; "probe": ask for one key after
 	// the other, one every Pace, until there is another job, which is not carried out; "bare": retrieve the policy of
-	// each key without a daemon, Addr being the file of the certificate.
+	// each key without a daemon, Addr being the file of the certificate; "bare-dane": check for DANE instead.
 	What  string
 	Addr  string
 	Conns int
@@ -47,7 +47,7 @@ func (t *tally) add(status byte) {
 
 // generate carries out a job.
 func generate(j job, next <-chan job) (tally, error) {
-	if j.What == "bare" {
+	if j.What == "bare" || j.What == "bare-dane" {
 		return bare(j)
 	}
 	askers := make([]*asker, max(j.Conns, 1))

@@ -98,6 +98,7 @@ func (b *bench) sections() []section {
 	return []section{
 		{"cached", b.cached},
 		{"cold", b.cold},
+		{"dane", b.dane},
 		{"crowd", b.crowd},
 		{"memory", b.memory},
 		{"start", b.start},

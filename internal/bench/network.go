@@ -46,12 +46,22 @@ const (
 	policySilent = "d%d.silent.example" // a record, and a policy host that never answers
 	noneNow      = "n%d.none.example"   // no record, without any delay
 	noneSlow     = "o%d.late.example"   // no record, the answer delayed
+	daneSlow     = "t%d.dane.example"   // like policySlow, with DANE, which takes longer than the policy
+	daneHeavy    = "h%d.heavy.example"  // likewise, but the policy takes longer
 )
+
+// daneHost is the MX host of the domains with DANE.
+const daneHost = "mx.signed.example"
 
 // description is the world of package fakenet.
 func description() string {
 	const all = "100000..999999"
-	text := "-- https --\n"
+	text := "-- dns --\n!ad *\n"
+	for _, pattern := range []string{daneHost, "_25._tcp." + daneHost} {
+		text += fmt.Sprintf("!delay %v %s\n", delay, pattern)
+	}
+	text += fmt.Sprintf("%s. A 127.0.0.11\n_25._tcp.%s. TLSA 3 1 1 %064d\n", daneHost, daneHost, 0)
+	text += "-- https --\n"
 	text += "mta-sts.silent.example addr=127.0.0.3 stall=accept\n"
 	text += "-- bulk --\n"
 	text += fmt.Sprintf("policy %s %s addr=127.0.0.2 mx=mx%%d.mail.example\n", policyNow, all)
@@ -59,6 +69,8 @@ func description() string {
 	text += fmt.Sprintf("policy %s %s addr=127.0.0.3 mx=mx%%d.mail.example\n", policySilent, all)
 	text += fmt.Sprintf("none %s %s\n", noneNow, all)
 	text += fmt.Sprintf("none %s %s dnsdelay=%v\n", noneSlow, all, delay)
+	text += fmt.Sprintf("policy %s %s addr=127.0.0.2 mx=%s dnsdelay=%v httpdelay=%v\n", daneSlow, all, daneHost, delay, delay)
+	text += fmt.Sprintf("policy %s %s addr=127.0.0.2 mx=%s dnsdelay=%v httpdelay=%v\n", daneHeavy, all, daneHost, delay, 5*delay)
 	return text
 }
 

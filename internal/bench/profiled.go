@@ -17,6 +17,7 @@ import (
 	"stsmap/cache"
 	"stsmap/cache/bolt"
 	"stsmap/config"
+	"stsmap/dane"
 	"stsmap/policy"
 	"stsmap/postfix"
 	"stsmap/resolver"
@@ -48,12 +49,12 @@ func serveProfiled(conf, profile string) (err error) {
 	}
 	store := cache.NewFront(back, cfg.Cache.Entries, 0)
 	defer store.Close()
-	fetch, err := newFetcher(cfg)
+	resolve, fetch, err := newFetcher(cfg)
 	if err != nil {
 		return err
 	}
 	monitor := admin.NewMonitor(slog.New(admin.NewHandler(os.Stderr, "text", slog.LevelInfo)), cfg.Log.Lookups)
-	engine := policy.New(policy.Config{
+	settings := policy.Config{
 		Store:   store,
 		Fetch:   fetch,
 		Timeout: cfg.Fetch.Timeout,
@@ -64,7 +65,12 @@ func serveProfiled(conf, profile string) (err error) {
 		Ready:   ready(cfg.Cache.Entries),
 		Render:  postfix.Render,
 		Observe: monitor.Observe,
-	})
+	}
+	if cfg.Postfix.DNSSEC == "yes" {
+		settings.DANE.Check = func(ctx context.Context, hop dane.NextHop) (dane.Result, error) { return dane.Check(ctx, resolve, hop) }
+	}
+	engine := policy.New(settings)
+	engine.AllowDANE(nil)
 	defer engine.Close()
 	return serveUntilSignal(&socketmap.Server{Handler: &postfix.Handler{Engine: engine, Bracketed: true}}, cfg.Listen)
 }
@@ -72,24 +78,25 @@ func serveProfiled(conf, profile string) (err error) {
 // ready is how many decisions cmd/stsmap keeps at hand, by cache.entries.
 func ready(entries int) int { return min(max(entries/4, 1024), 1<<15) }
 
-func newFetcher(cfg *config.Config) (*stsfetch.Fetcher, error) {
+func newFetcher(cfg *config.Config) (*resolver.Resolver, *stsfetch.Fetcher, error) {
 	resolve, err := resolver.New(resolver.Config{Servers: cfg.DNS.Servers, Timeout: cfg.DNS.Timeout, TrustAD: cfg.DNS.TrustAD})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	bundle, err := os.ReadFile(cfg.Fetch.CAFile)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(bundle)
-	return stsfetch.New(stsfetch.Config{
+	fetch, err := stsfetch.New(stsfetch.Config{
 		Resolver:     resolve,
 		Roots:        roots,
 		Timeout:      cfg.Fetch.Timeout,
 		MaxSize:      cfg.Fetch.MaxSize,
 		AllowPrivate: cfg.Fetch.AllowPrivate,
 	})
+	return resolve, fetch, err
 }
 
 // serveUntilSignal serves on all addresses until the process is told to end.

@@ -1,8 +1,8 @@
-// Package admin shows what happens to the people who run the daemon. So far
-// it writes the log.
+// Package admin shows what happens to the people who run the daemon: in the
+// log, and to who asks on the control socket.
 //
-// It decides nothing and holds nobody up: everything it tells comes from
-// policy.Event.
+// It decides nothing and holds nobody up. What happens to lookups it knows
+// from policy.Event and from nowhere else; the rest of a Status it is given.
 package admin
 
 import (
@@ -30,15 +30,16 @@ const dailyFailures = 24
 // concurrently.
 type Monitor struct {
 	log     *slog.Logger
-	lookups atomic.Value // string: which lookups make a line
-	counts  [4]atomic.Int64
+	lookups atomic.Value                      // string: which lookups make a line
+	counts  [policy.DANEOnly + 1]atomic.Int64 // by policy.Kind
+	dane    atomic.Value                      // string: "on", or "off: " and why; nothing until it is known
 
 	mu    sync.Mutex
 	quiet map[trouble]*silence // to what was not logged of it
 }
 
-// A trouble is a kind of failure. Those of domains with a policy in force count
-// for themselves, so that junk cannot cover them up.
+// A trouble is a kind of failure. Those of domains with a policy, or a DANE
+// result, in force count for themselves, so that junk cannot cover them up.
 type trouble struct {
 	kind    policy.EventKind
 	inForce bool
@@ -70,12 +71,34 @@ func (m *Monitor) Answers() (n int64) {
 	return n
 }
 
-// Summary is one line about the answers so far, for the service manager.
+// Counts has the answers so far by the word for their policy.Kind.
+func (m *Monitor) Counts() map[string]int64 {
+	all := make(map[string]int64)
+	for i := range m.counts {
+		all[policy.Kind(i).String()] = m.counts[i].Load()
+	}
+	return all
+}
+
+// Summary is one line about the answers so far and about DANE, for the service
+// manager.
 func (m *Monitor) Summary() string {
-	n := func(k policy.Kind) int64 { return m.counts[k].Load() }
-	return fmt.Sprintf("%d answers: %d enforce, %d testing, %d none, %d failed",
-		m.Answers(),
-		n(policy.Enforce), n(policy.Testing), n(policy.None), n(policy.Failed))
+	line := fmt.Sprintf("%d answers: ", m.Answers())
+	for i, k := range kinds() {
+		if i > 0 {
+			line += ", "
+		}
+		line += fmt.Sprintf("%d %s", m.counts[k].Load(), k)
+	}
+	if state, ok := m.dane.Load().(string); ok {
+		line += "; DANE " + state
+	}
+	return line
+}
+
+// kinds are those of answers, in the order in which people read of them.
+func kinds() []policy.Kind {
+	return []policy.Kind{policy.Enforce, policy.DANE, policy.DANEOnly, policy.Testing, policy.None, policy.Failed}
 }
 
 // Observe is told what happened; it is meant for policy.Config.Observe.
@@ -86,6 +109,12 @@ func (m *Monitor) Observe(ev policy.Event) {
 			m.logLookup(ev)
 		}
 		return
+	}
+	switch ev.Kind {
+	case policy.DANEOn:
+		m.dane.Store("on")
+	case policy.DANEOff:
+		m.dane.Store("off: " + cut(ev.Err.Error(), 100))
 	}
 	level, message, attrs := describe(ev)
 	ctx := context.Background()
@@ -117,10 +146,12 @@ func (m *Monitor) logLookup(ev policy.Event) {
 // repeated reports whether such a failure was logged a moment ago, and
 // otherwise how many were left out since.
 func (m *Monitor) repeated(ev policy.Event) (omitted int, repeated bool) {
-	if ev.Kind != policy.StoreFailed && ev.Kind != policy.RecordFailed {
+	switch ev.Kind {
+	case policy.StoreFailed, policy.RecordFailed, policy.DANEFailed:
+	default:
 		return 0, false
 	}
-	kind := trouble{ev.Kind, ev.After != nil && ev.After.Policy != ""}
+	kind := trouble{ev.Kind, ev.After != nil && ev.After.Policy != "" || ev.DANE != nil}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	q := m.quiet[kind]
@@ -138,6 +169,10 @@ func (m *Monitor) repeated(ev policy.Event) (omitted int, repeated bool) {
 
 // describe says what the log says of ev.
 func describe(ev policy.Event) (level slog.Level, message string, attrs []slog.Attr) {
+	switch ev.Kind {
+	case policy.DANEOn, policy.DANEOff, policy.DANEChecked, policy.DANEFailed:
+		return describeDANE(ev)
+	}
 	attrs = []slog.Attr{slog.String("domain", ev.Domain)}
 	failed := func() { attrs = append(attrs, slog.String("error", shorten(ev.Err.Error()))) }
 	switch ev.Kind {
@@ -217,8 +252,10 @@ func policyAttrs(id, text string) []slog.Attr {
 }
 
 // shorten keeps what strangers can make long readable.
-func shorten(s string) string {
-	const most = 300
+func shorten(s string) string { return cut(s, 300) }
+
+// cut keeps about the first most bytes of s.
+func cut(s string, most int) string {
 	if len(s) > most {
 		return strings.ToValidUTF8(s[:most], "") + "..."
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"slices"
 	"strconv"
@@ -17,7 +18,9 @@ import (
 	"unicode"
 
 	"stsmap/cache"
+	"stsmap/dane"
 	"stsmap/policy"
+	"stsmap/sts"
 )
 
 // eventCase is one case of testdata/events.txt.
@@ -27,7 +30,6 @@ type eventCase struct {
 	expires time.Duration
 	retry   time.Duration
 	kind    policy.Kind
-	reason  string
 	lookups string
 	line    string
 }
@@ -54,7 +56,7 @@ func (c *eventCase) make() policy.Event {
 	now := time.Now().UTC()
 	ev.After.Expires, ev.After.Retry = now.Add(c.expires), now.Add(c.retry)
 	if ev.Kind == policy.Lookup {
-		ev.Decision = &policy.Decision{Domain: ev.Domain, Kind: c.kind, Reason: c.reason}
+		ev.Decision = &policy.Decision{Domain: ev.Domain, Kind: c.kind, STS: new(sts.Policy), ID: "A"}
 	}
 	if ev.Kind == policy.Panicked {
 		ev.Stack = []byte("goroutine 1\nmain.go:1")
@@ -122,7 +124,8 @@ func (c *eventCase) read(word, rest string) (err error) {
 	switch word {
 	case "kind":
 		ev.Kind = policy.EventKind(index("lookup", "policy-new", "policy-changed", "policy-renewed", "policy-gone",
-			"record-absent", "record-invalid", "record-failed", "policy-failed", "store-failed", "panicked"))
+			"record-absent", "record-invalid", "record-failed", "policy-failed", "store-failed", "panicked",
+			"dane-on", "dane-off", "dane-checked", "dane-failed"))
 	case "domain":
 		ev.Domain = rest
 	case "id":
@@ -142,9 +145,11 @@ func (c *eventCase) read(word, rest string) (err error) {
 	case "error":
 		ev.Err = errors.New(rest)
 	case "decision":
-		c.kind = policy.Kind(index("none", "testing", "enforce", "failed"))
-	case "reason":
-		c.reason = rest
+		c.kind = policy.Kind(index("none", "testing", "enforce", "failed", "dane", "dane-only"))
+	case "dane":
+		ev.DANE, err = readResult(rest)
+	case "switched-off":
+		ev.Err = ErrDANEMode
 	case "again":
 		ev.First = false
 	case "lookups":
@@ -155,6 +160,24 @@ func (c *eventCase) read(word, rest string) (err error) {
 		err = fmt.Errorf("unknown word %q", word)
 	}
 	return err
+}
+
+// readResult reads "secure STATE…": the MX records, and then the hosts; or
+// "secure no-mail".
+func readResult(text string) (*dane.Result, error) {
+	word, rest, _ := strings.Cut(text, " ")
+	r := &dane.Result{MXSecure: word == "secure", NoMail: rest == "no-mail"}
+	if r.NoMail {
+		return r, nil
+	}
+	for word := range strings.FieldsSeq(rest) {
+		i := slices.Index([]string{"none", "usable", "unusable", "failed", "absent"}, word)
+		if i < 0 {
+			return nil, fmt.Errorf("unknown state %q", word)
+		}
+		r.Hosts = append(r.Hosts, dane.Host{State: dane.State(i)})
+	}
+	return r, nil
 }
 
 // TestQuietNone: no failure about a policy in mode none is ever more than a
@@ -175,7 +198,10 @@ func TestQuietNone(t *testing.T) {
 // TestRepeated: failures that hit many domains at once make one line a minute,
 // which tells how many there were, and each kind has its own minute.
 func TestRepeated(t *testing.T) {
-	for _, kind := range []policy.EventKind{policy.RecordFailed, policy.StoreFailed} {
+	others := map[policy.EventKind]policy.EventKind{
+		policy.RecordFailed: policy.StoreFailed, policy.StoreFailed: policy.DANEFailed, policy.DANEFailed: policy.RecordFailed,
+	}
+	for kind, other := range others {
 		synctest.Test(t, func(t *testing.T) {
 			var out bytes.Buffer
 			m := NewMonitor(slog.New(NewHandler(&out, "text", slog.LevelInfo)), "changes")
@@ -191,7 +217,7 @@ func TestRepeated(t *testing.T) {
 			if got := lines(); len(got) != 1 || got[0] == "" || strings.Contains(got[0], "omitted") {
 				t.Errorf("5 failures: %q, want one line", got)
 			}
-			m.Observe(policy.Event{Kind: policy.RecordFailed + policy.StoreFailed - kind, Err: errors.New("x")})
+			m.Observe(policy.Event{Kind: other, Err: errors.New("x")})
 			m.Observe(policy.Event{After: new(cache.Entry), Kind: policy.PolicyNew, Domain: "example.com"})
 			if got := lines(); len(got) != 2 {
 				t.Errorf("other kinds: %q, want two lines", got)
@@ -247,13 +273,13 @@ func TestRemoteBytes(t *testing.T) {
 // TestSummary: all answers are counted, logged or not, from many goroutines.
 func TestSummary(t *testing.T) {
 	m := NewMonitor(slog.New(slog.DiscardHandler), "none")
-	if got, want := m.Summary(), "0 answers: 0 enforce, 0 testing, 0 none, 0 failed"; got != want {
+	if got, want := m.Summary(), "0 answers: 0 enforce, 0 dane, 0 dane-only, 0 testing, 0 none, 0 failed"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	var all sync.WaitGroup
 	for range 4 {
 		all.Go(func() {
-			for i, n := range []int{40, 10, 30, 20} {
+			for i, n := range []int{40, 10, 30, 20, 5, 6} {
 				for range n {
 					m.Observe(policy.Event{Kind: policy.Lookup, Decision: &policy.Decision{Kind: policy.Kind(i)}})
 				}
@@ -261,8 +287,25 @@ func TestSummary(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if got, want := m.Summary(), "400 answers: 120 enforce, 40 testing, 160 none, 80 failed"; got != want {
+	if got, want := m.Summary(), "444 answers: 120 enforce, 20 dane, 24 dane-only, 40 testing, 160 none, 80 failed"; got != want {
 		t.Errorf("got %q, want %q", got, want)
+	}
+	want := map[string]int64{"enforce": 120, "dane": 20, "dane-only": 24, "testing": 40, "none": 160, "failed": 80}
+	if got := m.Counts(); !maps.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	for _, c := range []struct {
+		ev   policy.Event
+		want string
+	}{
+		{policy.Event{Kind: policy.DANEOn}, "; DANE on"},
+		{policy.Event{Kind: policy.DANEOff, Err: errors.New("x")}, "; DANE off: x"},
+		{policy.Event{Kind: policy.DANEOff, Err: errors.New(strings.Repeat("x", 1000))}, "; DANE off: " + strings.Repeat("x", 100) + "..."},
+	} {
+		m.Observe(c.ev)
+		if got := m.Summary(); !strings.HasSuffix(got, " failed"+c.want) {
+			t.Errorf("got %q, want %q at the end", got, c.want)
+		}
 	}
 }
 

@@ -54,19 +54,12 @@ func (l *Loaded) Settings() []Setting {
 func NotYet() []string {
 	return []string{
 		"postfix.release",
-		"postfix.dnssec",
-		"postfix.config_directory",
-		"dns.trust_ad",
 		"cache.store",
-		"dane.mode",
-		"dane.partial",
-		"dane.on_failure",
 		"maps.NAME.tlsrpt",
 		"maps.NAME.testing",
 		"maps.NAME.level",
 		"overrides.file",
 		"admin.listen",
-		"admin.socket",
 	}
 }
 
@@ -78,8 +71,6 @@ func idle(s Setting) bool {
 		return slices.Contains(NotYet(), "maps.NAME."+last)
 	case s.Key == "cache.store" && (strings.HasPrefix(s.Value, `"bolt:`) || s.Value == `"memory:"`):
 		return false
-	case s.Key == "dane.mode" && s.Value == `"off"`:
-		return false // which it is
 	}
 	return slices.Contains(NotYet(), s.Key)
 }

@@ -190,8 +190,11 @@ func (e *Engine) learned(c *check, last *finding) {
 		c.found = &finding{result: f.result, settled: f.settled, err: f.err}
 		return
 	}
-	ev := Event{Kind: DANEChecked, Domain: c.hop.Domain, DANE: f.result, Err: f.err}
-	if last != nil {
+	ev := Event{Kind: DANEChecked, Domain: c.hop.Domain, Err: f.err}
+	if f.settled {
+		ev.DANE = f.result
+	}
+	if last != nil && last.settled {
 		ev.DANEBefore = last.result
 	}
 	if f.err != nil {

@@ -123,7 +123,7 @@ func (d *Decision) String() string {
 	}
 	if d.DANE != nil {
 		text += "; DANE: " + summary(d.DANE)
-		if d.found.err != nil {
+		if d.found.settled && d.found.err != nil {
 			text += ", which cannot be renewed: " + d.found.err.Error()
 		}
 	}

@@ -135,8 +135,8 @@ func (e *Engine) settle(d *Decision, hop dane.NextHop, found *finding) *Decision
 		return last // made by another who waited, or of what was learned since
 	}
 	n := d.with(hop, found, c, now)
-	if n.until > 0 && !late {
-		e.put(n)
+	if !late && (n.until > 0 || n.STS != nil) {
+		e.put(n) // one that holds for no other answer has at least the policy
 	}
 	return n
 }

@@ -17,7 +17,12 @@ func (d *daemon) reload() {
 		return
 	}
 	cfg := &loaded.Config
-	settings, err := d.engineConfig(cfg)
+	resolve, err := newResolver(cfg)
+	if err != nil {
+		d.log.Error("configuration not reloaded, the old one stays in force", "error", err.Error())
+		return
+	}
+	settings, err := d.engineConfig(cfg, resolve)
 	if err != nil {
 		d.log.Error("configuration not reloaded, the old one stays in force", "error", err.Error())
 		return
@@ -27,18 +32,21 @@ func (d *daemon) reload() {
 		"cache.store":   cfg.Cache.Store != d.cfg.Cache.Store,
 		"cache.entries": cfg.Cache.Entries != d.cfg.Cache.Entries,
 		"log.format":    cfg.Log.Format != d.cfg.Log.Format,
+		"admin.socket":  cfg.Admin.Socket != d.cfg.Admin.Socket,
 	} {
 		if changed {
 			d.log.Warn("changed setting takes effect after a restart", "key", key)
 		}
 	}
 	d.engine.Configure(settings)
+	d.surroundings.ask(inquiriesOf(cfg, resolve))
 	d.setHandler(cfg)
 	d.level.Set(admin.ParseLevel(cfg.Log.Level))
 	d.monitor.LogLookups(cfg.Log.Lookups)
 	// What needs a restart stays as it runs, so that the next reload says so
 	// again.
 	cfg.Listen, cfg.Cache.Store, cfg.Cache.Entries, cfg.Log.Format = d.cfg.Listen, d.cfg.Cache.Store, d.cfg.Cache.Entries, d.cfg.Log.Format
+	cfg.Admin.Socket = d.cfg.Admin.Socket
 	d.cfg = cfg
 	d.log.Info("configuration reloaded")
 }

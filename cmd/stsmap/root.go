@@ -45,6 +45,7 @@ func rootCommand(c console) *cobra.Command {
 	root.AddCommand(
 		serveCommand(c, g),
 		queryCommand(c, g),
+		statusCommand(c, g),
 		configCommand(c, g),
 		healthcheckCommand(c, g),
 		versionCommand(c),

@@ -61,6 +61,10 @@ type daemon struct {
 	handler atomic.Pointer[postfix.Handler]
 	addrs   []string       // where it listens, in the form for socketmap.Dial
 	running sync.WaitGroup // everything that ends with the daemon
+
+	surroundings *surroundings
+	since        time.Time // when it began to serve
+	storeName    string    // fit to be shown
 }
 
 // serve runs the daemon until a signal ends it.
@@ -79,13 +83,19 @@ func serve(ctx context.Context, c console, g *globals, cfg *config.Config) error
 		return err
 	}
 	defer store.Close()
-	d.store = store
-	settings, err := d.engineConfig(cfg)
+	d.store, d.storeName = store, redacted(cfg.Cache.Store)
+	resolve, err := newResolver(cfg)
+	if err != nil {
+		return err
+	}
+	settings, err := d.engineConfig(cfg, resolve)
 	if err != nil {
 		return err
 	}
 	d.engine = policy.New(settings)
 	defer d.engine.Close()
+	d.surroundings = newSurroundings(d.engine.AllowDANE)
+	d.surroundings.ask(inquiriesOf(cfg, resolve))
 	d.setHandler(cfg)
 
 	listeners, err := d.listen(cfg)
@@ -96,13 +106,15 @@ func serve(ctx context.Context, c console, g *globals, cfg *config.Config) error
 }
 
 // run serves on listeners, and leaves in the order that loses nothing: stop
-// accepting, answer what is under way, stop refreshing; the engine and then
-// the store are closed by serve.
+// accepting, answer what is under way, stop refreshing and being asked how it
+// is; the engine and then the store are closed by serve.
 func (d *daemon) run(ctx context.Context, listeners []net.Listener, signals <-chan os.Signal) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer d.running.Wait()
 	defer cancel()
 	d.server = &socketmap.Server{Handler: socketmap.HandlerFunc(d.answer), Log: d.log}
+	d.since = time.Now()
+	d.control(ctx, d.cfg.Admin.Socket)
 	broken := make(chan error, len(listeners))
 	for _, l := range listeners {
 		d.running.Go(func() {
@@ -112,6 +124,7 @@ func (d *daemon) run(ctx context.Context, listeners []net.Listener, signals <-ch
 		})
 	}
 	d.running.Go(func() { d.engine.Run(ctx) })
+	d.running.Go(func() { d.surroundings.run(ctx) })
 	d.running.Go(func() { d.watch(ctx) })
 	d.running.Go(func() { d.tellStatus(ctx) })
 	d.log.Info("serving", "version", version(), "listen", fmt.Sprint(d.addrs), "store", redacted(d.cfg.Cache.Store))
@@ -157,6 +170,12 @@ func (d *daemon) stop(signals <-chan os.Signal) error {
 		d.log.Warn("connections closed without an answer", "error", err.Error())
 	}
 	return nil
+}
+
+// observe is told everything that the engine has to tell.
+func (d *daemon) observe(ev policy.Event) {
+	d.monitor.Observe(ev)
+	d.surroundings.observe(ev)
 }
 
 // answer is the socketmap handler. It goes through a pointer because a reload

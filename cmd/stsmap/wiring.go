@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 	"stsmap/cache"
 	"stsmap/cache/bolt"
 	"stsmap/config"
+	"stsmap/dane"
 	"stsmap/policy"
 	"stsmap/postfix"
 	"stsmap/resolver"
@@ -32,17 +34,37 @@ func logHandler(w io.Writer, format string, level slog.Leveler) slog.Handler {
 	return admin.NewHandler(w, format, level)
 }
 
-// engineConfig makes the settings of the engine from the configuration: all
-// that a reload can change.
-func (d *daemon) engineConfig(cfg *config.Config) (policy.Config, error) {
-	resolve, err := resolver.New(resolver.Config{
+func newResolver(cfg *config.Config) (*resolver.Resolver, error) {
+	r, err := resolver.New(resolver.Config{
 		Servers: cfg.DNS.Servers,
 		Timeout: cfg.DNS.Timeout,
 		TrustAD: cfg.DNS.TrustAD,
 	})
 	if err != nil {
-		return policy.Config{}, &failure{code: exitConfig, err: fmt.Errorf("dns.servers: %w", err)}
+		return nil, &failure{code: exitConfig, err: fmt.Errorf("dns.servers: %w", err)}
 	}
+	return r, nil
+}
+
+// daneConfig says how DANE and MTA-STS go together. Whether DANE can be used at
+// all is found out meanwhile, by the surroundings.
+func daneConfig(cfg *config.Config, resolve *resolver.Resolver) policy.DANEConfig {
+	if cfg.DANE.Mode == "off" {
+		return policy.DANEConfig{}
+	}
+	return policy.DANEConfig{
+		Check: func(ctx context.Context, hop dane.NextHop) (dane.Result, error) {
+			return dane.Check(ctx, resolve, hop)
+		},
+		All:      cfg.DANE.Mode == "all",
+		Partial:  cfg.DANE.Partial == "dane",
+		FallBack: cfg.DANE.OnFailure == "sts",
+	}
+}
+
+// engineConfig makes the settings of the engine from the configuration: all
+// that a reload can change.
+func (d *daemon) engineConfig(cfg *config.Config, resolve *resolver.Resolver) (policy.Config, error) {
 	roots, err := trustAnchors(cfg.Fetch.CAFile)
 	if err != nil {
 		return policy.Config{}, err
@@ -70,7 +92,8 @@ func (d *daemon) engineConfig(cfg *config.Config) (policy.Config, error) {
 		Ready:   readyDecisions(cfg.Cache.Entries),
 		Defer:   cfg.DNS.OnFailure == "defer",
 		Render:  postfix.Render,
-		Observe: d.monitor.Observe,
+		DANE:    daneConfig(cfg, resolve),
+		Observe: d.observe,
 	}, nil
 }
 

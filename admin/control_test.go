@@ -1,0 +1,98 @@
+package admin
+
+import (
+	"errors"
+	"io/fs"
+	"net"
+	"net/http"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// serveOn serves h on a UNIX-domain socket, and returns its path.
+func serveOn(t *testing.T, h http.Handler) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: h}
+	done := make(chan error)
+	go func() { done <- server.Serve(l) }()
+	t.Cleanup(func() {
+		server.Close()
+		if err := <-done; !errors.Is(err, http.ErrServerClosed) {
+			t.Error(err)
+		}
+	})
+	return path
+}
+
+// TestStatus: what the daemon says is what who asks gets.
+func TestStatus(t *testing.T) {
+	now := time.Date(2026, 11, 24, 1, 2, 3, 4, time.UTC)
+	want := Status{
+		Version: "1", Since: now, Answers: map[string]int64{"none": 3, "dane-only": 1},
+		DANE:     DANEStatus{Mode: "precede", State: "off", Since: now, Reasons: []string{"a", "b"}},
+		Resolver: ResolverStatus{Servers: []string{"127.0.0.1"}, Validates: Finding{Verdict: "no", At: now, Reason: "r", Error: "e"}},
+		Postfix:  PostfixStatus{Release: "3.7.11", DNSSEC: Finding{Verdict: "yes"}},
+		Store:    "memory:", Listen: []string{"127.0.0.1:8461", "unix:/s"},
+	}
+	got, err := NewClient(serveOn(t, NewPrivate(func() Status { return want }))).Status(t.Context())
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %+v, %v\nwant %+v", got, err, want)
+	}
+}
+
+// TestPrivate: nothing but what there is, and only to be read.
+func TestPrivate(t *testing.T) {
+	c := NewClient(serveOn(t, NewPrivate(func() Status { return Status{} })))
+	for _, r := range []struct {
+		method, path string
+		code         int
+	}{
+		{"GET", "/v1/status", 200}, {"HEAD", "/v1/status", 200}, {"POST", "/v1/status", 405}, {"GET", "/", 404}, {"GET", "/v2/status", 404},
+	} {
+		q, err := http.NewRequest(r.method, "http://x"+r.path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, err := c.http.Do(q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer.Body.Close()
+		if answer.StatusCode != r.code {
+			t.Errorf("%s %s is answered %d, want %d", r.method, r.path, answer.StatusCode, r.code)
+		}
+	}
+}
+
+// TestClientErrors: who asks can tell what is wrong, in plain words.
+func TestClientErrors(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := NewClient(filepath.Join(dir, "none")).Status(t.Context()); !errors.Is(err, fs.ErrNotExist) || strings.Contains(err.Error(), "http") {
+		t.Errorf("no socket: %v", err)
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir, "stale"), Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.SetUnlinkOnClose(false)
+	l.Close()
+	if _, err := NewClient(filepath.Join(dir, "stale")).Status(t.Context()); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("stale socket: %v", err)
+	}
+	if _, err := NewClient(serveOn(t, http.NotFoundHandler())).Status(t.Context()); err == nil || !strings.Contains(err.Error(), "404") {
+		t.Errorf("another server: %v", err)
+	}
+	prose := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("Hello")) })
+	if _, err := NewClient(serveOn(t, prose)).Status(t.Context()); err == nil || !strings.Contains(err.Error(), "no JSON") {
+		t.Errorf("prose: %v", err)
+	}
+}

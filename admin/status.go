@@ -1,0 +1,68 @@
+package admin
+
+import "time"
+
+// A Status is how the daemon is, for people and programs; the tags are the
+// names in the JSON that Client and other programs read. Names are only ever
+// added.
+type Status struct {
+	// Version is that of the daemon.
+	Version string `json:"version"`
+	// Since is when it began to serve.
+	Since time.Time `json:"since"`
+	// Answers has the lookups since then, by decision (Monitor.Counts).
+	Answers map[string]int64 `json:"answers"`
+	// DANE is whether DANE goes before policies.
+	DANE DANEStatus `json:"dane"`
+	// Resolver is who is asked about domains.
+	Resolver ResolverStatus `json:"resolver"`
+	// Postfix is who asks.
+	Postfix PostfixStatus `json:"postfix"`
+	// Store is where policies are remembered, without a password.
+	Store string `json:"store"`
+	// Listen has the addresses for lookups, in the form for socketmap.Dial.
+	Listen []string `json:"listen"`
+}
+
+// A DANEStatus tells whether DANE goes before policies.
+type DANEStatus struct {
+	// Mode is dane.mode.
+	Mode string `json:"mode"`
+	// State is "on" or "off", and "unknown" for the first seconds.
+	State string `json:"state"`
+	// Since is when that began.
+	Since time.Time `json:"since,omitzero"`
+	// Reasons are why it is off, with what to do; none if the mode says so.
+	Reasons []string `json:"reasons,omitempty"`
+}
+
+// A ResolverStatus tells about the resolver.
+type ResolverStatus struct {
+	// Servers is dns.servers, or the path of the file that has them.
+	Servers []string `json:"servers"`
+	// Validates tells whether its answers can be secure.
+	Validates Finding `json:"validates"`
+}
+
+// A PostfixStatus tells about Postfix.
+type PostfixStatus struct {
+	// Release is "3.7.11"; empty if it is not known.
+	Release string `json:"release,omitempty"`
+	// DNSSEC tells whether it looks up DNSSEC.
+	DNSSEC Finding `json:"dnssec"`
+}
+
+// A Finding is the answer to a question that is asked again and again.
+type Finding struct {
+	// Verdict is "yes" or "no", the last that was found out; "unknown" if
+	// nothing could be, and empty if nobody asks.
+	Verdict string `json:"verdict,omitempty"`
+	// At is when that was; zero if it is not known or was not found out but
+	// said in the configuration.
+	At time.Time `json:"at,omitzero"`
+	// Reason is why the verdict is "no".
+	Reason string `json:"reason,omitempty"`
+	// Error is why nothing could be found out the last time; empty if
+	// something was.
+	Error string `json:"error,omitempty"`
+}

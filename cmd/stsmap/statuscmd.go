@@ -1,0 +1,159 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"stsmap/admin"
+	"stsmap/policy"
+)
+
+func statusCommand(c console, g *globals) *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "Show how the daemon is",
+		Long: `Show how the daemon is: its answers so far, whether DANE can be used and if not
+why, the resolver, and Postfix. It is asked over its control socket, admin.socket.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := g.load()
+			if err != nil {
+				return err
+			}
+			path := cfg.Admin.Socket
+			if path == "" {
+				return &failure{code: exitUnreachable, err: errors.New("the daemon has no control socket: admin.socket is empty"), hint: "name one in admin.socket, and restart the daemon"}
+			}
+			ctx, cancel := context.WithTimeout(cmd.Context(), healthLimit)
+			defer cancel()
+			s, err := admin.NewClient(path).Status(ctx)
+			if err != nil {
+				return uncontrolled(path, err)
+			}
+			if g.json {
+				return written(json.NewEncoder(c.out).Encode(s))
+			}
+			return written(showStatus(c.out, s, time.Now()))
+		},
+	}
+}
+
+// uncontrolled says that the daemon gave no answer on its control socket.
+func uncontrolled(path string, err error) error {
+	f := &failure{code: exitUnreachable, err: fmt.Errorf("no answer from the daemon at its control socket %s: %w", path, err)}
+	f.hint = "is it running? it is started by: stsmap serve"
+	if errors.Is(err, fs.ErrPermission) {
+		f.code, f.hint = exitPermission, "run it as root, or as the daemon's user"
+	}
+	return f
+}
+
+// labelWidth is how far values stand to the right in a status; with them a line
+// has statusWidth characters at most, unless a word is longer.
+const (
+	labelWidth  = 10
+	statusWidth = 80
+)
+
+// A screen is a status as people read it: labels on the left, values on the
+// right.
+type screen struct {
+	strings.Builder
+}
+
+// row adds one value; those after the first of a label have an empty one. What
+// is empty is left out.
+func (s *screen) row(label, format string, args ...any) {
+	line := ""
+	for word := range strings.FieldsSeq(escaped(fmt.Sprintf(format, args...))) {
+		switch {
+		case line == "":
+			line = fmt.Sprintf("%-*s%s", labelWidth, label, word)
+		case len(line)+1+len(word) > statusWidth:
+			s.WriteString(line + "\n")
+			line = strings.Repeat(" ", labelWidth) + word
+		default:
+			line += " " + word
+		}
+	}
+	if line != "" {
+		s.WriteString(line + "\n")
+	}
+}
+
+// showStatus prints s as it is at the time now.
+func showStatus(w io.Writer, s admin.Status, now time.Time) error {
+	var out screen
+	out.row("stsmap", "%s, up since %s", s.Version, ago(s.Since, now))
+	total := int64(0)
+	var each []string
+	for _, k := range []policy.Kind{policy.Enforce, policy.DANE, policy.DANEOnly, policy.Testing, policy.None, policy.Failed} {
+		n := s.Answers[k.String()]
+		total += n
+		each = append(each, fmt.Sprintf("%d %s", n, k))
+	}
+	out.row("lookups", "%d: %s", total, strings.Join(each, ", "))
+	since := ""
+	if !s.DANE.Since.IsZero() {
+		since = " since " + ago(s.DANE.Since, now)
+	}
+	out.row("DANE", "%s%s; dane.mode = %q", s.DANE.State, since, s.DANE.Mode)
+	for _, reason := range s.DANE.Reasons {
+		out.row("", "- %s", reason)
+	}
+	out.row("resolver", "%s", strings.Join(s.Resolver.Servers, ", "))
+	out.finding("validates", s.Resolver.Validates, now)
+	out.row("Postfix", "%s", orElse(s.Postfix.Release, "release not known"))
+	out.finding("looks up DNSSEC", s.Postfix.DNSSEC, now)
+	out.row("store", "%s", s.Store)
+	out.row("listen", "%s", strings.Join(s.Listen, ", "))
+	_, err := io.WriteString(w, out.String())
+	return err
+}
+
+// finding adds what was found out, and when. Why not stands above, with DANE.
+func (s *screen) finding(what string, f admin.Finding, now time.Time) {
+	switch {
+	case f.Verdict == "":
+		s.row("", "%s: not asked", what)
+	case f.At.IsZero():
+		s.row("", "%s: %s", what, f.Verdict)
+	default:
+		s.row("", "%s: %s, asked %s", what, f.Verdict, ago(f.At, now))
+	}
+	if f.Error != "" && f.Verdict != "unknown" {
+		s.row("", "since then not known: %s", f.Error)
+	}
+}
+
+func orElse(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return s
+}
+
+// ago is a time of the past, and how long ago that is.
+func ago(t, now time.Time) string {
+	return fmt.Sprintf("%s (%s ago)", t.Local().Format("2006-01-02 15:04:05 MST"), span(now.Sub(t)))
+}
+
+// span is a duration in its two greatest units.
+func span(d time.Duration) string {
+	d = max(d, 0).Truncate(time.Second)
+	switch {
+	case d >= 48*time.Hour:
+		return fmt.Sprintf("%dd%dh", d/(24*time.Hour), d%(24*time.Hour)/time.Hour)
+	case d >= time.Hour:
+		return fmt.Sprintf("%dh%dm", d/time.Hour, d%time.Hour/time.Minute)
+	}
+	return d.String()
+}

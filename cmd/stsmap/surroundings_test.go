@@ -1,0 +1,228 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"stsmap/admin"
+	"stsmap/dane"
+	"stsmap/policy"
+)
+
+// scene is a bubble with surroundings in it.
+type scene struct {
+	*surroundings
+	heard    []string // what the engine was told, each time it was another
+	resolver reply
+	postfix  reply
+}
+
+// A reply is how one of the surroundings answers, and how often it was asked.
+type reply struct {
+	found finding
+	err   error
+	asked int
+}
+
+func (r *reply) ask(context.Context) (finding, error) {
+	r.asked++
+	time.Sleep(time.Second)
+	return r.found, r.err
+}
+
+// inScene runs play in a bubble.
+func inScene(t *testing.T, play func(*scene)) {
+	synctest.Test(t, func(t *testing.T) {
+		s := new(scene)
+		s.surroundings = newSurroundings(func(why error) {
+			if word := fmt.Sprint(why); len(s.heard) == 0 || s.heard[len(s.heard)-1] != word {
+				s.heard = append(s.heard, word)
+			}
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan bool)
+		go func() {
+			s.run(ctx)
+			close(ended)
+		}()
+		play(s)
+		cancel()
+		<-ended
+	})
+}
+
+// inquiries are those of an ordinary configuration, but for who answers.
+func (s *scene) inquiries(key string) inquiries {
+	return inquiries{
+		mode:     "precede",
+		resolver: &inquiry{about: "about the resolver", key: key, ask: s.resolver.ask, limit: time.Minute, every: resolverEvery, again: resolverAgain},
+		postfix:  &inquiry{about: "about Postfix", ask: s.postfix.ask, limit: time.Minute, every: postfixEvery, again: postfixAgain},
+	}
+}
+
+// pass lets time pass, and what is then due happen.
+func pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+func (s *scene) expect(t *testing.T, when string, want ...string) {
+	t.Helper()
+	if !slices.Equal(s.heard, want) {
+		t.Errorf("%s: the engine was told %q, want %q", when, s.heard, want)
+	}
+	s.heard = nil
+}
+
+// TestSurroundingsHours: each is asked at its times.
+func TestSurroundingsHours(t *testing.T) {
+	inScene(t, func(s *scene) {
+		s.ask(s.inquiries(""))
+		synctest.Wait()
+		s.expect(t, "before there is an answer")
+		pass(2 * time.Second)
+		s.expect(t, "at the start", "<nil>")
+		pass(3*time.Hour + time.Minute) // between two questions
+		if s.resolver.asked < 3 || s.resolver.asked > 4 || s.postfix.asked < 17 || s.postfix.asked > 19 {
+			t.Errorf("in three hours, the resolver was asked %d times and Postfix %d times", s.resolver.asked, s.postfix.asked)
+		}
+		s.postfix.found.against = errors.New("p")
+		s.resolver.found.against = errors.New("r")
+		pass(11 * time.Minute)
+		s.expect(t, "Postfix was changed", "<nil>", "p")
+		pass(time.Hour)
+		s.expect(t, "so was the resolver", "p", "p; and r")
+		s.postfix.found.against, s.resolver.found.against = nil, nil
+		pass(2 * time.Hour)
+		s.expect(t, "and back", "p; and r", "r", "<nil>")
+	})
+}
+
+// TestSurroundingsUnknown: who answers nothing is asked again soon; that takes
+// away nothing that is known.
+func TestSurroundingsUnknown(t *testing.T) {
+	inScene(t, func(s *scene) {
+		s.resolver.err = errors.New("timeout")
+		s.ask(s.inquiries(""))
+		pass(2 * time.Second)
+		s.expect(t, "at the start", "not known about the resolver: timeout")
+		pass(time.Minute)
+		if s.resolver.asked < 5 {
+			t.Errorf("the resolver was asked %d times in a minute", s.resolver.asked)
+		}
+		s.resolver.err = nil
+		pass(resolverAgain + 2*time.Second)
+		s.expect(t, "it answers", "not known about the resolver: timeout", "<nil>")
+		s.resolver.err, s.postfix.err = errors.New("timeout"), errors.New("gone")
+		pass(2 * time.Hour)
+		s.expect(t, "it does not", "<nil>")
+		var status admin.Status
+		s.describe(&status)
+		if v := status.Resolver.Validates; v.Verdict != "yes" || v.Error != "timeout" || time.Since(v.At) < time.Hour {
+			t.Errorf("the status says %+v", v)
+		}
+		if status.DANE.State != "on" || status.Postfix.DNSSEC.Error != "gone" {
+			t.Errorf("the status says %+v", status)
+		}
+	})
+}
+
+// TestSurroundingsReload: other questions are asked at once, and answers to the
+// old ones count no more; answers to the same question stay.
+func TestSurroundingsReload(t *testing.T) {
+	inScene(t, func(s *scene) {
+		s.ask(s.inquiries("a"))
+		synctest.Wait() // asking
+		off := inquiries{mode: "off"}
+		s.ask(off)
+		pass(2 * time.Second)
+		s.expect(t, "off while an answer is awaited", `dane.mode = "off"`)
+		asked := s.resolver.asked + s.postfix.asked
+		pass(24 * time.Hour)
+		if s.resolver.asked+s.postfix.asked != asked {
+			t.Error("somebody was asked although dane.mode is off")
+		}
+		s.heard = nil
+		s.ask(s.inquiries("a"))
+		pass(2 * time.Second)
+		s.expect(t, "on again", "<nil>")
+		s.resolver.err = errors.New("timeout")
+		s.ask(s.inquiries("a"))
+		pass(2 * time.Second)
+		s.expect(t, "the same question", "<nil>")
+		s.ask(s.inquiries("b"))
+		pass(2 * time.Second)
+		s.expect(t, "another one", "not known about the resolver: timeout")
+	})
+}
+
+// TestSurroundingsPoke: a domain that was secure and is not has the resolver
+// asked, but not all the time.
+func TestSurroundingsPoke(t *testing.T) {
+	secure, insecure := &dane.Result{MXSecure: true}, new(dane.Result)
+	for _, c := range []struct {
+		ev    policy.Event
+		poked bool
+	}{
+		{policy.Event{Kind: policy.DANEChecked, DANE: insecure, DANEBefore: secure}, true},
+		{policy.Event{Kind: policy.DANEChecked, DANE: insecure, DANEBefore: insecure}, false},
+		{policy.Event{Kind: policy.DANEChecked, DANE: insecure}, false},
+		{policy.Event{Kind: policy.DANEChecked, DANE: secure, DANEBefore: insecure}, false},
+		{policy.Event{Kind: policy.DANEFailed, DANEBefore: secure}, false},
+	} {
+		inScene(t, func(s *scene) {
+			s.ask(s.inquiries(""))
+			pass(10 * time.Minute)
+			before := s.resolver.asked
+			for range 100 {
+				s.observe(c.ev)
+				pass(time.Second)
+			}
+			got := s.resolver.asked - before
+			if !c.poked && got != 0 || c.poked && (got < 1 || got > 3) {
+				t.Errorf("%+v: asked %d times in 100 seconds", c.ev, got)
+			}
+		})
+	}
+}
+
+// TestShowStatus: nothing is wider than a screen, and what comes from elsewhere
+// does not speak to it.
+func TestShowStatus(t *testing.T) {
+	now := time.Now()
+	s := admin.Status{Version: "1", Since: now.Add(-50 * time.Hour), Store: "memory:"}
+	s.DANE = admin.DANEStatus{Mode: "all", State: "off", Since: now.Add(-90 * time.Minute), Reasons: []string{strings.Repeat("reason \x1b[31m", 20)}}
+	s.Resolver.Validates = admin.Finding{Verdict: "yes", At: now.Add(-5 * time.Second), Error: "timeout"}
+	var out strings.Builder
+	if err := showStatus(&out, s, now); err != nil {
+		t.Fatal(err)
+	}
+	for _, part := range []string{"(2d2h ago)\n", "(1h30m ago); dane.mode = \"all\"\n", "(5s ago)\n", "since then not known: timeout\n", "looks up DNSSEC: not asked\n"} {
+		if !strings.Contains(out.String(), part) {
+			t.Errorf("%q is not in\n%s", part, out.String())
+		}
+	}
+	for line := range strings.Lines(out.String()) {
+		if len(line) > statusWidth+1 || strings.Contains(line, "\x1b") {
+			t.Errorf("%q", line)
+		}
+	}
+}
+
+// TestUncontrolled: the exit code tells who may not from nobody there. A test
+// that runs as root could not be refused.
+func TestUncontrolled(t *testing.T) {
+	for err, code := range map[error]int{fs.ErrPermission: exitPermission, fs.ErrNotExist: exitUnreachable} {
+		f, ok := errors.AsType[*failure](uncontrolled("/s", fmt.Errorf("dial: %w", err)))
+		if !ok || f.code != code || f.hint == "" {
+			t.Errorf("%v: %+v, want code %d and a hint", err, f, code)
+		}
+	}
+}

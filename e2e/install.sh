@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs the neighbours that the end-to-end tests and the demonstration use: Postfix, Unbound, ip(8). Debian and its
-# descendants only. Does nothing if they are there; else needs root. Neither starts a service nor changes the
+# Installs the neighbours that the end-to-end tests and the demonstration use: Postfix, Unbound, Knot DNS, ip(8). Debian
+# and its descendants only. Does nothing if they are there; else needs root. Neither starts a service nor changes the
 # configuration of one that exists.
 set -eu
 PATH=$PATH:/usr/sbin:/sbin
@@ -8,6 +8,8 @@ PATH=$PATH:/usr/sbin:/sbin
 missing=
 command -v postfix >/dev/null 2>&1 && command -v postconf >/dev/null 2>&1 || missing="$missing postfix"
 command -v unbound >/dev/null 2>&1 && command -v unbound-control >/dev/null 2>&1 || missing="$missing unbound"
+command -v knotd >/dev/null 2>&1 && command -v knotc >/dev/null 2>&1 && command -v keymgr >/dev/null 2>&1 ||
+	missing="$missing knot"
 command -v ip >/dev/null 2>&1 || missing="$missing iproute2"
 [ -n "$missing" ] || exit 0
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -18,7 +19,7 @@ const hang = 60 * time.Second
 func TestMain(m *testing.M) { os.Exit(site.Inside(m.Run)) }
 
 // TestScenarios plays every directory below scenarios. They share one Postfix and one Unbound, and each has a world
-// and a daemon of its own.
+// and a daemon of its own, and zones that are signed if it wants some.
 func TestScenarios(t *testing.T) {
 	scenarios := load(t, "scenarios")
 	ctx, cancel := context.WithTimeout(t.Context(), 10*hang) // a build from nothing is among it
@@ -46,7 +47,10 @@ func TestScenarios(t *testing.T) {
 	}
 	for _, c := range scenarios {
 		t.Run(c.name, func(t *testing.T) {
-			p := &play{t: t, site: s, scenario: c, world: c.files["world.txtar"], mark: s.Postfix.Log.Mark()}
+			p := &play{
+				t: t, site: s, scenario: c, world: c.files["world.txtar"],
+				mark: s.Postfix.Log.Mark(), questions: s.Unbound.Log.Mark(),
+			}
 			defer func() {
 				p.end()
 				if err := s.Postfix.Restore(original); err != nil {
@@ -104,7 +108,7 @@ func read(dir string) (scenario, error) {
 	}
 	for _, e := range entries {
 		name := e.Name()
-		if name != "README" && name != "play" && name != "daemon.toml" && !strings.HasSuffix(name, ".txtar") {
+		if name != "README" && name != "play" && name != "daemon.toml" && name != "main.cf" && !strings.HasSuffix(name, ".txtar") {
 			return c, errors.New("file that nobody reads: " + name)
 		}
 		data, err := os.ReadFile(filepath.Join(dir, name))
@@ -128,5 +132,18 @@ func read(dir string) (scenario, error) {
 		verb, rest, _ := strings.Cut(text, " ")
 		c.lines = append(c.lines, line{number, verb, strings.TrimSpace(rest)})
 	}
-	return c, nil
+	return c, c.unread()
+}
+
+// unread finds a further world that no step turns to, which could be a zones.txtar that was misspelt.
+func (c *scenario) unread() error {
+	for name := range c.files {
+		if !strings.HasSuffix(name, ".txtar") || name == "world.txtar" || name == "zones.txtar" {
+			continue
+		}
+		if !slices.ContainsFunc(c.lines, func(l line) bool { return l.verb == "world" && l.rest == name }) {
+			return errors.New("file that nobody reads: " + name)
+		}
+	}
+	return nil
 }

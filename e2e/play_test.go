@@ -17,18 +17,22 @@ type play struct {
 	scenario scenario
 	line     line
 
-	world    string         // the description of the small Internet as it is now
-	mark     int64          // mail.log from here on belongs to the play
-	messages map[string]int // by MX host: how many it had taken before
-	requests map[string]int // by policy host: how many it had answered before
-	sent     *site.Message  // the last one handed in
-	tries    int            // how many attempts to deliver it have been looked at
-	status   site.Status    // the outcome of the last of them
-	stream   *stream        // nil if there is none
-	output   string         // of the last command
+	world     string         // the description of the small Internet as it is now
+	zones     []site.Zone    // zones.txtar as it is now, with its lines "!tlsa"
+	mark      int64          // mail.log from here on belongs to the play
+	questions int64          // the log of Unbound from here on belongs to the play
+	messages  map[string]int // by MX host: how many it had taken before
+	requests  map[string]int // by policy host: how many it had answered before
+	sent      *site.Message  // the last one handed in
+	tries     int            // how many attempts to deliver it have been looked at
+	status    site.Status    // the outcome of the last of them
+	stream    *stream        // nil if there is none
+	asking    *asking        // nil if there is none
+	output    string         // of the last command
 }
 
-// begin makes the world and starts the daemon.
+// begin makes the world, sets up Postfix and starts the daemon, in that order: the daemon asks Postfix and Unbound what
+// they can do when it starts.
 func (p *play) begin() {
 	p.t.Helper()
 	p.messages, p.requests = make(map[string]int), make(map[string]int)
@@ -42,9 +46,28 @@ func (p *play) begin() {
 		p.messages[host] = len(p.site.World.Messages(host))
 		p.requests[host] = p.site.World.Requests(host)
 	}
+	if err := p.serveZones(ctx); err != nil {
+		p.t.Fatal(err)
+	}
+	if settings := settings(p.scenario.files["main.cf"]); len(settings) > 0 {
+		if err := p.site.Postfix.Configure(settings...); err != nil {
+			p.t.Fatal(err)
+		}
+	}
 	if err := p.site.StartDaemon(ctx, p.scenario.files["daemon.toml"]); err != nil {
 		p.t.Fatal(err)
 	}
+}
+
+// settings returns the lines of a main.cf but for comments. A setting does not go on in a further line.
+func settings(text string) []string {
+	var lines []string
+	for l := range strings.Lines(text) {
+		if l = strings.TrimSpace(l); l != "" && !strings.HasPrefix(l, "#") {
+			lines = append(lines, l)
+		}
+	}
+	return lines
 }
 
 // end stops the daemon, which has to go in good order, and shows what happened if it is not what should have happened.
@@ -52,9 +75,17 @@ func (p *play) end() {
 	if p.stream != nil {
 		p.stream.stop()
 	}
+	if p.asking != nil {
+		p.asking.stop()
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), hang)
+	defer cancel()
+	defer func() {
+		if err := p.site.ServeWorld(ctx); err != nil {
+			p.t.Error(err)
+		}
+	}()
 	if d := p.site.Daemon; d != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), hang)
-		defer cancel()
 		if err := d.Stop(ctx); err != nil {
 			p.t.Error(err)
 		}
@@ -73,6 +104,9 @@ func (p *play) end() {
 	p.t.Logf("mail.log:\n%s", strings.Join(mail, "\n"))
 	if p.site.Daemon != nil {
 		p.t.Logf("stsmap:\n%s", strings.Join(p.site.Daemon.Log.Since(0), "\n"))
+	}
+	if p.site.Knot != nil {
+		p.t.Logf("unbound:\n%s", strings.Join(p.site.Unbound.Log.Since(p.questions), "\n"))
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Submission is where Postfix takes the messages that it is to send.
@@ -79,6 +80,9 @@ func StartPostfix(c PostfixConfig) (*Postfix, error) {
 	if err := os.Chown(data, uid, -1); err != nil {
 		return nil, err
 	}
+	if err := p.age(); err != nil {
+		return nil, err
+	}
 	return p, p.Start()
 }
 
@@ -101,7 +105,17 @@ func (p *Postfix) Chroot(service string) error {
 }
 
 func (p *Postfix) reconfigure(args []string) error {
-	return errors.Join(p.Stop(), p.run("postconf", args...), p.Start())
+	return errors.Join(p.Stop(), p.run("postconf", args...), p.age(), p.Start())
+}
+
+// age makes the configuration look old. Every program of Postfix waits until main.cf has not been changed for some two
+// seconds, lest it reads half of it (util/dict.c, dict_load_file_xt), and here nobody else is writing.
+func (p *Postfix) age() error {
+	then := time.Now().Add(-time.Minute)
+	return errors.Join(
+		os.Chtimes(filepath.Join(p.Conf, "main.cf"), then, then),
+		os.Chtimes(filepath.Join(p.Conf, "master.cf"), then, then),
+	)
 }
 
 // A Snapshot is the configuration of a Postfix at some time.
@@ -130,6 +144,7 @@ func (p *Postfix) Restore(s Snapshot) error {
 		p.Stop(),
 		os.WriteFile(filepath.Join(p.Conf, "main.cf"), s.main, 0o644),
 		os.WriteFile(filepath.Join(p.Conf, "master.cf"), s.master, 0o644),
+		p.age(),
 		p.Start(),
 	)
 }

@@ -23,10 +23,12 @@ type Site struct {
 	Unbound *Unbound
 	Postfix *Postfix
 	Daemon  *Daemon // the one of the last StartDaemon; nil before the first
+	Knot    *Knot   // nil unless ServeZones was called
 
 	dir     string
 	binary  string
 	daemons int // how many there were; each has a directory of its own
+	knots   int // likewise
 }
 
 // Start brings up a small Internet, as described, and Unbound and Postfix in it. It is to be called in a namespace
@@ -44,12 +46,7 @@ func Start(ctx context.Context, description, binary string) (*Site, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.Unbound, err = StartUnbound(ctx, UnboundConfig{
-		Dir:       dir,
-		Authority: netip.MustParseAddrPort(authority),
-		MaxTTL:    time.Hour,
-	})
-	if err != nil {
+	if err := s.resolve(ctx, authority, ""); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	s.Postfix, err = StartPostfix(PostfixConfig{Dir: dir, CAPEM: s.World.CAPEM()})
@@ -62,6 +59,67 @@ func Start(ctx context.Context, description, binary string) (*Site, error) {
 // Update replaces the small Internet by another, and makes Unbound forget the old one.
 func (s *Site) Update(description string) error {
 	return errors.Join(s.World.Update(description), s.Unbound.Flush())
+}
+
+// ServeZones puts a Knot DNS with these zones in the place of the name server of the small Internet, which goes on with
+// all the rest. Unbound then validates, from the key of Knot's root on.
+func (s *Site) ServeZones(ctx context.Context, zones []Zone) error {
+	if s.Knot != nil {
+		return errors.New("zones are being served")
+	}
+	s.knots++
+	dir := filepath.Join(s.dir, fmt.Sprintf("knot-%d", s.knots))
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	var err error
+	if s.Knot, err = StartKnot(ctx, dir, zones); err != nil {
+		return err
+	}
+	return s.Validate(ctx, true)
+}
+
+// Validate starts Unbound anew, in front of Knot, with or without validation.
+func (s *Site) Validate(ctx context.Context, on bool) error {
+	if s.Knot == nil {
+		return errors.New("there are no zones that could be validated")
+	}
+	anchor := ""
+	if on {
+		anchor = s.Knot.TrustAnchor()
+	}
+	return s.resolve(ctx, signer, anchor)
+}
+
+// ServeWorld undoes ServeZones. It does nothing if there is nothing to undo.
+func (s *Site) ServeWorld(ctx context.Context) error {
+	if s.Knot == nil {
+		return nil
+	}
+	err := s.Knot.Stop()
+	s.Knot = nil
+	return errors.Join(err, s.resolve(ctx, authority, ""))
+}
+
+// resolve starts Unbound, after the one there was has ended.
+func (s *Site) resolve(ctx context.Context, authority, anchor string) error {
+	if s.Unbound != nil {
+		if err := s.Unbound.Stop(); err != nil {
+			return err
+		}
+		s.Unbound = nil
+	}
+	u, err := StartUnbound(ctx, UnboundConfig{
+		Dir:         s.dir,
+		Authority:   netip.MustParseAddrPort(authority),
+		MaxTTL:      time.Hour,
+		TrustAnchor: anchor,
+	})
+	if err != nil {
+		return err
+	}
+	s.Unbound = u
+	return nil
 }
 
 // StartDaemon closes the daemon there was, and starts one that knows nothing yet. Extra is added to its configuration
@@ -105,6 +163,9 @@ func (s *Site) Close() error {
 	}
 	if s.Unbound != nil {
 		errs = append(errs, s.Unbound.Stop())
+	}
+	if s.Knot != nil {
+		errs = append(errs, s.Knot.Stop())
 	}
 	s.World.Close()
 	return errors.Join(errs...)

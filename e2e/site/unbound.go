@@ -31,7 +31,7 @@ type UnboundConfig struct {
 
 // Unbound is a running Unbound.
 type Unbound struct {
-	Log  Log
+	Log  Log // with a line for every question; it goes on in that of the Unbound before in the same directory
 	conf string
 	cmd  *exec.Cmd
 }
@@ -82,9 +82,6 @@ func (u *Unbound) Stop() error {
 }
 
 func (u *Unbound) control(args ...string) error {
-	out, err := exec.Command("unbound-control", append([]string{"-c", u.conf}, args...)...).CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("unbound-control %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(string(out)))
-	}
-	return nil
+	_, err := run("unbound-control", append([]string{"-c", u.conf}, args...)...)
+	return err
 }

@@ -236,6 +236,22 @@ func (p *parser) answerTLSA() error {
 	return nil
 }
 
+// TLSA returns the data of a TLSA record, "3 1 1 0b9f…", that matches the certificate the MX host has
+// now, for zones that are served elsewhere. It makes them as a !tlsa line does, and only fails for a host
+// that is not there and for numbers that mean nothing.
+func (n *Net) TLSA(host string, usage, selector, matching uint8) (string, error) {
+	w, t := n.world.Load(), tlsaRequest{host: hostKey(host), usage: usage, selector: selector, matching: matching}
+	addrs := w.exchangerAddrs(t.host)
+	if len(addrs) == 0 {
+		return "", fmt.Errorf("fakenet: no such MX host %s", host)
+	}
+	rr, err := n.tlsa(w.exchangers[addrs[0]].cert, t)
+	if err != nil {
+		return "", fmt.Errorf("fakenet: %w", err)
+	}
+	return strings.TrimPrefix(rr.String(), rr.Hdr.String()), nil
+}
+
 // tlsa makes the record for a certificate: the leaf for usages 1 and 3, its issuer for 0 and 2
 // (RFC 7671, Section 5).
 func (n *Net) tlsa(spec certSpec, t tlsaRequest) (*dns.TLSA, error) {

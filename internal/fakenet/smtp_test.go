@@ -150,4 +150,10 @@ mx2.example.com addr=127.0.0.3
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
+	if data, err := n.TLSA("MX.example.com.", 3, 1, 1); err != nil || data != "3 1 1 "+want[0] {
+		t.Errorf("TLSA: got %q, %v, want the data of the first record", data, err)
+	}
+	if data, err := n.TLSA("mx3.example.com", 3, 1, 1); err == nil {
+		t.Errorf("TLSA of a host that is not there: %q", data)
+	}
 }

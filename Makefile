@@ -24,7 +24,7 @@ demo: bin/stsmap           ## show delivered and refused mail, with a real Postf
 	e2e/install.sh
 	$(GO) run ./e2e/demo
 
-test: unit fuzz e2e        ## every test there is (needs root, installs Postfix and Unbound)
+test: unit fuzz e2e        ## every test there is (needs root, installs Postfix, Unbound, Knot)
 
 unit:                      ## tests of the packages
 	$(GO) test -race -shuffle=on $$($(GO) list ./... | grep -v '/e2e$$')

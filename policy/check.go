@@ -13,9 +13,9 @@ import (
 
 const (
 	// leastTTL and longestTTL bound how long the result of a check counts. No
-	// zone is asked more often than every few seconds, and none is believed
-	// for a week: it should be noticed soon when a domain begins or ends with
-	// DANE.
+	// zone is asked more often than every few seconds, here or for its record,
+	// and none is believed for a week: it should be noticed soon when a domain
+	// begins or ends with DANE.
 	leastTTL   = 5 * time.Second
 	longestTTL = time.Hour
 	// grace is how long a result may still be used after its time while it is

@@ -54,7 +54,7 @@ func (r rules) next(old cache.Entry, got outcome, now time.Time, jitter float64)
 	e.Recheck = now.Add(recordRetry)
 	if got.recordErr == nil {
 		e.Checked = now
-		e.Recheck = now.Add(min(got.record.TTL, r.recheck))
+		e.Recheck = now.Add(min(max(got.record.TTL, leastTTL), r.recheck))
 	}
 	switch {
 	case got.policy != nil:

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,9 +17,11 @@ import (
 	"stsmap/policy"
 )
 
-// scene is a bubble with surroundings in it.
+// scene is a bubble with surroundings in it. Who plays holds the mutex but while
+// time passes.
 type scene struct {
 	*surroundings
+	mu       sync.Mutex
 	heard    []string // what the engine was told, each time it was another
 	resolver reply
 	postfix  reply
@@ -26,14 +29,19 @@ type scene struct {
 
 // A reply is how one of the surroundings answers, and how often it was asked.
 type reply struct {
+	scene *scene
 	found finding
 	err   error
 	asked int
 }
 
 func (r *reply) ask(context.Context) (finding, error) {
+	r.scene.mu.Lock()
 	r.asked++
+	r.scene.mu.Unlock()
 	time.Sleep(time.Second)
+	r.scene.mu.Lock()
+	defer r.scene.mu.Unlock()
 	return r.found, r.err
 }
 
@@ -41,7 +49,10 @@ func (r *reply) ask(context.Context) (finding, error) {
 func inScene(t *testing.T, play func(*scene)) {
 	synctest.Test(t, func(t *testing.T) {
 		s := new(scene)
+		s.resolver.scene, s.postfix.scene = s, s
 		s.surroundings = newSurroundings(func(why error) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
 			if word := fmt.Sprint(why); len(s.heard) == 0 || s.heard[len(s.heard)-1] != word {
 				s.heard = append(s.heard, word)
 			}
@@ -52,7 +63,9 @@ func inScene(t *testing.T, play func(*scene)) {
 			s.run(ctx)
 			close(ended)
 		}()
+		s.mu.Lock()
 		play(s)
+		s.mu.Unlock()
 		cancel()
 		<-ended
 	})
@@ -68,7 +81,9 @@ func (s *scene) inquiries(key string) inquiries {
 }
 
 // pass lets time pass, and what is then due happen.
-func pass(d time.Duration) {
+func (s *scene) pass(d time.Duration) {
+	s.mu.Unlock()
+	defer s.mu.Lock()
 	time.Sleep(d)
 	synctest.Wait()
 }
@@ -85,22 +100,22 @@ func (s *scene) expect(t *testing.T, when string, want ...string) {
 func TestSurroundingsHours(t *testing.T) {
 	inScene(t, func(s *scene) {
 		s.ask(s.inquiries(""))
-		synctest.Wait()
+		s.pass(0)
 		s.expect(t, "before there is an answer")
-		pass(2 * time.Second)
+		s.pass(2 * time.Second)
 		s.expect(t, "at the start", "<nil>")
-		pass(3*time.Hour + time.Minute) // between two questions
+		s.pass(3*time.Hour + time.Minute) // between two questions
 		if s.resolver.asked < 3 || s.resolver.asked > 4 || s.postfix.asked < 17 || s.postfix.asked > 19 {
 			t.Errorf("in three hours, the resolver was asked %d times and Postfix %d times", s.resolver.asked, s.postfix.asked)
 		}
 		s.postfix.found.against = errors.New("p")
 		s.resolver.found.against = errors.New("r")
-		pass(11 * time.Minute)
+		s.pass(11 * time.Minute)
 		s.expect(t, "Postfix was changed", "<nil>", "p")
-		pass(time.Hour)
+		s.pass(time.Hour)
 		s.expect(t, "so was the resolver", "p", "p; and r")
 		s.postfix.found.against, s.resolver.found.against = nil, nil
-		pass(2 * time.Hour)
+		s.pass(2 * time.Hour)
 		s.expect(t, "and back", "p; and r", "r", "<nil>")
 	})
 }
@@ -111,17 +126,17 @@ func TestSurroundingsUnknown(t *testing.T) {
 	inScene(t, func(s *scene) {
 		s.resolver.err = errors.New("timeout")
 		s.ask(s.inquiries(""))
-		pass(2 * time.Second)
+		s.pass(2 * time.Second)
 		s.expect(t, "at the start", "not known about the resolver: timeout")
-		pass(time.Minute)
+		s.pass(time.Minute)
 		if s.resolver.asked < 5 {
 			t.Errorf("the resolver was asked %d times in a minute", s.resolver.asked)
 		}
 		s.resolver.err = nil
-		pass(resolverAgain + 2*time.Second)
+		s.pass(resolverAgain + 2*time.Second)
 		s.expect(t, "it answers", "not known about the resolver: timeout", "<nil>")
 		s.resolver.err, s.postfix.err = errors.New("timeout"), errors.New("gone")
-		pass(2 * time.Hour)
+		s.pass(2 * time.Hour)
 		s.expect(t, "it does not", "<nil>")
 		var status admin.Status
 		s.describe(&status)
@@ -139,26 +154,26 @@ func TestSurroundingsUnknown(t *testing.T) {
 func TestSurroundingsReload(t *testing.T) {
 	inScene(t, func(s *scene) {
 		s.ask(s.inquiries("a"))
-		synctest.Wait() // asking
+		s.pass(0) // asking
 		off := inquiries{mode: "off"}
 		s.ask(off)
-		pass(2 * time.Second)
+		s.pass(2 * time.Second)
 		s.expect(t, "off while an answer is awaited", `dane.mode = "off"`)
 		asked := s.resolver.asked + s.postfix.asked
-		pass(24 * time.Hour)
+		s.pass(24 * time.Hour)
 		if s.resolver.asked+s.postfix.asked != asked {
 			t.Error("somebody was asked although dane.mode is off")
 		}
 		s.heard = nil
 		s.ask(s.inquiries("a"))
-		pass(2 * time.Second)
+		s.pass(2 * time.Second)
 		s.expect(t, "on again", "<nil>")
 		s.resolver.err = errors.New("timeout")
 		s.ask(s.inquiries("a"))
-		pass(2 * time.Second)
+		s.pass(2 * time.Second)
 		s.expect(t, "the same question", "<nil>")
 		s.ask(s.inquiries("b"))
-		pass(2 * time.Second)
+		s.pass(2 * time.Second)
 		s.expect(t, "another one", "not known about the resolver: timeout")
 	})
 }
@@ -179,11 +194,11 @@ func TestSurroundingsPoke(t *testing.T) {
 	} {
 		inScene(t, func(s *scene) {
 			s.ask(s.inquiries(""))
-			pass(10 * time.Minute)
+			s.pass(10 * time.Minute)
 			before := s.resolver.asked
 			for range 100 {
 				s.observe(c.ev)
-				pass(time.Second)
+				s.pass(time.Second)
 			}
 			got := s.resolver.asked - before
 			if !c.poked && got != 0 || c.poked && (got < 1 || got > 3) {

@@ -83,6 +83,12 @@ type finding struct {
 	given   bool   // it was not found out, but said in the configuration
 }
 
+// A reason is why DANE cannot be used, for people.
+type reason string
+
+// Error implements error.
+func (r reason) Error() string { return string(r) }
+
 func newSurroundings(allow func(error)) *surroundings {
 	return &surroundings{
 		allow: allow, poked: make(chan struct{}, 1), changed: make(chan inquiries, 1), results: make(chan *inquiry),
@@ -152,7 +158,7 @@ func askPostfix(dnssec, directory string) func(context.Context) (finding, error)
 		case "yes":
 			return finding{given: true}, nil
 		case "no":
-			return finding{given: true, against: errors.New(`Postfix does not look up DNSSEC: postfix.dnssec = "no"`)}, nil
+			return finding{given: true, against: reason(`Postfix does not look up DNSSEC: postfix.dnssec = "no"`)}, nil
 		}
 		d, err := postfix.Detect(ctx, directory)
 		if err != nil {
@@ -160,7 +166,7 @@ func askPostfix(dnssec, directory string) func(context.Context) (finding, error)
 		}
 		f := finding{release: d.Release}
 		if !d.DNSSEC {
-			f.against = fmt.Errorf("Postfix does not look up DNSSEC: %s; see stsmap-postfix(7)", d.Why)
+			f.against = reason("Postfix does not look up DNSSEC: " + d.Why + "; see stsmap-postfix(7)")
 		}
 		return f, nil
 	}

@@ -24,12 +24,12 @@ demo: bin/stsmap           ## show delivered and refused mail, with a real Postf
 	e2e/install.sh
 	$(GO) run ./e2e/demo
 
-test: unit fuzz e2e        ## every test there is (needs root, installs Postfix, Unbound, Knot)
+test: unit fuzz e2e        ## every test there is (needs root, installs neighbours)
 
 unit:                      ## tests of the packages
 	$(GO) test -race -shuffle=on $$($(GO) list ./... | grep -v '/e2e$$')
 
-e2e: bin/stsmap            ## real Postfix and Unbound, in a network namespace (needs root)
+e2e: bin/stsmap            ## three real Postfixes, Unbound, Knot, in namespaces (needs root)
 	e2e/install.sh
 	$(GO) test -shuffle=on -count=1 -timeout 20m ./e2e
 

@@ -1,4 +1,5 @@
-// Package e2e holds the end-to-end tests: a real Postfix asks stsmap, resolves with a real Unbound, zones signed by a
+// Package e2e holds the end-to-end tests: a real Postfix, of three releases one
+// after the other, asks stsmap, resolves with a real Unbound, zones signed by a
 // real Knot DNS among others, and delivers, or does not, to the MX hosts of a small Internet. They need root, and the
 // programs that install.sh installs.
 //

@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,10 +17,34 @@ import (
 // hang is the time after which a neighbour is taken to hang. Nothing is expected to take long.
 const hang = 60 * time.Second
 
-func TestMain(m *testing.M) { os.Exit(site.Inside(m.Run)) }
+func TestMain(m *testing.M) {
+	if site.Dir() == "" { // with the network of this machine
+		for _, suite := range suites() {
+			if _, err := root(context.Background(), suite); err != nil {
+				fmt.Fprintf(os.Stderr, "e2e: error: %v\n", err)
+				os.Exit(1)
+			}
+		}
+	}
+	os.Exit(site.Inside(m.Run))
+}
 
-// TestScenarios plays every directory below scenarios. They share one Postfix and one Unbound, and each has a world
-// and a daemon of its own, and zones that are signed if it wants some.
+// suites are the releases of Debian whose Postfix all scenarios are played with; "machine" is that of this machine.
+func suites() []string {
+	if only := os.Getenv("E2E_SUITES"); only != "" {
+		return strings.Fields(only)
+	}
+	return []string{"machine", "trixie", "testing"}
+}
+
+func root(ctx context.Context, suite string) (*site.Root, error) {
+	if suite == "machine" {
+		return nil, nil
+	}
+	return site.MakeRoot(ctx, suite)
+}
+
+// TestScenarios plays every directory below scenarios, once with the Postfix of each suite.
 func TestScenarios(t *testing.T) {
 	scenarios := load(t, "scenarios")
 	ctx, cancel := context.WithTimeout(t.Context(), 10*hang) // a build from nothing is among it
@@ -32,7 +57,19 @@ func TestScenarios(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s, err := site.Start(ctx, "", binary)
+	for _, suite := range suites() {
+		t.Run(suite, func(t *testing.T) { playAll(t, ctx, binary, suite, scenarios) })
+	}
+}
+
+// playAll plays the scenarios with the Postfix of one suite. They share it and one Unbound, and each has a world and a
+// daemon of its own, and zones that are signed if it wants some.
+func playAll(t *testing.T, ctx context.Context, binary, suite string, scenarios []scenario) {
+	r, err := root(ctx, suite)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := site.Start(ctx, "", binary, r)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,6 +78,20 @@ func TestScenarios(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	var collector *site.Collector // nil where Postfix has no TLSRPT
+	if r != nil {
+		if collector, err = site.Collect(s.Postfix); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := collector.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+		if err := s.Postfix.Configure(site.ReportTo()...); err != nil {
+			t.Fatal(err)
+		}
+	}
 	original, err := s.Postfix.Snapshot()
 	if err != nil {
 		t.Fatal(err)
@@ -48,7 +99,7 @@ func TestScenarios(t *testing.T) {
 	for _, c := range scenarios {
 		t.Run(c.name, func(t *testing.T) {
 			p := &play{
-				t: t, site: s, scenario: c, world: c.files["world.txtar"],
+				t: t, site: s, collector: collector, scenario: c, world: c.files["world.txtar"],
 				mark: s.Postfix.Log.Mark(), questions: s.Unbound.Log.Mark(),
 			}
 			defer func() {

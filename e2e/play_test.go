@@ -17,6 +17,8 @@ type play struct {
 	scenario scenario
 	line     line
 
+	collector *site.Collector // nil if Postfix has no TLSRPT
+
 	world     string         // the description of the small Internet as it is now
 	zones     []site.Zone    // zones.txtar as it is now, with its lines "!tlsa"
 	mark      int64          // mail.log from here on belongs to the play
@@ -36,6 +38,11 @@ type play struct {
 func (p *play) begin() {
 	p.t.Helper()
 	p.messages, p.requests = make(map[string]int), make(map[string]int)
+	if p.collector != nil {
+		if _, err := p.collector.Rest(); err != nil { // of the scenario before
+			p.t.Fatal(err)
+		}
+	}
 	ctx, cancel := context.WithTimeout(p.t.Context(), hang)
 	defer cancel()
 	if err := p.site.Update(p.world); err != nil {

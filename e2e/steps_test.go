@@ -33,6 +33,8 @@ func steps() map[string]step {
 		"output":     output,
 		"received":   received,
 		"requests":   requests,
+		"report":     report,
+		"noreport":   noReport,
 		"world":      newWorld,
 		"edit":       edit,
 		"zone":       zone,
@@ -147,6 +149,34 @@ func requests(p *play, _ context.Context, rest string) {
 	host, want := p.count(rest, p.requests)
 	if got := p.site.World.Requests(host) - p.requests[host]; got != want {
 		p.fatalf("it has had %d requests", got)
+	}
+}
+
+func report(p *play, ctx context.Context, rest string) {
+	domain, pattern := p.sides(rest)
+	re := p.regexp(pattern)
+	if p.collector == nil {
+		return // a Postfix before 3.10, which tells nobody
+	}
+	r, err := p.collector.Take(ctx, domain)
+	p.must(err)
+	if !re.MatchString(r.String()) {
+		p.fatalf("report: %s", r)
+	}
+}
+
+func noReport(p *play, _ context.Context, rest string) {
+	p.words(rest, 0)
+	if p.tries == 0 {
+		p.fatalf("too early: what is to be absent might yet come; expect first")
+	}
+	if p.collector == nil {
+		return
+	}
+	reports, err := p.collector.Rest()
+	p.must(err)
+	if len(reports) > 0 {
+		p.fatalf("reports: %s", reports)
 	}
 }
 

@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -119,7 +120,7 @@ func (d *Decision) String() string {
 		text = fmt.Sprintf("policy in mode %s, id %s, downloaded %s", d.STS.Mode, d.ID, time.Unix(0, d.fetched).UTC().Format(time.RFC3339))
 	}
 	if d.Reason != "" && d.Reason != d.absence {
-		text = d.Reason + "; " + text
+		text = strings.TrimSuffix(d.Reason+"; "+text, "; ")
 	}
 	if d.DANE != nil {
 		text += "; DANE: " + summary(d.DANE)

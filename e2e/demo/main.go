@@ -72,7 +72,7 @@ func show(binary string) (err error) {
 	defer cancel()
 	fmt.Println("A small internet on loopback, a real Postfix, and stsmap between them.")
 	fmt.Println("main.cf: smtp_tls_policy_maps = socketmap:inet:" + site.LookupAddr + ":postfix")
-	s, err := site.Start(ctx, world, binary)
+	s, err := site.Start(ctx, world, binary, nil)
 	if err != nil {
 		return err
 	}

@@ -26,6 +26,7 @@ type DaemonConfig struct {
 	Dir    string // for configuration, cache and log; exists
 	Conf   string // the text of the configuration file
 	Jail   string // a queue directory, in which stsmap/map.sock is made too; empty: none
+	Bin    string // a directory to be searched for programs before those of the system; empty: none
 }
 
 // Daemon is stsmap under a stand-in for systemd: that holds the listening sockets, hands them down at each start
@@ -35,6 +36,7 @@ type Daemon struct {
 	Log    Log // what the daemon writes to standard error
 	conf   string
 	binary string
+	path   string // of the environment
 	socks  []*os.File
 	notify *net.UnixConn
 	log    *os.File
@@ -53,6 +55,10 @@ func NewDaemon(c DaemonConfig) (*Daemon, error) {
 		Log:    Log(filepath.Join(c.Dir, "stsmap.log")),
 		conf:   filepath.Join(c.Dir, "stsmap.toml"),
 		binary: c.Binary,
+		path:   os.Getenv("PATH"),
+	}
+	if c.Bin != "" {
+		d.path = c.Bin + ":" + d.path
 	}
 	if err := os.WriteFile(d.conf, []byte(c.Conf), 0o644); err != nil {
 		return nil, err
@@ -127,7 +133,7 @@ func (d *Daemon) Start(ctx context.Context) error {
 	d.cmd = exec.Command("/bin/sh", "-c", `LISTEN_PID=$$ exec "$0" serve --config "$1"`, d.binary, d.conf)
 	// Next to nothing is inherited, as under systemd; above all no STSMAP_... of whoever runs the tests.
 	d.cmd.Env = []string{
-		"PATH=" + os.Getenv("PATH"),
+		"PATH=" + d.path,
 		"NOTIFY_SOCKET=" + d.notify.LocalAddr().String(),
 		"WATCHDOG_USEC=1000000",
 		"LISTEN_FDS=" + strconv.Itoa(len(d.socks)),

@@ -30,6 +30,7 @@ var masterCF string
 type PostfixConfig struct {
 	Dir   string // for configuration, queue and mail.log; exists, and everyone may enter it
 	CAPEM []byte // trust anchors for MX hosts
+	Root  string // where a Root with the Postfix is mounted; empty: that of this machine
 }
 
 // Postfix is a Postfix with a configuration, a queue and a log of its own.
@@ -37,6 +38,8 @@ type Postfix struct {
 	Log  Log    // mail.log
 	Conf string // its configuration directory, as given by -c
 	Jail string // its queue directory, which is the root of chrooted processes
+	Bin  string // the directory with a postconf that speaks for it, to be searched before those of the system
+	root string // as in PostfixConfig
 }
 
 // StartPostfix starts Postfix, and returns when it takes messages on Submission.
@@ -49,10 +52,12 @@ func StartPostfix(c PostfixConfig) (*Postfix, error) {
 		Log:  Log(filepath.Join(c.Dir, "mail.log")),
 		Conf: filepath.Join(c.Dir, "etc"),
 		Jail: filepath.Join(c.Dir, "spool"),
+		Bin:  filepath.Join(c.Dir, "bin"),
+		root: c.Root,
 	}
 	fill := strings.NewReplacer("@DIR@", c.Dir, "@LOOKUP@", LookupAddr)
 	data := filepath.Join(c.Dir, "lib")
-	for _, dir := range []string{p.Conf, data, p.Jail, filepath.Join(p.Jail, "etc")} {
+	for _, dir := range []string{p.Conf, data, p.Jail, filepath.Join(p.Jail, "etc"), p.Bin} {
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			return nil, err
 		}
@@ -80,10 +85,34 @@ func StartPostfix(c PostfixConfig) (*Postfix, error) {
 	if err := os.Chown(data, uid, -1); err != nil {
 		return nil, err
 	}
-	if err := p.age(); err != nil {
+	if err := errors.Join(p.age(), p.speak()); err != nil {
 		return nil, err
 	}
 	return p, p.Start()
+}
+
+// Move goes on with the Postfix of another root, as an upgrade does: configuration, queue and log are kept.
+func (p *Postfix) Move(root string) error {
+	if err := p.Stop(); err != nil {
+		return err
+	}
+	p.root = root
+	return errors.Join(p.speak(), p.Start())
+}
+
+// speak writes the postconf that stsmap will ask: a script that enters the root. Without a root there is none, and the
+// one of the system is found.
+func (p *Postfix) speak() error {
+	path := filepath.Join(p.Bin, "postconf")
+	if p.root == "" {
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		return nil
+	}
+	// Renamed into place, since stsmap may be about to run it.
+	script := fmt.Sprintf("#!/bin/sh\nexec chroot '%s' /usr/sbin/postconf \"$@\"\n", p.root)
+	return errors.Join(os.WriteFile(path+".new", []byte(script), 0o755), os.Rename(path+".new", path))
 }
 
 // Start starts a Postfix that was stopped.
@@ -161,7 +190,11 @@ func (p *Postfix) run(name string, args ...string) error {
 	}
 	defer os.Remove(out.Name())
 	defer out.Close()
-	cmd := exec.Command(name, append([]string{"-c", p.Conf}, args...)...)
+	command := append([]string{name, "-c", p.Conf}, args...)
+	if p.root != "" {
+		command = append([]string{"chroot", p.root}, command...)
+	}
+	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Stdout, cmd.Stderr = out, out
 	if err := cmd.Run(); err != nil {
 		text, _ := os.ReadFile(out.Name())

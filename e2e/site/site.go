@@ -32,8 +32,9 @@ type Site struct {
 }
 
 // Start brings up a small Internet, as described, and Unbound and Postfix in it. It is to be called in a namespace
-// made by Inside. Binary is the stsmap that StartDaemon will start.
-func Start(ctx context.Context, description, binary string) (*Site, error) {
+// made by Inside. Binary is the stsmap that StartDaemon will start. The Postfix is that of root, or of this machine if
+// root is nil.
+func Start(ctx context.Context, description, binary string, root *Root) (*Site, error) {
 	dir, err := os.MkdirTemp(Dir(), "site-")
 	if err != nil {
 		return nil, err
@@ -49,11 +50,25 @@ func Start(ctx context.Context, description, binary string) (*Site, error) {
 	if err := s.resolve(ctx, authority, ""); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
-	s.Postfix, err = StartPostfix(PostfixConfig{Dir: dir, CAPEM: s.World.CAPEM()})
-	if err != nil {
+	c := PostfixConfig{Dir: dir, CAPEM: s.World.CAPEM()}
+	if root != nil {
+		if c.Root, err = s.Enter(root); err != nil {
+			return nil, errors.Join(err, s.Close())
+		}
+	}
+	if s.Postfix, err = StartPostfix(c); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
+}
+
+// Enter mounts a root and returns where, for Postfix.Move. A root is mounted once in a site.
+func (s *Site) Enter(root *Root) (string, error) {
+	dir := filepath.Join(s.dir, "root-"+root.suite)
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return "", err
+	}
+	return dir, root.Mount(dir)
 }
 
 // Update replaces the small Internet by another, and makes Unbound forget the old one.
@@ -144,7 +159,7 @@ func (s *Site) StartDaemon(ctx context.Context, extra string) error {
 	fmt.Fprintf(&conf, "admin.listen = %q\n", "")
 	fmt.Fprintf(&conf, "admin.socket = %q\n", filepath.Join(dir, "control.sock"))
 	conf.WriteString(extra)
-	d, err := NewDaemon(DaemonConfig{Binary: s.binary, Dir: dir, Conf: conf.String(), Jail: s.Postfix.Jail})
+	d, err := NewDaemon(DaemonConfig{Binary: s.binary, Dir: dir, Conf: conf.String(), Jail: s.Postfix.Jail, Bin: s.Postfix.Bin})
 	if err != nil {
 		return err
 	}

@@ -1,7 +1,6 @@
-// Package e2e holds the end-to-end tests: a real Postfix, of three releases one
-// after the other, asks stsmap, resolves with a real Unbound, zones signed by a
-// real Knot DNS among others, and delivers, or does not, to the MX hosts of a small Internet. They need root, and the
-// programs that install.sh installs.
+// Package e2e holds the end-to-end tests: a real Postfix, of three releases one after the other, asks stsmap, resolves
+// with a real Unbound, zones signed by a real Knot DNS among others, and delivers, or does not, to the MX hosts of a
+// small Internet. They need root, and the programs that install.sh installs.
 //
 // The package has no code of its own. A case is a directory below scenarios, described in scenarios/README.md, and
 // the neighbours are in package site. What Postfix does with a reply is taken from its log, not assumed; what it is

@@ -48,6 +48,12 @@ type ResolverStatus struct {
 type PostfixStatus struct {
 	// Release is "3.7.11"; empty if it is not known.
 	Release string `json:"release,omitempty"`
+	// Error is why the release is not known; empty if it is, and for the first
+	// moment.
+	Error string `json:"error,omitempty"`
+	// Attributes is whether that release knows policy attributes, which
+	// decides in which words it is answered.
+	Attributes bool `json:"attributes"`
 	// DNSSEC tells whether it looks up DNSSEC.
 	DNSSEC Finding `json:"dnssec"`
 }

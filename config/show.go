@@ -48,16 +48,12 @@ func (l *Loaded) Settings() []Setting {
 	return all
 }
 
-// NotYet returns the keys whose function is not built yet, "NAME" standing for that of any map. The text
+// NotYet returns the keys whose function is not built yet. The text
 // of the shipped file says of each what the daemon does instead. Of cache.store it is true only where a
 // server is named: "bolt:" and "memory:" are there.
 func NotYet() []string {
 	return []string{
-		"postfix.release",
 		"cache.store",
-		"maps.NAME.tlsrpt",
-		"maps.NAME.testing",
-		"maps.NAME.level",
 		"overrides.file",
 		"admin.listen",
 	}
@@ -65,11 +61,7 @@ func NotYet() []string {
 
 // idle reports whether a setting that is not the default has no effect.
 func idle(s Setting) bool {
-	switch {
-	case strings.HasPrefix(s.Key, "maps."):
-		_, last := splitPath(s.Key)
-		return slices.Contains(NotYet(), "maps.NAME."+last)
-	case s.Key == "cache.store" && (strings.HasPrefix(s.Value, `"bolt:`) || s.Value == `"memory:"`):
+	if s.Key == "cache.store" && (strings.HasPrefix(s.Value, `"bolt:`) || s.Value == `"memory:"`) {
 		return false
 	}
 	return slices.Contains(NotYet(), s.Key)

@@ -217,7 +217,7 @@ func (e *Engine) refine(c *check) bool {
 		e.findings.put(name, c.found)
 	}
 	if d := e.ready.get([]byte(name)); d != nil && d.found != nil {
-		e.put(d.with(c.hop, c.found, e.settings.Load().dane, time.Now()))
+		e.put(d.with(c.hop, c.found, e.settings.Load(), time.Now()))
 	}
 	return true
 }

@@ -52,8 +52,8 @@ type Decision struct {
 	NextHop string
 	// Domain is the policy domain, in A-label form. It is part of NextHop.
 	Domain string
-	// Answer is what Config.Render made of the decision; empty if it was not
-	// asked. This package never looks at it.
+	// Answer is what Config.Render made of the policy, whatever became of that;
+	// empty if it was not asked. This package never looks at it.
 	Answer string
 
 	until   int64        // when the decision stops to count, in Unix nanoseconds
@@ -82,20 +82,39 @@ type Decision struct {
 	// not known or does not matter.
 	DANE *dane.Result
 
+	// Strict is the decision that it would be if the policy were in mode
+	// enforce. It is set for a policy in mode testing, with Config.Strict.
+	Strict *Decision
+
 	absence string   // why MTA-STS has no policy
+	unfit   string   // why STS cannot be put into force: the error of Config.Render
 	fetched int64    // when STS was downloaded, in Unix nanoseconds
 	expires int64    // when STS, or the knowledge that there is none, expires, likewise
 	record  int64    // when to look at the record again on use, likewise
 	found   *finding // about DANE; nil if it does not matter
 }
 
-// attach sets Answer, in one piece of memory with NextHop: whoever reads the
+// attach puts Answer into one piece of memory with NextHop: whoever reads the
 // one has just compared the other. With many thousand domains in use the time
 // of an answer is the time that its pieces take to come into the processor.
-func (d *Decision) attach(answer string) {
-	piece := d.NextHop + answer
+func (d *Decision) attach() {
+	piece := d.NextHop + d.Answer
 	d.name(piece[:len(d.NextHop)], d.Domain)
 	d.Answer = piece[len(d.NextHop):]
+	if d.Strict != nil {
+		d.Strict.NextHop, d.Strict.Domain, d.Strict.Answer = d.NextHop, d.Domain, d.Answer
+	}
+}
+
+// inherit notes that what last, which d is to replace, said was told, as far as
+// d says the same.
+func (d *Decision) inherit(last *Decision) {
+	if last.says(d) {
+		d.told.Store(last.told.Load())
+	}
+	if d.Strict != nil && last.Strict != nil && last.Strict.says(d.Strict) {
+		d.Strict.told.Store(last.Strict.told.Load())
+	}
 }
 
 // name sets NextHop, and Domain to the part of it that is domain.
@@ -168,8 +187,6 @@ func decide(e cache.Entry, now time.Time) *Decision {
 		d.lasts(0, d.record)
 		return d
 	}
-	// The lines take as much memory as the text, which the store has.
-	p.Lines = nil
 	d.STS, d.ID, d.fetched = p, e.ID, nanos(e.Fetched)
 	switch p.Mode {
 	case sts.Enforce:
@@ -179,6 +196,37 @@ func decide(e cache.Entry, now time.Time) *Decision {
 	}
 	d.Kind = d.standing
 	return d
+}
+
+// decide is the function decide, with what Config.Render makes of the policy.
+func (e *Engine) decide(entry cache.Entry, now time.Time) *Decision {
+	d := decide(entry, now)
+	if d.STS == nil {
+		return d
+	}
+	if e.render != nil && d.standing != None {
+		var err error
+		if d.Answer, err = e.render(d); err != nil {
+			d.unfit = err.Error()
+		}
+	}
+	d.STS.Lines = nil
+	d.STS.MX = compact(d.STS.MX)
+	return d
+}
+
+// compact returns patterns that do not keep the text of their policy in memory.
+// That of every decision at hand would be, and the store has it.
+func compact(patterns []sts.Pattern) []sts.Pattern {
+	var b strings.Builder
+	for _, p := range patterns {
+		b.WriteString(string(p))
+	}
+	out, rest := make([]sts.Pattern, len(patterns)), b.String()
+	for i, p := range patterns {
+		out[i], rest = sts.Pattern(rest[:len(p)]), rest[len(p):]
+	}
+	return out
 }
 
 // lasts sets when what MTA-STS says expires, and when the record is to be
@@ -208,11 +256,21 @@ func (d *Decision) replaced(now time.Time) int64 {
 
 // with returns what d, about any next-hop of its domain, means for hop together
 // with f, which is nil if DANE may not be used. It does not change d.
-func (d *Decision) with(hop dane.NextHop, f *finding, c DANEConfig, now time.Time) *Decision {
+func (d *Decision) with(hop dane.NextHop, f *finding, s *settings, now time.Time) *Decision {
+	n := d.about(hop, f, s, now)
+	n.means(d.standing, s.dane)
+	if s.strict && d.standing == Testing {
+		n.Strict = d.about(hop, f, s, now)
+		n.Strict.means(Enforce, s.dane)
+	}
+	return n
+}
+
+// about returns all that with does but what it means for mail.
+func (d *Decision) about(hop dane.NextHop, f *finding, s *settings, now time.Time) *Decision {
 	n := &Decision{
-		standing: d.standing, noMX: hop.NoMX, port: hop.Port,
-		STS: d.STS, ID: d.ID, absence: d.absence, fetched: d.fetched,
-		Kind: d.standing, Reason: d.absence,
+		standing: d.standing, noMX: hop.NoMX, port: hop.Port, Answer: d.Answer,
+		STS: d.STS, ID: d.ID, absence: d.absence, unfit: d.unfit, fetched: d.fetched,
 	}
 	n.name(hop.String(), d.Domain)
 	n.used.Store(d.used.Load())
@@ -221,15 +279,24 @@ func (d *Decision) with(hop dane.NextHop, f *finding, c DANEConfig, now time.Tim
 		n.until = min(n.until, n.replaced(now))
 		n.recheck = n.until
 	}
-	if f == nil || !c.weighs(d.standing) {
-		return n
-	}
-	n.found, n.DANE = f, f.result
-	n.until, n.recheck = min(n.until, f.until), min(n.recheck, f.due)
-	if k, reason := c.weigh(d.standing, f); k != d.standing {
-		n.Kind, n.Reason = k, reason
+	if f != nil && s.matters(d.standing) {
+		n.found, n.DANE = f, f.result
+		n.until, n.recheck = min(n.until, f.until), min(n.recheck, f.due)
 	}
 	return n
+}
+
+// means sets what d means for mail if MTA-STS says standing.
+func (d *Decision) means(standing Kind, c DANEConfig) {
+	d.Kind, d.Reason = standing, d.absence
+	if d.found != nil && c.weighs(standing) {
+		if k, reason := c.weigh(standing, d.found); k != standing {
+			d.Kind, d.Reason = k, reason
+		}
+	}
+	if d.Kind == Enforce && d.unfit != "" {
+		d.Kind, d.Reason = Failed, d.unfit
+	}
 }
 
 // holds reports whether e has a policy that still counts (RFC 8461, Section

@@ -37,7 +37,7 @@ func TestPanic(t *testing.T) {
 		}
 	}})
 	for _, domain := range []string{"example.com", "example.net"} {
-		if d := e.Lookup(t.Context(), dane.NextHop{Domain: domain}); d.Kind != Failed {
+		if d := e.Lookup(t.Context(), dane.NextHop{Domain: domain}, false); d.Kind != Failed {
 			t.Errorf("decided %s", d.Kind)
 		}
 	}
@@ -61,7 +61,7 @@ func TestPanicDANE(t *testing.T) {
 	}, DANE: DANEConfig{Check: func(context.Context, dane.NextHop) (dane.Result, error) { panic("bug") }}})
 	e.AllowDANE(nil)
 	defer e.Close()
-	if d := e.Lookup(t.Context(), dane.NextHop{Domain: "example.com"}); d.Kind != Failed || d.Reason != "DANE: internal error" {
+	if d := e.Lookup(t.Context(), dane.NextHop{Domain: "example.com"}, false); d.Kind != Failed || d.Reason != "DANE: internal error" {
 		t.Errorf("decided %s because %q", d.Kind, d.Reason)
 	}
 	if ev := <-panics; !strings.Contains(string(ev.Stack), "TestPanicDANE") {
@@ -73,7 +73,7 @@ func TestPanicDANE(t *testing.T) {
 func TestClose(t *testing.T) {
 	e := New(Config{Store: cache.NewMemory(10), Fetch: brokenFetcher{}})
 	e.Close()
-	if d := e.Lookup(t.Context(), dane.NextHop{Domain: "example.com"}); d.Kind != None || d.Reason != "shutting down" {
+	if d := e.Lookup(t.Context(), dane.NextHop{Domain: "example.com"}, false); d.Kind != None || d.Reason != "shutting down" {
 		t.Errorf("decided %s because %q", d.Kind, d.Reason)
 	}
 }
@@ -83,13 +83,15 @@ func TestClose(t *testing.T) {
 func TestClockSet(t *testing.T) {
 	e := New(Config{Store: cache.NewMemory(10), Fetch: brokenFetcher{}})
 	defer e.Close()
-	e.keep(&Decision{NextHop: "example.com", Domain: "example.com", until: math.MaxInt64, recheck: math.MaxInt64})
+	d := &Decision{NextHop: "example.com", Domain: "example.com"}
+	d.lasts(math.MaxInt64, math.MaxInt64)
+	e.keep(d)
 	e.findings.put("example.com", &finding{result: new(dane.Result), settled: true, until: math.MaxInt64})
-	if e.Known([]byte("example.com")) == nil {
+	if e.Known([]byte("example.com"), false) == nil {
 		t.Fatal("not at hand")
 	}
 	e.clock.Store(int64(time.Hour)) // as if the clock had been an hour ahead
-	if e.Known([]byte("example.com")) != nil || e.ready.kept != 0 {
+	if e.Known([]byte("example.com"), false) != nil || e.ready.kept != 0 {
 		t.Error("still at hand")
 	}
 	if f := e.findings.get("example.com"); f.until != 0 || f.result == nil {
@@ -147,5 +149,33 @@ func TestReadyHolds(t *testing.T) {
 	}
 	if lost > n/1000 {
 		t.Errorf("%d of %d are lost", lost, n/2)
+	}
+}
+
+// TestReadyRoom: decisions about policies as long as they can be do not take
+// more memory than many usual ones, and the last is at hand all the same.
+func TestReadyRoom(t *testing.T) {
+	const n = 1000
+	s := newDecisions(n)
+	long := strings.Repeat("x", 90000)
+	for i := range n {
+		d := &Decision{NextHop: fmt.Sprintf("d%d.example", i), Answer: long}
+		s.put(d)
+		if s.get([]byte(d.NextHop)) != d {
+			t.Fatalf("%s is not at hand", d.NextHop)
+		}
+		if s.used > n*usual {
+			t.Fatalf("%d bytes are used", s.used)
+		}
+	}
+	if s.kept < n*usual/91000-1 || s.kept > n*usual/90000 {
+		t.Errorf("%d decisions are kept", s.kept)
+	}
+	for i := range n { // replaced by short ones, all fit
+		s.put(&Decision{NextHop: fmt.Sprintf("d%d.example", i)})
+	}
+	s.clear()
+	if s.kept != 0 || s.used != 0 {
+		t.Errorf("nothing is kept, and %d decisions of %d bytes are counted", s.kept, s.used)
 	}
 }

@@ -132,7 +132,7 @@ func (e *Engine) fly(f *flight) {
 		return
 	}
 	if found && (holds(entry, now) || now.Before(entry.Expires)) {
-		d := decide(entry, now)
+		d := e.decide(entry, now)
 		e.keep(d)
 		f.publish(d)
 		if f.why == onUse && now.Before(entry.Recheck) {
@@ -182,7 +182,7 @@ func (e *Engine) retrieve(ctx context.Context, f *flight, old cache.Entry) {
 		return
 	}
 	entry := f.rules.next(old, got, now, rand.Float64())
-	d := decide(entry, now)
+	d := e.decide(entry, now)
 	if got.recordErr != nil && entry.Policy == "" {
 		// DNS said nothing about a domain of which nothing is known. That is
 		// not remembered: the next lookup asks again. A name server that does
@@ -286,7 +286,7 @@ func (e *Engine) reconcile(ctx context.Context, entry cache.Entry, d *Decision) 
 	now := time.Now()
 	if !stored.Fetched.After(now) {
 		// Another host with the same store learned more, meanwhile.
-		newer := decide(stored, now)
+		newer := e.decide(stored, now)
 		e.keep(newer)
 		return newer, nil
 	}

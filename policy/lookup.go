@@ -12,8 +12,8 @@ import (
 // without allocation, and otherwise nil: then Lookup has to be asked. Whatever
 // has to happen behind the answer, such as another look at the record, is
 // started. nextHop is in the form of dane.NextHop, with a domain as for Lookup,
-// and is not kept.
-func (e *Engine) Known(nextHop []byte) *Decision {
+// and is not kept. strict asks for Decision.Strict where there is one.
+func (e *Engine) Known(nextHop []byte, strict bool) *Decision {
 	d := e.ready.get(nextHop)
 	if d == nil {
 		return nil
@@ -25,6 +25,9 @@ func (e *Engine) Known(nextHop []byte) *Decision {
 	}
 	if ns >= d.recheck {
 		e.behind(d, ns)
+	}
+	if strict && d.Strict != nil {
+		d = d.Strict
 	}
 	e.answered(d, now)
 	return d
@@ -55,14 +58,18 @@ func (e *Engine) behind(d *Decision, now int64) {
 // name without a trailing dot. It takes no longer than Config.Timeout, whatever
 // networks and stores do, and never returns nil. When ctx ends first, the
 // answer is the one for a domain about which nothing is known; what was begun
-// for it goes on and serves the next lookup.
-func (e *Engine) Lookup(ctx context.Context, hop dane.NextHop) *Decision {
+// for it goes on and serves the next lookup. strict asks for Decision.Strict
+// where there is one.
+func (e *Engine) Lookup(ctx context.Context, hop dane.NextHop, strict bool) *Decision {
 	s := e.settings.Load()
 	ctx, cancel := context.WithTimeoutCause(ctx, s.timeout, errors.New("nothing could be found out in time"))
 	defer cancel()
 	d := e.await(ctx, s, e.join(hop.Domain, onUse), hop)
 	for d == nil { // that one was about something else
 		d = e.await(ctx, s, e.join(hop.Domain, onUse), hop)
+	}
+	if strict && d.Strict != nil {
+		d = d.Strict
 	}
 	e.answered(d, time.Now())
 	return d
@@ -89,11 +96,11 @@ func (e *Engine) await(ctx context.Context, s *settings, f *flight, hop dane.Nex
 			found, c = e.examine(hop)
 			stake, looked = nil, true
 		case <-ctx.Done():
-			return f.undecided(context.Cause(ctx)).with(hop, nil, s.dane, time.Now())
+			return f.undecided(context.Cause(ctx)).with(hop, nil, s, time.Now())
 		}
 	}
 	d := f.decision
-	if d == nil || !s.dane.weighs(d.standing) {
+	if d == nil || !s.matters(d.standing) {
 		return e.settle(d, hop, nil)
 	}
 	if !looked {
@@ -106,7 +113,7 @@ func (e *Engine) await(ctx context.Context, s *settings, f *flight, hop dane.Nex
 		case <-ctx.Done():
 			// The policy must not be taken for absent now that it is known.
 			found = conclude(e.findings.get(hop.String()), dane.Result{}, context.Cause(ctx), time.Now())
-			return d.with(hop, found, s.dane, time.Now())
+			return d.with(hop, found, s, time.Now())
 		}
 	}
 	return e.settle(d, hop, found)
@@ -122,19 +129,16 @@ func (e *Engine) settle(d *Decision, hop dane.NextHop, found *finding) *Decision
 	now := time.Now()
 	e.settling.Lock()
 	defer e.settling.Unlock()
-	c := e.settings.Load().dane
-	late := c.weighs(d.standing) && e.denied() != (found == nil) // it was switched on or off since
+	s := e.settings.Load()
+	late := s.matters(d.standing) && e.denied() != (found == nil) // it was switched on or off since
 	if e.denied() {
 		found = nil
-	}
-	if found == nil && d.found == nil && hop.String() == d.NextHop {
-		return d
 	}
 	last := e.ready.get([]byte(hop.String()))
 	if last != nil && last.found == found && last.standing == d.standing && last.record >= d.record && now.UnixNano() <= last.until {
 		return last // made by another who waited, or of what was learned since
 	}
-	n := d.with(hop, found, c, now)
+	n := d.with(hop, found, s, now)
 	if !late && (n.until > 0 || n.STS != nil) {
 		e.put(n) // one that holds for no other answer has at least the policy
 	}
@@ -144,27 +148,26 @@ func (e *Engine) settle(d *Decision, hop dane.NextHop, found *finding) *Decision
 // keep has d, which is about a domain as far as MTA-STS goes, at hand for the
 // next lookups, with what is known about DANE.
 func (e *Engine) keep(d *Decision) {
-	c := e.settings.Load().dane
 	e.settling.Lock()
 	defer e.settling.Unlock()
-	if c.weighs(d.standing) && !e.denied() {
-		found := e.findings.get(d.NextHop)
-		if found == nil {
+	s := e.settings.Load()
+	var found *finding
+	if s.matters(d.standing) && !e.denied() {
+		if found = e.findings.get(d.NextHop); found == nil {
 			found = &finding{err: errors.New("not looked up yet")}
 		}
-		d = d.with(d.hop(), found, c, time.Now())
 	}
-	e.put(d)
+	e.put(d.with(d.hop(), found, s, time.Now()))
 }
 
 // put has d at hand. If it says what the last decision said, it was told when
 // that one was. The lock for settling must be held.
 func (e *Engine) put(d *Decision) {
-	if e.render != nil {
-		d.attach(e.render(d))
+	if d.Answer != "" {
+		d.attach()
 	}
-	if last := e.ready.get([]byte(d.NextHop)); last != nil && last.says(d) {
-		d.told.Store(last.told.Load())
+	if last := e.ready.get([]byte(d.NextHop)); last != nil {
+		d.inherit(last)
 	}
 	e.ready.put(d)
 }

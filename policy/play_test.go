@@ -36,6 +36,7 @@ import (
 //	deny                       it may not
 //	lookup KIND [ID]           ask, and expect this decision
 //	of NEXT-HOP KIND [ID]      the same for another next-hop than example.com
+//	strictly KIND [ID]         the same for who wants mode testing to be enforced
 //	checked N                  expect so many DANE checks since the last "checked"
 //	because TEXT               expect that in the reason of the last lookup
 //	lookups N KIND             ask N times at once
@@ -50,6 +51,8 @@ import (
 //	stored N                   expect so many entries in the store
 //	option defer|workers=N|forget=D      of the engine; before anything else
 //	option dane|all|partial|fallback     likewise; the last three include the first
+//	option strict              policies in mode testing are decided as enforced, too
+//	option unfit               no policy can be put into the words of the client
 //	option undecided           nobody has said yet whether DANE may be used
 func TestPlays(t *testing.T) {
 	files, err := filepath.Glob("testdata/plays/*.txt")
@@ -153,7 +156,7 @@ func (s *stage) do(verb string, args []string) error {
 		return s.domain.setPolicy(args)
 	case "store":
 		return s.store.setMood(args[0])
-	case "lookup", "of", "lookups", "took", "expires", "because":
+	case "lookup", "of", "strictly", "lookups", "took", "expires", "because":
 		return s.ask(verb, args)
 	case "asked":
 		return s.domain.asked(args)
@@ -217,6 +220,10 @@ func (s *stage) option(word string) error {
 		s.config.DANE.All = s.config.DANE.All || name == "all"
 		s.config.DANE.Partial = s.config.DANE.Partial || name == "partial"
 		s.config.DANE.FallBack = s.config.DANE.FallBack || name == "fallback"
+	case "strict":
+		s.config.Strict = true
+	case "unfit":
+		s.config.Render = func(*Decision) (string, error) { return "", errors.New("it does not fit") }
 	case "undecided":
 		s.unsaid = true
 	default:
@@ -250,7 +257,7 @@ func (s *stage) ask(verb string, args []string) error {
 		failures := make([]error, n)
 		var all sync.WaitGroup
 		for i := range n {
-			all.Go(func() { failures[i] = expect(s.lookup(dane.NextHop{Domain: "example.com"}), args[1:]) })
+			all.Go(func() { failures[i] = expect(s.lookup(dane.NextHop{Domain: "example.com"}, false), args[1:]) })
 		}
 		all.Wait()
 		return errors.Join(failures...)
@@ -260,7 +267,7 @@ func (s *stage) ask(verb string, args []string) error {
 		hop, args = nextHop(args[0]), args[1:]
 	}
 	began := time.Now()
-	s.last = s.lookup(hop)
+	s.last = s.lookup(hop, verb == "strictly")
 	s.took = time.Since(began)
 	// What goes on behind the answer gets its turn, as far as it can get
 	// without time passing.
@@ -269,11 +276,11 @@ func (s *stage) ask(verb string, args []string) error {
 }
 
 // lookup asks as postfix.Handler does.
-func (s *stage) lookup(hop dane.NextHop) *Decision {
-	if d := s.engine.Known([]byte(hop.String())); d != nil {
+func (s *stage) lookup(hop dane.NextHop, strict bool) *Decision {
+	if d := s.engine.Known([]byte(hop.String()), strict); d != nil {
 		return d
 	}
-	return s.engine.Lookup(context.Background(), hop)
+	return s.engine.Lookup(context.Background(), hop, strict)
 }
 
 // nextHop reads what dane.NextHop.String writes.

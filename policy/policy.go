@@ -71,10 +71,17 @@ type Config struct {
 	// record cannot be looked up; otherwise it is delivered as to a domain
 	// without a policy.
 	Defer bool
-	// Render makes what a client is told of a decision, once for each that is
-	// kept at hand; nil means that there is nothing to make. It is called
-	// before anybody else sees the decision.
-	Render func(*Decision) string
+	// Strict has policies in mode testing decided a second time, as if they
+	// were in mode enforce, for those who ask for that: see Decision.Strict.
+	Strict bool
+	// Render makes what a client is told of a policy in mode enforce or
+	// testing: Decision.Answer. It is called once for each policy that is read
+	// or downloaded, before anybody else sees the decision, and only then
+	// STS.Lines is there; nil means that there is nothing to make. An error
+	// tells why the policy cannot be put into force in the words of the
+	// client: while it is to be enforced and DANE does not go before it, mail
+	// waits. The answer counts nevertheless.
+	Render func(*Decision) (answer string, err error)
 	// Observe is told everything that happens; nil means nobody listens. It
 	// is called from many goroutines, in the way of answers: it must be safe
 	// for that, and fast.
@@ -85,7 +92,7 @@ type Config struct {
 // concurrently.
 type Engine struct {
 	store    cache.Store
-	render   func(*Decision) string
+	render   func(*Decision) (string, error)
 	observe  func(Event)
 	ready    *decisions
 	findings *findings
@@ -116,6 +123,7 @@ type settings struct {
 	timeout  time.Duration
 	deferred bool
 	dane     DANEConfig
+	strict   bool
 	rules    rules
 	slots    chan struct{} // one element for each download under way
 }
@@ -150,6 +158,7 @@ func (e *Engine) Configure(c Config) {
 		timeout:  orDefault(c.Timeout, 30*time.Second),
 		deferred: c.Defer,
 		dane:     c.DANE,
+		strict:   c.Strict,
 		rules: rules{
 			refresh: orDefault(c.Refresh, 24*time.Hour),
 			recheck: orDefault(c.Recheck, 5*time.Minute),
@@ -159,9 +168,14 @@ func (e *Engine) Configure(c Config) {
 	}
 	e.settling.Lock()
 	defer e.settling.Unlock()
-	if last := e.settings.Swap(next); last != nil && !last.dane.sameAs(c.DANE) {
+	if last := e.settings.Swap(next); last != nil && (!last.dane.sameAs(c.DANE) || last.strict != c.Strict) {
 		e.ready.clear()
 	}
+}
+
+// matters reports whether what DANE says matters where MTA-STS says k.
+func (s *settings) matters(k Kind) bool {
+	return s.dane.weighs(k) || s.strict && k == Testing && s.dane.weighs(Enforce)
 }
 
 func orDefault[T int | time.Duration](v, def T) T {

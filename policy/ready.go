@@ -26,9 +26,11 @@ type decisions struct {
 	seed maphash.Seed
 	mask uint64 // number of sets, a power of two, less one
 	most int    // how many decisions are kept
+	room int    // for how many bytes of what strangers make long
 
 	mu   sync.Mutex // held to change sets; reading them needs no lock
 	kept int        // how many there are
+	used int        // of room
 	sets []set
 }
 
@@ -41,11 +43,27 @@ type set struct {
 	slots [ways]atomic.Pointer[Decision]
 }
 
+// usual is room enough for what is kept of most policies, in bytes. A policy
+// can have 64 kilobytes, and whoever has many domains must not fill the memory
+// with them.
+const usual = 1024
+
+// size is about how many bytes d takes of what a stranger can make long.
+func (d *Decision) size() int {
+	n := len(d.NextHop) + len(d.Answer)
+	if d.STS != nil {
+		for _, p := range d.STS.MX {
+			n += len(p) + 16 // and the string that points to it
+		}
+	}
+	return n
+}
+
 // newDecisions makes room for n decisions.
 func newDecisions(n int) *decisions {
 	n = max(n, 1)
 	count := 1 << bits.Len(uint(n/2)) // one to two decisions a set when full
-	return &decisions{seed: maphash.MakeSeed(), mask: uint64(count - 1), most: n, sets: make([]set, count)}
+	return &decisions{seed: maphash.MakeSeed(), mask: uint64(count - 1), most: n, room: n * usual, sets: make([]set, count)}
 }
 
 // at returns the number of the set of a next-hop, and its tag.
@@ -83,13 +101,29 @@ func (s *decisions) put(d *Decision) {
 		}
 		if place = set.find(""); place < 0 {
 			place = rand.IntN(ways) // full, which is rare
-		} else {
-			s.kept++
 		}
 	}
-	set.slots[place].Store(d)
+	s.swap(&set.slots[place], d)
 	shift := 8 * place
 	set.tags.Store(set.tags.Load()&^(0xff<<shift) | tag<<shift)
+	for s.used > s.room && s.kept > 1 {
+		s.evict(number + 1) // its own set comes last
+	}
+}
+
+// swap puts d, which can be nil, into slot, and reports whether another one had
+// been there. The lock must be held.
+func (s *decisions) swap(slot *atomic.Pointer[Decision], d *Decision) bool {
+	old := slot.Swap(d)
+	if old != nil {
+		s.kept--
+		s.used -= old.size()
+	}
+	if d != nil {
+		s.kept++
+		s.used += d.size()
+	}
+	return old != nil
 }
 
 // evict gives up one decision: the first from the set with this number on. As
@@ -99,8 +133,7 @@ func (s *decisions) evict(number uint64) {
 	for ; ; number++ {
 		set := &s.sets[number&s.mask]
 		for i := range set.slots {
-			if set.slots[i].Swap(nil) != nil {
-				s.kept--
+			if s.swap(&set.slots[i], nil) {
 				return
 			}
 		}
@@ -114,8 +147,7 @@ func (s *decisions) drop(nextHop string) {
 	defer s.mu.Unlock()
 	set := &s.sets[number]
 	if i := set.find(nextHop); i >= 0 {
-		set.slots[i].Store(nil)
-		s.kept--
+		s.swap(&set.slots[i], nil)
 	}
 }
 
@@ -125,10 +157,9 @@ func (s *decisions) clear() {
 	defer s.mu.Unlock()
 	for i := range s.sets {
 		for j := range s.sets[i].slots {
-			s.sets[i].slots[j].Store(nil)
+			s.swap(&s.sets[i].slots[j], nil)
 		}
 	}
-	s.kept = 0
 }
 
 // find returns where the decision about a next-hop is, or for "" an empty slot,

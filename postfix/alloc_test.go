@@ -2,6 +2,8 @@ package postfix_test
 
 import (
 	"context"
+	"strings"
+	"sync/atomic"
 	"testing"
 
 	"stsmap/postfix"
@@ -12,11 +14,13 @@ import (
 // or the absence of one, and neither does a key without a domain.
 func TestNoAllocations(t *testing.T) {
 	d := start(t, &vector{timeout: 0, phases: []*phase{newPhase("fixture")}})
-	h := &postfix.Handler{Engine: d.engine, Bracketed: true}
+	var known atomic.Bool
+	h := &postfix.Handler{Engine: d.engine, Bracketed: true, Maps: theMaps(), Attributes: &known}
 	for _, c := range []struct {
 		key    string
 		status socketmap.Status
 	}{
+		{"strict example.com", socketmap.OK},
 		{"example.com", socketmap.OK},
 		{"Example.COM:587", socketmap.OK},
 		{"[example.com]:25", socketmap.OK},
@@ -24,7 +28,11 @@ func TestNoAllocations(t *testing.T) {
 		{".example.com", socketmap.NotFound},
 		{"[192.0.2.1]", socketmap.NotFound},
 	} {
-		request := socketmap.Request{Map: []byte("postfix"), Key: []byte(c.key)}
+		name, key, other := strings.Cut(c.key, " ")
+		if !other {
+			name, key = "postfix", c.key
+		}
+		request := socketmap.Request{Map: []byte(name), Key: []byte(key)}
 		ctx := context.Background()
 		answer := func() {
 			if got := h.ServeSocketmap(ctx, request); got.Status != c.status {
@@ -33,8 +41,11 @@ func TestNoAllocations(t *testing.T) {
 		}
 		answer() // retrieves
 		answer() // notes the use, which happens once an hour
-		if n := testing.AllocsPerRun(1000, answer); n != 0 {
-			t.Errorf("key %s: %v allocations an answer, want 0", c.key, n)
+		for _, attributes := range []bool{false, true} {
+			known.Store(attributes)
+			if n := testing.AllocsPerRun(1000, answer); n != 0 {
+				t.Errorf("key %s, attributes %v: %v allocations an answer, want 0", c.key, attributes, n)
+			}
 		}
 	}
 }

@@ -25,6 +25,7 @@ type vector struct {
 	checkDANE  bool
 	dane       policy.DANEConfig
 	noDANE     error // why DANE may not be used
+	attributes bool  // whether Postfix knows policy attributes; not said by a case
 	phases     []*phase
 }
 
@@ -49,6 +50,7 @@ type phase struct {
 	lookups     int
 	parallel    int
 	reply, says string
+	tlsrpt      string // the reply for a Postfix that knows attributes; empty if it follows from reply
 
 	counts  []count
 	event   string
@@ -189,6 +191,11 @@ func (p *phase) read(word, rest string) (err error) {
 		}
 	case "body":
 		p.body, err = oneString(rest)
+	case "pad":
+		var n int
+		n, err = strconv.Atoi(rest)
+		const name, end = "x_padding: ", "\r\n"
+		p.body += name + strings.Repeat("x", n-len(p.body)-len(name+end)) + end
 	case "add", "drop", "set", "prepend", "lf":
 		err = p.edit(word, rest)
 	default:
@@ -284,6 +291,8 @@ func (p *phase) readWanted(word, rest string) (err error) {
 		p.parallel, err = strconv.Atoi(rest)
 	case "reply":
 		p.reply, err = expand(rest)
+	case "tlsrpt":
+		p.tlsrpt, err = expand(rest)
 	case "says":
 		p.says, err = oneString(rest)
 	case "gets", "handshakes", "txtqueries", "queries":

@@ -14,8 +14,6 @@ import (
 
 // Detected is what a Postfix says of itself.
 type Detected struct {
-	// Release is its mail_version, such as "3.7.11".
-	Release string
 	// DNSSEC says that every smtp(8) of it looks up DNSSEC, so that it can be
 	// answered the levels of DANE: without, "dane" is no better than "may",
 	// and with "dane-only" mail waits (smtp/smtp_tls_policy.c).
@@ -59,8 +57,30 @@ func (e *PostconfError) Error() string {
 // Unwrap returns Err.
 func (e *PostconfError) Unwrap() error { return e.Err }
 
-// Detect asks postconf(1) which release the Postfix of this machine has, and
-// whether it looks up DNSSEC. An empty configDirectory is that which postconf
+// DetectRelease asks postconf(1) which release the Postfix of this machine is:
+// its mail_version, which ParseRelease reads. An empty configDirectory is that
+// which postconf finds by itself; what is in it does not matter, be it wrong.
+// Errors are those of Detect. It may be called concurrently.
+func DetectRelease(ctx context.Context, configDirectory string) (string, error) {
+	p := postconf{directory: configDirectory}
+	if err := p.find(); err != nil {
+		return "", err
+	}
+	// Not what main.cf says: a release that somebody wants to hide is still
+	// the one that reads our replies.
+	out, err := p.ask(ctx, "-d", "mail_version")
+	if err != nil {
+		return "", err
+	}
+	name, release, _ := cutSetting(strings.Join(out, "\n"))
+	if _, err := ParseRelease(release); err != nil || name != "mail_version" {
+		return "", odd(strings.Join(out, "\n"))
+	}
+	return release, nil
+}
+
+// Detect asks postconf(1) whether the Postfix of this machine looks up DNSSEC.
+// An empty configDirectory is that which postconf
 // finds by itself. An error is ErrNoPostconf or a *PostconfError, and then
 // nothing was learned. It may be called concurrently.
 func Detect(ctx context.Context, configDirectory string) (Detected, error) {
@@ -74,10 +94,10 @@ func Detect(ctx context.Context, configDirectory string) (Detected, error) {
 	if err != nil {
 		return Detected{}, err
 	}
-	d := Detected{Release: main["mail_version"]}
-	if d.Release == "" || d.Release[0] < '0' || d.Release[0] > '9' {
-		return Detected{}, odd("mail_version = " + d.Release)
+	if _, err := ParseRelease(main["mail_version"]); err != nil {
+		return Detected{}, odd("mail_version = " + main["mail_version"]) // this is no postconf
 	}
+	var d Detected
 	if why := main.against(); why != "" {
 		d.Why = "main.cf: " + why
 		return d, nil

@@ -48,17 +48,13 @@ func detectCases() []struct{ name, main, master, why string } {
 
 // TestDetect: what a Postfix with some configuration says of itself.
 func TestDetect(t *testing.T) {
-	out, err := exec.Command("postconf", "-dh", "mail_version").Output()
-	if err != nil {
-		t.Fatalf("this test needs postconf: %v", err)
-	}
 	for _, c := range detectCases() {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()
 			write(t, filepath.Join(dir, "main.cf"), "compatibility_level = 3.6\n"+c.main+"\n", 0o600)
 			write(t, filepath.Join(dir, "master.cf"), c.master, 0o600)
 			got, err := Detect(t.Context(), dir)
-			want := Detected{Release: strings.TrimSpace(string(out)), DNSSEC: c.why == "", Why: c.why}
+			want := Detected{DNSSEC: c.why == "", Why: c.why}
 			if err != nil || got != want {
 				t.Errorf("got  %+v, %v\nwant %+v", got, err, want)
 			}
@@ -111,9 +107,9 @@ func TestDetectOdd(t *testing.T) {
 		{name: "odd overrides", script: `case "$*" in *-M*) ;; *-P*) echo relay = a;; *) ` + dnssec + `;; esac`, err: `postconf: not understood: "relay = a"`},
 		// Before 2.11 there was neither the setting nor "-P".
 		{name: "old", script: `case "$*" in *-P*) exit 1;; *) echo mail_version = 2.10.1; echo smtp_host_lookup = dns;; esac`,
-			want: Detected{Release: "2.10.1", Why: "main.cf: smtp_dns_support_level is unknown to this release"}},
+			want: Detected{Why: "main.cf: smtp_dns_support_level is unknown to this release"}},
 		{name: "snapshot", script: `case "$*" in *-M*) ;; *-P*) ;; *) echo mail_version = 3.11-20250101; echo smtp_dns_support_level = dnssec; echo smtp_host_lookup = dns;; esac`,
-			want: Detected{Release: "3.11-20250101", DNSSEC: true}},
+			want: Detected{DNSSEC: true}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -154,8 +150,61 @@ func TestDetectShortPath(t *testing.T) {
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, "main.cf"), "compatibility_level = 3.6\n", 0o600)
 	write(t, filepath.Join(dir, "master.cf"), smtpService, 0o600)
-	if got, err := Detect(t.Context(), dir); err != nil || got.Release == "" {
+	if got, err := Detect(t.Context(), dir); err != nil || got.Why == "" {
 		t.Errorf("got %+v, %v", got, err)
+	}
+}
+
+// TestDetectRelease: the release is that of the programs, whatever main.cf says
+// and even if there is none.
+func TestDetectRelease(t *testing.T) {
+	out, err := exec.Command("postconf", "-dh", "mail_version").Output()
+	if err != nil {
+		t.Fatalf("this test needs postconf: %v", err)
+	}
+	for _, main := range []string{"", "mail_version = 3.99\n", "nonsense\n"} {
+		dir := t.TempDir()
+		if main != "" {
+			write(t, filepath.Join(dir, "main.cf"), main, 0o600)
+		}
+		if got, err := DetectRelease(t.Context(), dir); err != nil || got != strings.TrimSpace(string(out)) {
+			t.Errorf("main.cf %q: %q, %v, want %s", main, got, err, out)
+		}
+	}
+	for script, want := range map[string]string{
+		"":                                    "postconf: not understood",
+		"echo mail_version = sendmail":        `postconf: not understood: "mail_version = sendmail"`,
+		"echo mail_name = 3.7.11":             `postconf: not understood: "mail_name = 3.7.11"`,
+		"echo postconf: fatal: x >&2; exit 1": "postconf: fatal: x",
+	} {
+		dir := t.TempDir()
+		write(t, filepath.Join(dir, "postconf"), "#!/bin/sh\n"+script+"\n", 0o700)
+		t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+		if got, err := DetectRelease(t.Context(), ""); got != "" || err == nil || err.Error() != want {
+			t.Errorf("%s: %q, %v, want %s", script, got, err, want)
+		}
+	}
+}
+
+// TestRelease: which releases know policy attributes.
+func TestRelease(t *testing.T) {
+	for s, want := range map[string]bool{
+		"2.10.1": false, "3.4.29": false, "3.7.11": false, "3.9": false, "3.9-20231010": false,
+		"3.10": true, "3.10.0": true, "3.10.13": true, "3.10-RC1": true, "3.11-20250101": true, "3.12-20260821": true, "4.0": true,
+		// It came with one of these, and not with the first.
+		"3.10-20240504": false, "3.10-20250131": false,
+	} {
+		if r, err := ParseRelease(s); err != nil || r.Attributes() != want {
+			t.Errorf("%s: %+v, %v; attributes %v, want %v", s, r, err, r.Attributes(), want)
+		}
+	}
+	for _, s := range []string{"", "3", "3.", ".10", "x.y", "3.x", "-3.10", "3.-10", "auto", "Postfix 3.10"} {
+		if r, err := ParseRelease(s); err == nil || r.Attributes() {
+			t.Errorf("%q is %+v", s, r)
+		}
+	}
+	if new(Release).Attributes() {
+		t.Error("a release that is not known has attributes")
 	}
 }
 

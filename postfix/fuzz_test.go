@@ -14,8 +14,10 @@ import (
 )
 
 // FuzzReply: whatever bytes a policy contains, the reply read with Postfix's
-// tokenizer has the level, match= and servername= and nothing else, and
-// match= has exactly the names of the policy that can be those of MX hosts.
+// tokenizer has the level, match= and servername=, where Postfix knows them the
+// policy attributes, and nothing else. match= has exactly the names of the
+// policy that can be those of MX hosts, and the attributes have what the text
+// of the policy has.
 func FuzzReply(f *testing.F) {
 	files, err := filepath.Glob("testdata/vectors/*.txt")
 	if err != nil || len(files) == 0 {
@@ -31,25 +33,44 @@ func FuzzReply(f *testing.F) {
 		if err != nil {
 			return
 		}
-		d := &policy.Decision{Domain: "example.com", STS: parsed}
-		switch parsed.Mode {
-		case sts.Enforce:
-			d.Kind = policy.Enforce
-		case sts.Testing:
-			d.Kind = policy.Testing
-		}
-		reply := postfix.Reply(d)
-		checkForm(t, reply)
-		if want := matchNames(parsed.MX); d.Kind != policy.Enforce {
-			if reply.Status != socketmap.NotFound || reply.Text != "" {
-				t.Errorf("mode %s: %s %q", parsed.Mode, reply.Status, reply.Text)
-			}
-		} else if len(want) == 0 || len(strings.Join(want, ":")) > 90000 {
-			checkTemp(t, reply, "example.com", "the policy lists ")
-		} else if got := namesOf(reply); !slices.Equal(got, want) {
-			t.Errorf("match= has %q, want %q", got, want)
-		}
+		checkPolicy(t, parsed, body)
 	})
+}
+
+// checkPolicy looks at all replies that one policy can make.
+func checkPolicy(t *testing.T, parsed *sts.Policy, body []byte) {
+	m := modelOf("example.com", string(body))
+	d := &policy.Decision{Domain: "example.com", STS: parsed}
+	switch parsed.Mode {
+	case sts.Enforce:
+		d.Kind = policy.Enforce
+	case sts.Testing:
+		d.Kind = policy.Testing
+	}
+	reply := postfix.Reply(d, postfix.Map{}, false)
+	checkForm(t, reply)
+	if want := matchNames(parsed.MX); d.Kind != policy.Enforce {
+		if reply.Status != socketmap.NotFound || reply.Text != "" {
+			t.Errorf("mode %s: %s %q", parsed.Mode, reply.Status, reply.Text)
+		}
+	} else if len(want) == 0 || len(strings.Join(want, ":")) > 90000 {
+		checkTemp(t, reply, "example.com", "the policy lists ")
+	} else if got := namesOf(reply); !slices.Equal(got, want) {
+		t.Errorf("match= has %q, want %q", got, want)
+	} else {
+		known := postfix.Reply(d, postfix.Map{}, true)
+		checkForm(t, known)
+		if known.Text != m.full() {
+			t.Errorf("with attributes\n got %q\nwant %q", known.Text, m.full())
+		}
+	}
+	if d.Kind == policy.Testing {
+		report := postfix.Reply(d, postfix.Map{Testing: postfix.Report}, true)
+		checkForm(t, report)
+		if want := "may" + m.attributes(len(m.lines)); len(m.plain()+want) <= 90000 && report.Text != want {
+			t.Errorf("reported\n got %q\nwant %q", report.Text, want)
+		}
+	}
 }
 
 // readSeeds returns the bodies of a file of vectors.

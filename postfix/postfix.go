@@ -14,6 +14,11 @@
 //	    only MX hosts with secure TLSA records that their certificates match
 //	OK dane
 //	    the same where there are such records, else smtp's level "may"
+//	secure match=… servername=hostname policy_type=sts policy_domain=example.com
+//	mx_host_pattern=a mx_host_pattern=*.b { policy_string = version: STSv1 } …
+//	    from Postfix 3.10 on: the same, with the policy for TLSRPT, and from
+//	    3.10.5 on the name of the MX host has to match a pattern, and the
+//	    certificate that name
 //	NOTFOUND
 //	    the next table, then smtp_tls_security_level of main.cf
 //	TEMP text
@@ -27,10 +32,54 @@ package postfix
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 
 	"stsmap/policy"
 	"stsmap/socketmap"
 )
+
+// defaultMap is the name of the map that is asked if nobody says another.
+const defaultMap = "postfix"
+
+// A Map says how lookups under one name are answered. The zero value is for
+// most: attributes by release, and policies in mode testing as none.
+type Map struct {
+	// Attributes says when to send the policy itself with a reply.
+	Attributes When
+	// Testing says what a policy in mode testing means.
+	Testing Treatment
+	// Level is what the administrator has Postfix do without a policy, to be
+	// repeated in replies of Report: "may", "encrypt" or "dane"; empty is
+	// "may".
+	Level string
+}
+
+// A When says when policy attributes are sent.
+type When uint8
+
+// When to send policy attributes.
+const (
+	ByRelease When = iota // ByRelease is when the Postfix that asks knows them.
+	Never                 // Never leaves them out.
+	Always                // Always makes mail wait where Postfix is older than 3.10.
+)
+
+// A Treatment says what becomes of policies in mode testing.
+type Treatment uint8
+
+// What policies in mode testing can mean.
+const (
+	Ignore  Treatment = iota // Ignore answers as if there were none.
+	Report                   // Report has Postfix report them and do nothing else, where it can.
+	Enforce                  // Enforce answers as if they were in mode enforce; see policy.Config.Strict.
+)
+
+func (m Map) level() string {
+	if m.Level == "" {
+		return "may"
+	}
+	return m.Level
+}
 
 // A Handler answers Postfix's lookups. It may be used concurrently.
 type Handler struct {
@@ -41,6 +90,14 @@ type Handler struct {
 	// relay.example (RFC 8461, Section 3.4); otherwise such a next-hop has
 	// none.
 	Bracketed bool
+	// Maps says how lookups are answered by the name of the map. A name that is
+	// not in it is answered as "postfix", and if that is not in it, as by the
+	// zero Map.
+	Maps map[string]Map
+	// Attributes says whether the Postfix that asks knows policy attributes
+	// (Release.Attributes); it is read for each lookup. Nil means that none
+	// does.
+	Attributes *atomic.Bool
 	// UnknownMap is called once for each map name that is not known, with a
 	// bound on how many; nil means that nobody wants to know. The names are
 	// what the client sent.
@@ -58,29 +115,31 @@ const mostUnknown = 64
 // the parent domains that Postfix tries after each NOTFOUND, are answered
 // without I/O.
 func (h *Handler) ServeSocketmap(ctx context.Context, r socketmap.Request) socketmap.Reply {
-	switch string(r.Map) {
-	case "postfix", "QUERY", "QUERYwithTLSRPT":
-	default:
-		h.noteUnknown(string(r.Map))
+	m, known := h.Maps[string(r.Map)]
+	if !known {
+		m = h.unknownMap(r.Map)
 	}
 	var buf [maxKey]byte
 	hop, ok := appendNextHop(buf[:0], r.Key, h.Bracketed)
 	if !ok {
 		return socketmap.Reply{Status: socketmap.NotFound}
 	}
-	d := h.Engine.Known(hop.text)
+	strict := m.Testing == Enforce
+	d := h.Engine.Known(hop.text, strict)
 	if d == nil {
-		d = h.Engine.Lookup(ctx, hop.parts())
+		d = h.Engine.Lookup(ctx, hop.parts(), strict)
 	}
-	return Reply(d)
+	return Reply(d, m, h.Attributes != nil && h.Attributes.Load())
 }
 
-// noteUnknown tells about a map name the first time. Refusing it would make
-// mail wait for a typing error; it gets the answer of the default map.
-func (h *Handler) noteUnknown(name string) {
-	if h.isNew(name) && h.UnknownMap != nil {
-		h.UnknownMap(name)
+// unknownMap returns how lookups under a name that is not configured are
+// answered: refusing them would make mail wait for a typing error. It tells
+// about a name the first time.
+func (h *Handler) unknownMap(name []byte) Map {
+	if string(name) != defaultMap && h.isNew(string(name)) && h.UnknownMap != nil {
+		h.UnknownMap(string(name))
 	}
+	return h.Maps[defaultMap]
 }
 
 // isNew reports whether an unknown map name is seen for the first time, and is

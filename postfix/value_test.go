@@ -32,7 +32,7 @@ func TestReplyKinds(t *testing.T) {
 			"mta-sts: example.com: record: timeout; run: stsmap explain example.com"},
 	} {
 		for range 2 { // made, and taken from the memo
-			got := postfix.Reply(c.decision)
+			got := postfix.Reply(c.decision, postfix.Map{}, false)
 			if got.Status != c.status || got.Text != c.text {
 				t.Errorf("%s: %s %q, want %s %q", c.decision.Kind, got.Status, got.Text, c.status, c.text)
 			}
@@ -50,10 +50,10 @@ func TestReplyForeignPatterns(t *testing.T) {
 		"a.b:c.d", "a.b,c.d", "a.b c.d", "a.b\tc.d", "a.b\nc.d", "a.b\x00c.d", "a.b{c.d}", "a.b=c.d",
 		"A.B", "a_b.c", "b\u00fccher.example", "a.b\xff", "*.*.example", "a.*.example",
 	} {
-		if got := postfix.Reply(enforced(p)); got.Status != socketmap.Temp {
+		if got := postfix.Reply(enforced(p), postfix.Map{}, false); got.Status != socketmap.Temp {
 			t.Errorf("pattern %q alone makes %s %q, want TEMP", p, got.Status, got.Text)
 		}
-		got := postfix.Reply(enforced("mx1.example.com", p, "*.example.net"))
+		got := postfix.Reply(enforced("mx1.example.com", p, "*.example.net"), postfix.Map{}, false)
 		if want := "secure match=mx1.example.com:.example.net servername=hostname"; got.Status != socketmap.OK || got.Text != want {
 			t.Errorf("pattern %q among others makes %s %q, want %q", p, got.Status, got.Text, want)
 		}
@@ -70,14 +70,96 @@ func TestReplySize(t *testing.T) {
 		}
 		return out
 	}
-	fits := postfix.Reply(enforced(many(4500)...))
+	fits := postfix.Reply(enforced(many(4500)...), postfix.Map{}, false)
 	if fits.Status != socketmap.OK {
 		t.Errorf("4500 patterns, 90000 bytes: %s %.100q", fits.Status, fits.Text)
 	}
 	checkForm(t, fits)
-	large := postfix.Reply(enforced(many(4600)...))
+	large := postfix.Reply(enforced(many(4600)...), postfix.Map{}, false)
 	checkForm(t, large)
 	checkTemp(t, large, "example.com", "the policy lists more MX hosts than Postfix can read")
+}
+
+// TestReplyBudget: the steps by which a reply with attributes is made to fit
+// (conformance, D.10), at the byte where each begins.
+func TestReplyBudget(t *testing.T) {
+	policyOf := func(names, padding int) *policy.Decision {
+		var body strings.Builder
+		body.WriteString("version: STSv1\nmode: enforce\nmax_age: 1\n")
+		for i := range names {
+			fmt.Fprintf(&body, "mx: mx%05d.example.com\n", i)
+		}
+		if padding > 0 {
+			body.WriteString("x: " + strings.Repeat("x", padding) + "\n")
+		}
+		p, err := sts.ParsePolicy([]byte(body.String()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &policy.Decision{Domain: "example.com", Kind: policy.Enforce, STS: p}
+	}
+	ask := func(d *policy.Decision) string {
+		t.Helper()
+		r := postfix.Reply(d, postfix.Map{}, true)
+		checkForm(t, r)
+		return r.Text
+	}
+	// A body that makes a reply of exactly that length, by its last line.
+	whole := len(ask(policyOf(800, 1)))
+	for _, c := range []struct {
+		length  int
+		strings int
+	}{{89999, 804}, {90000, 804}, {90001, 1}, {90002, 1}} {
+		text := ask(policyOf(800, 1+c.length-whole))
+		if got := strings.Count(text, "policy_string = "); got != c.strings {
+			t.Errorf("with all it would have %d bytes: %d lines are sent, want %d", c.length, got, c.strings)
+		}
+		if len(text) > 90000 || strings.Count(text, "mx_host_pattern=") != 800 {
+			t.Errorf("%d bytes, %d patterns", len(text), strings.Count(text, "mx_host_pattern="))
+		}
+	}
+	// 2 names take 2*20 bytes of match=, and 2*36 of patterns.
+	last := 0
+	for n := 1600; n < 1620; n++ {
+		text := ask(policyOf(n, 0))
+		if strings.Contains(text, "policy_type") {
+			last = n
+		} else if text != ask(policyOf(n, 1)) || strings.Contains(text, "{") || !strings.HasSuffix(text, " servername=hostname") {
+			t.Errorf("%d names: the reply is not plain: %.200q", n, text)
+		}
+	}
+	if last < 1600 || last == 1619 {
+		t.Errorf("%d names are the most that are sent with attributes", last)
+	}
+	if r := postfix.Reply(policyOf(4600, 0), postfix.Map{}, true); r.Status != socketmap.Temp {
+		t.Errorf("%s %.100q", r.Status, r.Text)
+	}
+}
+
+// TestReplyForeign: what the parser lets nobody publish does not get into
+// attributes, should it ever get past it.
+func TestReplyForeign(t *testing.T) {
+	d := enforced("mx.example.com", "a b", "x}", "", "*.", "b\u00fc.example", "*.c,d")
+	d.STS.Lines = []string{"", "version: STSv1", "a\x00b", "a\xffb", "a\x7f", "a\rb", "x: \u0085\u2028\u202e"}
+	got := postfix.Reply(d, postfix.Map{}, true)
+	want := "secure match=mx.example.com servername=hostname policy_type=sts policy_domain=example.com mx_host_pattern=mx.example.com" +
+		" { policy_string = version: STSv1 } { policy_string = x: \u0085\u2028\u202e }"
+	if got.Text != want {
+		t.Errorf("got  %q\nwant %q", got.Text, want)
+	}
+	// Without a line or without a pattern Postfix 3.10.0 to 3.10.5 crash.
+	d = enforced("mx.example.com")
+	if got := postfix.Reply(d, postfix.Map{}, true); got.Text != "secure match=mx.example.com servername=hostname" {
+		t.Errorf("without lines: %q", got.Text)
+	}
+	// Names that Postfix does not take for a host's (util/valid_hostname.c).
+	for _, domain := range []string{"-a.example", "a-.example", "a.-b.example"} {
+		d := enforced("mx.example.com")
+		d.Domain, d.STS.Lines = domain, []string{"version: STSv1"}
+		if got := postfix.Reply(d, postfix.Map{}, true); strings.Contains(got.Text, "policy_domain") {
+			t.Errorf("domain %s: %q", domain, got.Text)
+		}
+	}
 }
 
 // TestTempText: Postfix prints 200 characters of it (util/dict_sockmap.c), one
@@ -92,18 +174,18 @@ func TestTempText(t *testing.T) {
 			"caf\u00e9 \u2028 \u202e", "bad \xff bytes", strings.Repeat("\u00e9", 300), strings.Repeat("\xff", 300),
 			"12:a netstring,", "} { match=hostname",
 		} {
-			got := postfix.Reply(&policy.Decision{Domain: domain, Kind: policy.Failed, Reason: reason})
+			got := postfix.Reply(&policy.Decision{Domain: domain, Kind: policy.Failed, Reason: reason}, postfix.Map{}, false)
 			checkForm(t, got)
 			checkTemp(t, got, domain, "")
 		}
 	}
 	// A reason that was cut says so, and leaves the advice whole.
-	got := postfix.Reply(&policy.Decision{Domain: "example.com", Kind: policy.Failed, Reason: strings.Repeat("x", 1000)})
+	got := postfix.Reply(&policy.Decision{Domain: "example.com", Kind: policy.Failed, Reason: strings.Repeat("x", 1000)}, postfix.Map{}, false)
 	if !strings.Contains(got.Text, "xxx...; run: ") || len(got.Text) != 200 {
 		t.Errorf("%d bytes: %q", len(got.Text), got.Text)
 	}
 	// Names that leave no room still get a word of reason and the advice.
 	domain := nameOf(244, 60)
-	got = postfix.Reply(&policy.Decision{Domain: domain, Kind: policy.Failed, Reason: strings.Repeat("x", 1000)})
+	got = postfix.Reply(&policy.Decision{Domain: domain, Kind: policy.Failed, Reason: strings.Repeat("x", 1000)}, postfix.Map{}, false)
 	checkTemp(t, got, domain, "xxx...; run: ")
 }

@@ -1,14 +1,17 @@
 package postfix_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 	"unicode/utf8"
@@ -26,16 +29,16 @@ import (
 
 // TestVectors runs testdata/vectors through the whole chain: a client of the
 // socketmap protocol, the server, the handler, the engine, a store in memory,
-// and fetcher and resolver on real sockets.
+// and fetcher and resolver on real sockets. Each case runs twice: for a Postfix
+// before 3.10, and for one that knows policy attributes.
 //
 // Of the conformance vectors, these are not here: the rows that need a running
 // clock (F.4, H23, H25, and of P18 what happens after the rate limit), which
-// package policy plays in a bubble; the TLSRPT forms of all rows, which nothing
-// answers yet; R01, R02, R03, R05, R08 and R13, which are
+// package policy plays in a bubble; R01, R02, R03, R05, R08 and R13, which are
 // about netstrings and connections, not about replies (package socketmap);
-// R06, which is about a store or network that hangs (package policy); R10 and
-// R12, which are about replies that are not given yet; and R14, which needs
-// Postfix (package e2e). R09 and R11 hold for every reply of every case.
+// R06, which is about a store or network that hangs (package policy); and R14,
+// which needs Postfix (package e2e). R09 to R12 hold for every reply of every
+// case.
 func TestVectors(t *testing.T) {
 	files, err := filepath.Glob("testdata/vectors/*.txt")
 	if err != nil || len(files) == 0 {
@@ -46,6 +49,12 @@ func TestVectors(t *testing.T) {
 			t.Run(v.name, func(t *testing.T) {
 				t.Parallel()
 				play(t, v)
+			})
+			again := *v
+			again.attributes = true
+			t.Run(v.name+"-tlsrpt", func(t *testing.T) {
+				t.Parallel()
+				play(t, &again)
 			})
 		}
 	}
@@ -61,8 +70,9 @@ func play(t *testing.T, v *vector) {
 			}
 		}
 		d.remember(t, p)
+		d.bodies = append([]string{p.body}, d.bodies...)
 		before := d.count(p)
-		d.ask(t, p)
+		d.ask(t, p, v.attributes)
 		if p.event != "" {
 			d.wait(t, p)
 		}
@@ -87,6 +97,7 @@ type chain struct {
 	store  *cache.Memory
 	engine *policy.Engine
 	addr   string
+	bodies []string // of policies that may be in force, the last first
 
 	mu      sync.Mutex
 	unknown []string
@@ -120,24 +131,40 @@ func start(t *testing.T, v *vector) *chain {
 		v.dane.Check = nil
 	}
 	d.engine = policy.New(policy.Config{
-		Store: d.store, Fetch: fetch, Timeout: v.timeout, Defer: v.deferred, DANE: v.dane, Render: postfix.Render, Observe: d.observe,
+		Store: d.store, Fetch: fetch, Timeout: v.timeout, Defer: v.deferred, DANE: v.dane, Strict: true,
+		Render: postfix.Render, Observe: d.observe,
 	})
 	d.engine.AllowDANE(v.noDANE)
 	t.Cleanup(d.engine.Close)
-	d.serve(t)
+	d.serve(t, v.attributes)
 	return d
 }
 
+// theMaps are those that the cases ask.
+func theMaps() map[string]postfix.Map {
+	return map[string]postfix.Map{
+		"postfix":         {},
+		"QUERY":           {Attributes: postfix.Never},
+		"QUERYwithTLSRPT": {Attributes: postfix.Always},
+		"report":          {Testing: postfix.Report},
+		"report-encrypt":  {Testing: postfix.Report, Level: "encrypt"},
+		"report-plain":    {Testing: postfix.Report, Attributes: postfix.Never},
+		"strict":          {Testing: postfix.Enforce},
+	}
+}
+
 // serve puts the handler behind a socket.
-func (d *chain) serve(t *testing.T) {
+func (d *chain) serve(t *testing.T, attributes bool) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	d.addr = l.Addr().String()
+	var known atomic.Bool
+	known.Store(attributes)
 	server := &socketmap.Server{Handler: &postfix.Handler{
-		Engine: d.engine, Bracketed: true, UnknownMap: d.noteUnknown,
+		Engine: d.engine, Bracketed: true, Maps: theMaps(), Attributes: &known, UnknownMap: d.noteUnknown,
 	}}
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(l) }()
@@ -198,9 +225,11 @@ func (d *chain) remember(t *testing.T, p *phase) {
 		return
 	}
 	fetched := time.Now().Add(-24 * time.Hour)
+	body := "version: STSv1\r\nmode: " + p.mode + "\r\nmx: " + p.cached + "\r\nmax_age: 604800\r\n"
+	d.bodies = append(d.bodies, body)
 	err := d.store.Put(t.Context(), cache.Entry{
 		Domain: p.domain, ID: "A", Fetched: fetched, Checked: fetched, Recheck: fetched,
-		Policy:  "version: STSv1\r\nmode: " + p.mode + "\r\nmx: " + p.cached + "\r\nmax_age: 604800\r\n",
+		Policy:  body,
 		Expires: fetched.Add(7 * 24 * time.Hour), Refresh: time.Now().Add(time.Hour),
 	})
 	if err != nil {
@@ -230,8 +259,14 @@ func (d *chain) count(p *phase) []int {
 	return out
 }
 
-// ask does the lookups of p, and looks at every reply.
-func (d *chain) ask(t *testing.T, p *phase) {
+// ask does the lookups of p, and looks at every reply. attributes says whether
+// Postfix knows them.
+func (d *chain) ask(t *testing.T, p *phase, attributes bool) {
+	attributes = theMaps()[p.mapName].Attributes == postfix.Always || attributes && theMaps()[p.mapName].Attributes != postfix.Never
+	want := p.reply
+	if attributes {
+		want = d.withAttributes(t, p)
+	}
 	keys := p.keys
 	if keys == nil {
 		keys = []string{p.domain}
@@ -252,7 +287,7 @@ func (d *chain) ask(t *testing.T, p *phase) {
 						t.Errorf("%s: key %q: %v", p.at, key, err)
 						return
 					}
-					checkReply(t, p, key, reply)
+					checkReply(t, p, key, reply, want)
 				}
 			}
 		})
@@ -260,17 +295,33 @@ func (d *chain) ask(t *testing.T, p *phase) {
 	clients.Wait()
 }
 
-func checkReply(t *testing.T, p *phase, key string, reply socketmap.Reply) {
+func checkReply(t *testing.T, p *phase, key string, reply socketmap.Reply, want string) {
 	checkForm(t, reply)
 	got := reply.Status.String() + " " + reply.Text
-	if p.reply == "TEMP" {
+	if want == "TEMP" {
 		checkTemp(t, reply, p.domain, p.says)
-	} else if got != p.reply {
-		t.Errorf("%s: key %q\n got %s\nwant %s", p.at, key, got, p.reply)
+	} else if got != want {
+		t.Errorf("%s: key %q\n got %s\nwant %s", p.at, key, got, want)
 	}
 }
 
-// checkForm holds a reply against the rows R09 and R11.
+// withAttributes is the reply that p expects for a Postfix that knows policy
+// attributes: what it says itself, or else what the policy comes to that makes
+// the reply for others.
+func (d *chain) withAttributes(t *testing.T, p *phase) string {
+	if p.tlsrpt != "" || !strings.HasPrefix(p.reply, "OK secure ") {
+		return cmp.Or(p.tlsrpt, p.reply)
+	}
+	for _, body := range d.bodies {
+		if m := modelOf(p.domain, body); "OK "+m.plain() == p.reply {
+			return "OK " + m.full()
+		}
+	}
+	t.Fatalf("%s: no policy makes this reply, so the one with attributes has to be said", p.at)
+	return ""
+}
+
+// checkForm holds a reply against the rows R09 to R12.
 func checkForm(t *testing.T, reply socketmap.Reply) {
 	t.Helper()
 	text := reply.Status.String() + " " + reply.Text
@@ -285,10 +336,43 @@ func checkForm(t *testing.T, reply socketmap.Reply) {
 	}
 	tokens := tokenize(reply.Text)
 	if len(tokens) == 1 && (tokens[0] == "dane" || tokens[0] == "dane-only") {
-		return // with attributes Postfix would refuse these
+		return // R12
 	}
-	if len(tokens) != 3 || tokens[0] != "secure" || !strings.HasPrefix(tokens[1], "match=") || tokens[2] != "servername=hostname" {
+	rest := tokens[1:]
+	switch {
+	case tokens[0] == "may" || tokens[0] == "encrypt" || tokens[0] == "dane":
+		if len(rest) == 0 {
+			t.Errorf("a level that the administrator has anyway: %q", reply.Text)
+		}
+	case len(tokens) < 3 || tokens[0] != "secure" || !strings.HasPrefix(tokens[1], "match=") || tokens[2] != "servername=hostname":
 		t.Errorf("R11: tokens %q", tokens)
+	default:
+		rest = tokens[3:]
+	}
+	if len(rest) > 0 {
+		checkAttributes(t, rest)
+	}
+}
+
+// checkAttributes holds the attributes of Postfix 3.10 against R10.
+func checkAttributes(t *testing.T, tokens []string) {
+	t.Helper()
+	state := 0 // what must come next: policy_type, policy_domain, patterns, strings
+	for _, token := range tokens {
+		switch {
+		case state == 0 && token == "policy_type=sts":
+		case state == 1 && regexp.MustCompile(`^policy_domain=[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$`).MatchString(token):
+		case (state == 2 || state == 3) && regexp.MustCompile(`^mx_host_pattern=(\*\.)?[a-z0-9.-]+$`).MatchString(token):
+			state = 2
+		case state >= 3 && strings.HasPrefix(token, "{ policy_string = ") && strings.HasSuffix(token, " }"):
+			state = 3
+		default:
+			t.Errorf("R10: %q in %q", token, tokens)
+		}
+		state++
+	}
+	if state != 4 {
+		t.Errorf("R10: not all attributes are there: %q", tokens)
 	}
 }
 
@@ -386,8 +470,27 @@ func zoneString(s string) string {
 	return b.String()
 }
 
-// tokenize splits a value as Postfix does (CHARS_COMMA_SP of
-// global/mail_params.h).
-func tokenize(value string) []string {
-	return strings.FieldsFunc(value, func(r rune) bool { return strings.ContainsRune(", \t\r\n", r) })
+// tokenize splits a value as Postfix does from 3.10 on: at what CHARS_COMMA_SP
+// of global/mail_params.h has, but within braces (util/mystrtok.c).
+func tokenize(value string) (tokens []string) {
+	depth, begin := 0, -1
+	for i := range len(value) + 1 {
+		if i == len(value) || depth == 0 && strings.IndexByte(", \t\r\n", value[i]) >= 0 {
+			if begin >= 0 {
+				tokens = append(tokens, value[begin:i])
+			}
+			begin = -1
+			continue
+		}
+		if begin < 0 {
+			begin = i
+		}
+		switch value[i] {
+		case '{':
+			depth++
+		case '}':
+			depth = max(depth-1, 0)
+		}
+	}
+	return tokens
 }

@@ -96,5 +96,6 @@ func (d *daemon) status() admin.Status {
 		Listen:  d.addrs,
 	}
 	d.surroundings.describe(&s)
+	s.Postfix.Attributes = d.attributes.Load()
 	return s
 }

@@ -29,6 +29,9 @@ const (
 	drainLimit = 10 * time.Second
 	// statusEvery is how often the line for systemctl status is renewed.
 	statusEvery = 30 * time.Second
+	// releaseLimit is how long the first answer waits at most for postconf,
+	// which takes some milliseconds, to say which release asks.
+	releaseLimit = time.Second
 )
 
 func serveCommand(c console, g *globals) *cobra.Command {
@@ -50,17 +53,18 @@ wrong, the old one stays. SIGTERM answers what is under way and ends.`,
 
 // A daemon is everything that serve runs.
 type daemon struct {
-	globals *globals
-	cfg     *config.Config
-	log     *slog.Logger
-	level   *slog.LevelVar
-	monitor *admin.Monitor
-	store   cache.Store
-	engine  *policy.Engine
-	server  *socketmap.Server
-	handler atomic.Pointer[postfix.Handler]
-	addrs   []string       // where it listens, in the form for socketmap.Dial
-	running sync.WaitGroup // everything that ends with the daemon
+	globals    *globals
+	cfg        *config.Config
+	log        *slog.Logger
+	level      *slog.LevelVar
+	monitor    *admin.Monitor
+	store      cache.Store
+	engine     *policy.Engine
+	server     *socketmap.Server
+	handler    atomic.Pointer[postfix.Handler]
+	attributes atomic.Bool    // whether the Postfix that asks knows policy attributes
+	addrs      []string       // where it listens, in the form for socketmap.Dial
+	running    sync.WaitGroup // everything that ends with the daemon
 
 	surroundings *surroundings
 	since        time.Time // when it began to serve
@@ -94,7 +98,7 @@ func serve(ctx context.Context, c console, g *globals, cfg *config.Config) error
 	}
 	d.engine = policy.New(settings)
 	defer d.engine.Close()
-	d.surroundings = newSurroundings(d.engine.AllowDANE)
+	d.surroundings = newSurroundings(d.engine.AllowDANE, d.setRelease)
 	d.surroundings.ask(inquiriesOf(cfg, resolve))
 	d.setHandler(cfg)
 
@@ -115,6 +119,8 @@ func (d *daemon) run(ctx context.Context, listeners []net.Listener, signals <-ch
 	d.server = &socketmap.Server{Handler: socketmap.HandlerFunc(d.answer), Log: d.log}
 	d.since = time.Now()
 	d.control(ctx, d.cfg.Admin.Socket)
+	d.running.Go(func() { d.surroundings.run(ctx) })
+	d.surroundings.await(ctx, releaseLimit)
 	broken := make(chan error, len(listeners))
 	for _, l := range listeners {
 		d.running.Go(func() {
@@ -124,7 +130,6 @@ func (d *daemon) run(ctx context.Context, listeners []net.Listener, signals <-ch
 		})
 	}
 	d.running.Go(func() { d.engine.Run(ctx) })
-	d.running.Go(func() { d.surroundings.run(ctx) })
 	d.running.Go(func() { d.watch(ctx) })
 	d.running.Go(func() { d.tellStatus(ctx) })
 	d.log.Info("serving", "version", version(), "listen", fmt.Sprint(d.addrs), "store", redacted(d.cfg.Cache.Store))
@@ -186,15 +191,29 @@ func (d *daemon) answer(ctx context.Context, r socketmap.Request) socketmap.Repl
 
 func (d *daemon) setHandler(cfg *config.Config) {
 	d.handler.Store(&postfix.Handler{
-		Engine:    d.engine,
-		Bracketed: cfg.Postfix.Bracketed,
+		Engine:     d.engine,
+		Bracketed:  cfg.Postfix.Bracketed,
+		Maps:       postfixMaps(cfg),
+		Attributes: &d.attributes,
 		UnknownMap: func(name string) {
-			if _, configured := cfg.Map(name); configured {
-				return
-			}
 			d.log.Warn("unknown socketmap name is answered as \"postfix\"", "map", name)
 		},
 	})
+}
+
+// setRelease has replies suit the Postfix that asks; err is why nobody knows
+// which that is.
+func (d *daemon) setRelease(f finding, err error) {
+	var r postfix.Release
+	if err == nil {
+		r, err = postfix.ParseRelease(f.release)
+	}
+	d.attributes.Store(r.Attributes())
+	if err != nil {
+		d.log.Warn("release of Postfix not known, replies have no policy attributes", "error", err.Error())
+		return
+	}
+	d.log.Info("release of Postfix known", "release", f.release, "attributes", r.Attributes())
 }
 
 // watch answers the service manager's watchdog, by asking the daemon through

@@ -112,6 +112,10 @@ func showStatus(w io.Writer, s admin.Status, now time.Time) error {
 	out.row("resolver", "%s", strings.Join(s.Resolver.Servers, ", "))
 	out.finding("validates", s.Resolver.Validates, now)
 	out.row("Postfix", "%s", orElse(s.Postfix.Release, "release not known"))
+	if s.Postfix.Error != "" {
+		out.row("", "- %s", s.Postfix.Error)
+	}
+	out.row("", "policy attributes: %s", yesNo(s.Postfix.Attributes))
 	out.finding("looks up DNSSEC", s.Postfix.DNSSEC, now)
 	out.row("store", "%s", s.Store)
 	out.row("listen", "%s", strings.Join(s.Listen, ", "))
@@ -139,6 +143,13 @@ func orElse(s, otherwise string) string {
 		return otherwise
 	}
 	return s
+}
+
+func yesNo(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
 }
 
 // ago is a time of the past, and how long ago that is.

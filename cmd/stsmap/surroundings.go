@@ -16,9 +16,10 @@ import (
 	"stsmap/resolver"
 )
 
-// The surroundings of the daemon decide whether DANE can be used: a resolver
-// that validates, and a Postfix that looks up DNSSEC. Both are asked again and
-// again, because both are changed by people who do not think of this daemon.
+// The surroundings of the daemon decide whether DANE can be used, which needs a
+// resolver that validates and a Postfix that looks up DNSSEC, and in which words
+// to answer, which is a matter of the release of Postfix. They are asked again
+// and again, because they are changed by people who do not think of this daemon.
 const (
 	resolverEvery = time.Hour
 	postfixEvery  = 10 * time.Minute
@@ -37,12 +38,15 @@ const (
 // surroundings watches them. One goroutine, that of run, owns all that is not
 // guarded by the mutex.
 type surroundings struct {
-	allow   func(why error)  // policy.Engine.AllowDANE
-	poked   chan struct{}    // holds one
-	changed chan inquiries   // holds one; the latest counts
-	now     inquiries        // what is asked
-	results chan *inquiry    // those whose answer is there
-	state   admin.DANEStatus // what was told to allow
+	allow   func(why error)      // policy.Engine.AllowDANE
+	release func(finding, error) // told which release asks, or why that is not known
+	heard   chan struct{}        // closed when release was told for the first time
+	poked   chan struct{}        // holds one
+	changed chan inquiries       // holds one; the latest counts
+	now     inquiries            // what is asked
+	results chan *inquiry        // those whose answer is there
+	state   admin.DANEStatus     // what was told to allow
+	told    string               // what was told to release, for comparing
 
 	mu   sync.Mutex
 	view admin.Status // the sections about the surroundings
@@ -52,8 +56,9 @@ type surroundings struct {
 type inquiries struct {
 	mode     string
 	servers  []string
-	resolver *inquiry
-	postfix  *inquiry
+	resolver *inquiry // nil if dane.mode is "off"
+	postfix  *inquiry // about DNSSEC; likewise
+	release  *inquiry
 }
 
 // An inquiry is one question, which is asked again and again.
@@ -89,9 +94,9 @@ type reason string
 // Error implements error.
 func (r reason) Error() string { return string(r) }
 
-func newSurroundings(allow func(error)) *surroundings {
+func newSurroundings(allow func(error), release func(finding, error)) *surroundings {
 	return &surroundings{
-		allow: allow, poked: make(chan struct{}, 1), changed: make(chan inquiries, 1), results: make(chan *inquiry),
+		allow: allow, release: release, heard: make(chan struct{}), poked: make(chan struct{}, 1), changed: make(chan inquiries, 1), results: make(chan *inquiry),
 		view: admin.Status{DANE: admin.DANEStatus{State: "unknown"}},
 	}
 }
@@ -125,6 +130,10 @@ func (s *surroundings) observe(ev policy.Event) {
 // inquiriesOf makes the questions of a configuration.
 func inquiriesOf(cfg *config.Config, r *resolver.Resolver) inquiries {
 	q := inquiries{mode: cfg.DANE.Mode, servers: cfg.DNS.Servers}
+	q.release = &inquiry{
+		key: cfg.Postfix.Release + " " + cfg.Postfix.ConfigDirectory,
+		ask: askRelease(cfg.Postfix.Release, cfg.Postfix.ConfigDirectory), limit: postfixLimit, every: postfixEvery, again: postfixAgain,
+	}
 	if len(q.servers) == 0 {
 		q.servers = []string{"/etc/resolv.conf"}
 	}
@@ -164,11 +173,35 @@ func askPostfix(dnssec, directory string) func(context.Context) (finding, error)
 		if err != nil {
 			return finding{}, fmt.Errorf("%w; set postfix.dnssec", err)
 		}
-		f := finding{release: d.Release}
+		var f finding
 		if !d.DNSSEC {
 			f.against = reason("Postfix does not look up DNSSEC: " + d.Why + "; see stsmap-postfix(7)")
 		}
 		return f, nil
+	}
+}
+
+func askRelease(release, directory string) func(context.Context) (finding, error) {
+	return func(ctx context.Context) (finding, error) {
+		if release != "auto" {
+			return finding{given: true, release: release}, nil
+		}
+		found, err := postfix.DetectRelease(ctx, directory)
+		if err != nil {
+			return finding{}, fmt.Errorf("%w; set postfix.release", err)
+		}
+		return finding{release: found}, nil
+	}
+}
+
+// await waits until it is known for the first time in which words to answer,
+// but not for long: the words that every release understands will do.
+func (s *surroundings) await(ctx context.Context, limit time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	select {
+	case <-s.heard:
+	case <-ctx.Done():
 	}
 }
 
@@ -183,12 +216,13 @@ func (s *surroundings) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case q := <-s.results:
-			if q == s.now.resolver || q == s.now.postfix { // and not of an old configuration
+			if slices.Contains(s.all(), q) { // and not of an old configuration
 				q.note(time.Now())
 			}
 		case next := <-s.changed:
 			next.resolver.inherit(s.now.resolver)
 			next.postfix.inherit(s.now.postfix)
+			next.release.inherit(s.now.release)
 			s.now = next
 		case <-s.poked:
 			if q := s.now.resolver; q != nil && !q.asked.IsZero() {
@@ -228,11 +262,12 @@ func (s *surroundings) start(ctx context.Context, asking *sync.WaitGroup) time.D
 
 // all are the questions there are.
 func (s *surroundings) all() []*inquiry {
-	if s.now.resolver == nil {
-		return nil
-	}
-	return []*inquiry{s.now.postfix, s.now.resolver}
+	return slices.DeleteFunc(append(s.forDANE(), s.now.release), func(q *inquiry) bool { return q == nil })
 }
+
+// forDANE are the questions whose answers decide whether DANE can be used; nil
+// where nobody asks.
+func (s *surroundings) forDANE() []*inquiry { return []*inquiry{s.now.postfix, s.now.resolver} }
 
 // note takes over what came of a question. That nothing was learned takes
 // nothing away from what is known: DNS that is down does not mean that the
@@ -269,16 +304,50 @@ func (s *surroundings) settle() {
 	if s.state.State != "unknown" {
 		s.allow(why)
 	}
+	s.tellRelease()
 	var view admin.Status
 	view.DANE = s.state
 	view.Resolver = admin.ResolverStatus{Servers: s.now.servers, Validates: s.now.resolver.view()}
 	view.Postfix.DNSSEC = s.now.postfix.view()
-	if q := s.now.postfix; q != nil && q.found != nil {
-		view.Postfix.Release = q.found.release
-	}
+	view.Postfix.Release, view.Postfix.Error = s.now.release.answer()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.view = view
+}
+
+// tellRelease passes on which release asks. Where the last answer is that
+// nobody knows, an earlier one is given up: what was Postfix 3.10 may be 3.7
+// again, whose mail would wait for what only the other understands.
+func (s *surroundings) tellRelease() {
+	q := s.now.release
+	if q == nil || q.found == nil && q.err == nil {
+		return
+	}
+	var f finding
+	if q.err == nil {
+		f = *q.found
+	}
+	if now := fmt.Sprint(f.release, q.err); now != s.told {
+		s.told = now
+		s.release(f, q.err)
+	}
+	select {
+	case <-s.heard:
+	default:
+		close(s.heard)
+	}
+}
+
+// answer is what a status says of the release.
+func (q *inquiry) answer() (release, failure string) {
+	switch {
+	case q == nil:
+	case q.err != nil:
+		failure = q.err.Error()
+	case q.found != nil:
+		release = q.found.release
+	}
+	return release, failure
 }
 
 // judge says whether DANE can be used; as long as an answer is awaited, nobody
@@ -290,7 +359,7 @@ func (s *surroundings) judge() (state admin.DANEStatus, why error) {
 	if s.now.resolver == nil {
 		return admin.DANEStatus{State: "unknown"}, nil
 	}
-	for _, q := range s.all() {
+	for _, q := range s.forDANE() {
 		switch {
 		case q.found == nil && q.err == nil:
 			return admin.DANEStatus{State: "unknown"}, nil

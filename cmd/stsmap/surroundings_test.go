@@ -23,8 +23,10 @@ type scene struct {
 	*surroundings
 	mu       sync.Mutex
 	heard    []string // what the engine was told, each time it was another
+	releases []string // which release it was said to be
 	resolver reply
 	postfix  reply
+	which    reply // which release
 }
 
 // A reply is how one of the surroundings answers, and how often it was asked.
@@ -49,13 +51,18 @@ func (r *reply) ask(context.Context) (finding, error) {
 func inScene(t *testing.T, play func(*scene)) {
 	synctest.Test(t, func(t *testing.T) {
 		s := new(scene)
-		s.resolver.scene, s.postfix.scene = s, s
+		s.resolver.scene, s.postfix.scene, s.which.scene = s, s, s
+		s.which.found.release = "3.7.11"
 		s.surroundings = newSurroundings(func(why error) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			if word := fmt.Sprint(why); len(s.heard) == 0 || s.heard[len(s.heard)-1] != word {
 				s.heard = append(s.heard, word)
 			}
+		}, func(f finding, err error) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.releases = append(s.releases, fmt.Sprint(f.release, err))
 		})
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan bool)
@@ -77,6 +84,7 @@ func (s *scene) inquiries(key string) inquiries {
 		mode:     "precede",
 		resolver: &inquiry{about: "about the resolver", key: key, ask: s.resolver.ask, limit: time.Minute, every: resolverEvery, again: resolverAgain},
 		postfix:  &inquiry{about: "about Postfix", ask: s.postfix.ask, limit: time.Minute, every: postfixEvery, again: postfixAgain},
+		release:  &inquiry{ask: s.which.ask, limit: time.Minute, every: postfixEvery, again: postfixAgain},
 	}
 }
 
@@ -175,6 +183,61 @@ func TestSurroundingsReload(t *testing.T) {
 		s.ask(s.inquiries("b"))
 		s.pass(2 * time.Second)
 		s.expect(t, "another one", "not known about the resolver: timeout")
+	})
+}
+
+// TestSurroundingsRelease: which release asks is found out at the start, with
+// every reload and every ten minutes. A failure takes it away, soon another
+// question gives it back, and each is told once.
+func TestSurroundingsRelease(t *testing.T) {
+	inScene(t, func(s *scene) {
+		expect := func(when string, want ...string) {
+			t.Helper()
+			if !slices.Equal(s.releases, want) {
+				t.Errorf("%s: said to be %q, want %q", when, s.releases, want)
+			}
+			s.releases = nil
+		}
+		s.ask(s.inquiries(""))
+		s.mu.Unlock()
+		s.await(context.Background(), time.Hour)
+		s.mu.Lock()
+		expect("at the start", "3.7.11<nil>")
+		s.pass(25 * time.Minute)
+		if s.which.asked != 3 {
+			t.Errorf("asked %d times in 25 minutes", s.which.asked)
+		}
+		s.which.found.release = "3.10.13"
+		s.pass(10 * time.Minute)
+		expect("upgraded", "3.10.13<nil>")
+		s.which.err = errors.New("fatal")
+		s.ask(s.inquiries(""))
+		s.pass(2 * time.Second)
+		expect("nobody knows", "fatal")
+		var status admin.Status
+		if s.describe(&status); status.Postfix.Release != "" || status.Postfix.Error != "fatal" {
+			t.Errorf("the status says %+v", status.Postfix)
+		}
+		s.pass(5 * time.Minute)
+		expect("nobody knows yet")
+		s.which.err = nil
+		s.pass(postfixAgain + 2*time.Second)
+		expect("known again", "3.10.13<nil>")
+		// It matters without DANE, too.
+		off := inquiries{mode: "off", release: s.inquiries("").release}
+		s.which.found.release = "3.11.7"
+		s.ask(off)
+		s.pass(2 * time.Second)
+		expect("DANE is off", "3.11.7<nil>")
+	})
+	inScene(t, func(s *scene) {
+		began := time.Now()
+		s.mu.Unlock()
+		s.await(context.Background(), time.Second) // for one who does not say anything
+		s.mu.Lock()
+		if took := time.Since(began); took != time.Second {
+			t.Errorf("waited %s", took)
+		}
 	})
 }
 

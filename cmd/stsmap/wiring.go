@@ -8,9 +8,11 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -92,9 +94,33 @@ func (d *daemon) engineConfig(cfg *config.Config, resolve *resolver.Resolver) (p
 		Ready:   readyDecisions(cfg.Cache.Entries),
 		Defer:   cfg.DNS.OnFailure == "defer",
 		Render:  postfix.Render,
+		Strict:  slices.ContainsFunc(slices.Collect(maps.Values(cfg.Maps)), func(m config.Map) bool { return m.Testing == "enforce" }),
 		DANE:    daneConfig(cfg, resolve),
 		Observe: d.observe,
 	}, nil
+}
+
+// postfixMaps says how lookups are answered by the name of the map.
+func postfixMaps(cfg *config.Config) map[string]postfix.Map {
+	all := make(map[string]postfix.Map)
+	for _, name := range append(slices.Collect(maps.Keys(cfg.Maps)), "postfix", "QUERY", "QUERYwithTLSRPT") {
+		m, _ := cfg.Map(name)
+		p := postfix.Map{Level: m.Level}
+		switch m.TLSRPT {
+		case "yes":
+			p.Attributes = postfix.Always
+		case "no":
+			p.Attributes = postfix.Never
+		}
+		switch m.Testing {
+		case "report":
+			p.Testing = postfix.Report
+		case "enforce":
+			p.Testing = postfix.Enforce
+		}
+		all[name] = p
+	}
+	return all
 }
 
 // readyDecisions is how many decisions are kept in their ready form, beside

@@ -14,11 +14,11 @@ import (
 func configCommand(c console, g *globals) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "config",
-		Short: "Check, show or print the configuration",
+		Short: "Check, show, print or import the configuration",
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(configCheckCommand(c, g), configShowCommand(c, g), configDefaultCommand(c))
+	cmd.AddCommand(configCheckCommand(c, g), configShowCommand(c, g), configDefaultCommand(c), configImportCommand(c, g))
 	return cmd
 }
 

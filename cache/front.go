@@ -24,14 +24,16 @@ import (
 // left in the back, but for a touch. No lock is held while the back works; an
 // operation that was overlapped by a writing one on the same domain leaves no
 // copy behind, and the next Get asks the back. What other processes write to a
-// shared back is seen when the copy is ttl old.
+// shared back is seen when the copy is ttl old, or, while Run runs and it is a
+// [Shared], as soon as its Watch tells.
 //
 // When the back fails, the Front goes on from memory. Get answers with the copy
 // it has, whatever its age. A policy that could not be put is kept in memory,
 // is dirty, and wins over what the back has until a Put of that domain succeeds
-// or it is forgotten for want of room; nothing writes it later by itself. An
-// absence that could not be compared with the back is used only as long as the
-// back cannot be read, for it might hide a policy.
+// or it is forgotten for want of room. Run puts it as soon as the back takes it;
+// if the back has a later one by then, that counts. An absence that could not be
+// compared with the back is used only as long as the back cannot be read, for it
+// might hide a policy.
 //
 // Memory is bounded like that of [Memory], with dirty policies in the place of
 // unexpired ones: everything else is somewhere else too, or cheap.
@@ -43,13 +45,20 @@ type Front struct {
 	// returns: op is "get" or "touch". It may be called concurrently, without
 	// any lock held, and must be set before the Front is used.
 	OnError func(op string, err error)
+	// OnChange, if not nil, is told with each domain that Watch tells of, after
+	// the copy was dropped; "" means all domains. It is called without any lock
+	// held, and must be set before Run is called.
+	OnChange func(domain string)
 
-	back Store
-	ttl  int64 // milliseconds; 0: copies are good for ever
+	back   Store
+	shared Shared // back, if it is one
+	ttl    int64  // milliseconds; 0: copies are good for ever
 
 	mu      sync.Mutex
 	table   *table
 	flights flights
+	doubted int64 // copies made until then are not used without asking the back
+	owing   bool  // there may be dirty policies
 	closed  bool
 }
 
@@ -69,8 +78,10 @@ const (
 // before it is used; with ttl 0, which is right for a back that no other
 // process writes to, never.
 func NewFront(back Store, n int, ttl time.Duration) *Front {
+	shared, _ := back.(Shared)
 	return &Front{
 		back:    back,
+		shared:  shared,
 		ttl:     max(ttl, 0).Milliseconds(),
 		table:   newTable(n),
 		flights: flights{domains: make(map[string]*flight)},
@@ -173,8 +184,11 @@ func (f *Front) Put(ctx context.Context, e Entry) error {
 }
 
 // write puts e where it belongs, and returns the state of a copy of it.
+//
+// That a policy could not be downloaded is for others to know, who would try the
+// same otherwise.
 func (f *Front) write(ctx context.Context, e Entry) (copyState, error) {
-	if e.Policy != "" || !e.Refresh.IsZero() {
+	if e.Policy != "" || !e.Refresh.IsZero() || f.shared != nil && e.FailedID != "" {
 		return inBack, f.back.Put(ctx, e)
 	}
 	_, err := f.back.Get(ctx, e.Domain)
@@ -383,6 +397,9 @@ func (f *Front) fresh(n *node, now int64) bool {
 	case doubtful:
 		return false
 	}
+	if copiedAt(n) <= f.doubted {
+		return false
+	}
 	// A copy from the future was made before the clock was set back, and has
 	// no age that could be told.
 	age := now - copiedAt(n)
@@ -424,6 +441,7 @@ func (f *Front) item(e Entry, state copyState, copied int64) (item, error) {
 	it := item{enc: enc, note: copied<<stateBits | int64(state)}
 	if state == dirty {
 		it.keep = stamp(e.Expires)
+		f.owing = true
 	}
 	return it, nil
 }

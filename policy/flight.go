@@ -37,6 +37,7 @@ type flight struct {
 	began  time.Time
 
 	blind     bool // the store could not be read
+	claimed   bool // from those who share the store
 	staking   sync.Once
 	atStake   chan struct{} // closed when what DANE says may matter
 	once      sync.Once
@@ -113,6 +114,7 @@ func (e *Engine) fly(f *flight) {
 			f.publish(d)
 		}
 	}()
+	defer e.release(f)
 	ctx, cancel := context.WithTimeout(e.ctx, f.timeout)
 	defer cancel()
 
@@ -171,7 +173,7 @@ func (e *Engine) retrieve(ctx context.Context, f *flight, old cache.Entry) {
 	if f.why == onUse {
 		old.Used = f.began.Truncate(time.Hour)
 	}
-	got, err := f.ask(ctx, e.ctx, old)
+	got, old, err := e.ask(ctx, f, old)
 	now := time.Now()
 	if e.ctx.Err() != nil && got.policy == nil {
 		err = errors.New("shutting down")
@@ -217,30 +219,42 @@ func timedOut(err error) bool {
 	return ok && timeout.Timeout()
 }
 
-// ask looks up the record, and downloads the policy if there is reason to.
-// The error means that no worker became free in time.
-//
-// A download has a time of its own: what was spent on waiting for a worker is
-// not the domain's fault.
-func (f *flight) ask(ctx, engine context.Context, old cache.Entry) (got outcome, err error) {
+// ask looks up the record, and downloads the policy if there is reason to. It
+// returns what is known of the domain by then, which is old unless somebody who
+// shares the store learned something meanwhile. The error means that the
+// download could not begin in time.
+func (e *Engine) ask(ctx context.Context, f *flight, old cache.Entry) (got outcome, known cache.Entry, err error) {
 	got.record, got.recordErr = f.fetch.Record(ctx, f.domain)
 	if !wanted(old, got, f.why, time.Now()) {
-		return got, nil
+		return got, old, nil
 	}
 	// Only downloads take turns. A lookup of a record is one datagram, and
 	// most domains have none: they must not queue behind policy hosts that
 	// do not answer.
 	f.stake()
+	if e.shared != nil && !holds(old, time.Now()) {
+		if old, err = e.takeTurn(ctx, f, got, old); err != nil || !wanted(old, got, f.why, time.Now()) {
+			return got, old, err
+		}
+	}
+	return got, old, e.download(ctx, f, &got)
+}
+
+// download downloads the policy of f.
+//
+// It has a time of its own: what was spent on waiting for a worker is not the
+// domain's fault.
+func (e *Engine) download(ctx context.Context, f *flight, got *outcome) error {
 	select {
 	case f.slots <- struct{}{}:
 		defer func() { <-f.slots }()
 	case <-ctx.Done():
-		return got, errors.New("too many downloads at once (fetch.workers)")
+		return errors.New("too many downloads at once (fetch.workers)")
 	}
-	ctx, cancel := context.WithTimeout(engine, f.timeout)
+	ctx, cancel := context.WithTimeout(e.ctx, f.timeout)
 	defer cancel()
 	got.text, got.policy, got.policyErr = f.fetch.Policy(ctx, f.domain)
-	return got, nil
+	return nil
 }
 
 // wanted reports whether what the record said is reason to download.

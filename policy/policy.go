@@ -45,6 +45,10 @@ type Fetcher interface {
 type Config struct {
 	// Store remembers. It must be set; the caller closes it after the Engine.
 	Store cache.Store
+	// Shared says that other processes use the store, which then is a
+	// cache.Shared: a domain that nothing is known of is retrieved by one of
+	// them, and the others wait for what that one learns. See also Changed.
+	Shared bool
 	// Fetch asks. It must be set.
 	Fetch Fetcher
 	// Timeout bounds one retrieval from beginning to end, and so the time
@@ -92,6 +96,7 @@ type Config struct {
 // concurrently.
 type Engine struct {
 	store    cache.Store
+	shared   cache.Shared // store, if others use it; else nil
 	render   func(*Decision) (string, error)
 	observe  func(Event)
 	ready    *decisions
@@ -144,6 +149,9 @@ func New(c Config) *Engine {
 	}
 	if e.observe == nil {
 		e.observe = func(Event) {}
+	}
+	if c.Shared {
+		e.shared, _ = c.Store.(cache.Shared)
 	}
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	e.Configure(c)

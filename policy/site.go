@@ -1,0 +1,67 @@
+package policy
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"time"
+
+	"stsmap/cache"
+)
+
+const (
+	// turnPart is which part of the time for a retrieval a claim on a domain
+	// counts: whoever waits for one that has died still has time to retrieve.
+	turnPart = 3
+	// turnPoll is about how often those who wait for their turn look whether
+	// something has been learned.
+	turnPoll = 200 * time.Millisecond
+	// releaseLimit is how long a retrieval waits for its claim to be given
+	// back: it ends by itself soon.
+	releaseLimit = time.Second
+)
+
+// Changed has the next lookup of a domain, or of every domain if it is "", look
+// into the store: somebody who shares it has changed what is there. It does not
+// wait for anything.
+func (e *Engine) Changed(domain string) {
+	if domain == "" {
+		e.ready.clear()
+		return
+	}
+	e.ready.drop(domain)
+}
+
+// takeTurn waits until f may download the policy of a domain of which no policy
+// is known, or somebody else did. It returns what is known of the domain by
+// then; got says whether to download is still wanted. A store that does not work
+// restrains nobody.
+func (e *Engine) takeTurn(ctx context.Context, f *flight, got outcome, old cache.Entry) (cache.Entry, error) {
+	for {
+		ok, err := e.shared.Claim(ctx, f.domain, f.timeout/turnPart)
+		f.claimed = ok && err == nil
+		// Between the last look and the claim somebody may have been done.
+		if known, found, recallErr := e.recall(ctx, f); recallErr == nil && found {
+			old = known
+		}
+		if err != nil || ok || !wanted(old, got, f.why, time.Now()) {
+			return old, ctx.Err()
+		}
+		select {
+		case <-time.After(turnPoll/2 + rand.N(turnPoll)):
+		case <-ctx.Done():
+			return old, errors.New("another host is retrieving the policy, and is not done in time")
+		}
+	}
+}
+
+// release gives back the claim of f, if it has one. What f put into the store has
+// ended it already; this is for retrievals that were cut short.
+func (e *Engine) release(f *flight) {
+	if !f.claimed {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), releaseLimit)
+	defer cancel()
+	_ = e.shared.Release(ctx, f.domain) // or else it ends by itself
+}

@@ -1,0 +1,243 @@
+package policy
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"stsmap/cache"
+	"stsmap/dane"
+	"stsmap/stsfetch"
+)
+
+// A sharedMemory is a store that engines share, with claims.
+type sharedMemory struct {
+	*cache.Memory
+
+	mu       sync.Mutex
+	claims   map[string]claim
+	refused  int
+	released int
+	broken   bool
+}
+
+type claim struct {
+	owner any
+	until time.Time
+}
+
+// A handle is the store as one engine has it.
+type handle struct{ *sharedMemory }
+
+func (h *handle) Claim(_ context.Context, domain string, lease time.Duration) (bool, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.broken {
+		return false, errors.New("away")
+	}
+	if c, ok := h.claims[domain]; ok && time.Now().Before(c.until) {
+		h.refused++
+		return false, nil
+	}
+	h.claims[domain] = claim{h, time.Now().Add(lease)}
+	return true, nil
+}
+
+func (h *handle) Release(_ context.Context, domain string) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.claims[domain].owner == h {
+		delete(h.claims, domain)
+		h.released++
+	}
+	return nil
+}
+
+func (h *handle) Put(ctx context.Context, e cache.Entry) error {
+	err := h.Memory.Put(ctx, e)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.claims, e.Domain)
+	return err
+}
+
+func (h *handle) Watch(ctx context.Context, _ func(string)) { <-ctx.Done() }
+
+// A site is some engines with one store, in a bubble, who ask one domain.
+type aSite struct {
+	domain  *domain
+	store   *sharedMemory
+	engines []*Engine
+}
+
+func newSite(n int) *aSite {
+	s := &aSite{domain: new(domain), store: &sharedMemory{Memory: cache.NewMemory(100), claims: make(map[string]claim)}}
+	for range n {
+		s.engines = append(s.engines, New(Config{Store: &handle{s.store}, Shared: true, Fetch: s.domain}))
+	}
+	_ = s.domain.setRecord([]string{"A"})
+	s.domain.set(func(n *domain) { n.delay = time.Second })
+	return s
+}
+
+func (s *aSite) close() {
+	for _, e := range s.engines {
+		e.Close()
+	}
+}
+
+// ask has every engine asked at the same time, and returns what each decided.
+func (s *aSite) ask() []*Decision {
+	all := make([]*Decision, len(s.engines))
+	var asking sync.WaitGroup
+	for i, e := range s.engines {
+		asking.Go(func() { all[i] = e.Lookup(context.Background(), dane.NextHop{Domain: "example.com"}, false) })
+	}
+	asking.Wait()
+	synctest.Wait()
+	return all
+}
+
+// TestSite: of many who share a store one downloads, and all have the policy.
+func TestSite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(10)
+		defer s.close()
+		_ = s.domain.setPolicy([]string{"enforce", "mx.example.com"})
+		for i, d := range s.ask() {
+			if d.Kind != Enforce {
+				t.Errorf("%d decided %s: %s", i, d.Kind, d)
+			}
+		}
+		if s.domain.policies != 1 || s.store.refused == 0 {
+			t.Errorf("%d downloads, %d claims refused", s.domain.policies, s.store.refused)
+		}
+	})
+}
+
+// TestSiteFailure: a download that failed is not repeated by the others.
+func TestSiteFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(10)
+		defer s.close()
+		s.domain.set(func(n *domain) { n.policyErr = &stsfetch.Error{Step: stsfetch.StepTLS, Err: errors.New("handshake")} })
+		for i, d := range s.ask() {
+			if d.Kind != None {
+				t.Errorf("%d decided %s: %s", i, d.Kind, d)
+			}
+		}
+		if s.domain.policies != 1 {
+			t.Errorf("%d downloads", s.domain.policies)
+		}
+	})
+}
+
+// TestSiteDeath: whoever dies with a claim delays the others by a third of the
+// time that they have.
+func TestSiteDeath(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(2)
+		defer s.close()
+		_ = s.domain.setPolicy([]string{"enforce", "mx.example.com"})
+		s.store.claims["example.com"] = claim{nil, time.Now().Add(10 * time.Second)} // of the dead
+		began := time.Now()
+		for i, d := range s.ask() {
+			if d.Kind != Enforce {
+				t.Errorf("%d decided %s: %s", i, d.Kind, d)
+			}
+		}
+		if took := time.Since(began); took < 10*time.Second || took > 15*time.Second {
+			t.Errorf("it took %s", took)
+		}
+		if s.domain.policies != 1 {
+			t.Errorf("%d downloads", s.domain.policies)
+		}
+	})
+}
+
+// TestSiteHeld: a claim that is renewed for ever keeps nobody longer than a
+// lookup may take, and then nothing is blamed on the domain.
+func TestSiteHeld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(1)
+		defer s.close()
+		s.store.claims["example.com"] = claim{nil, time.Now().Add(time.Hour)}
+		began := time.Now()
+		d := s.ask()[0]
+		if took := time.Since(began); d.Kind != None || took > 30*time.Second {
+			t.Errorf("decided %s after %s: %s", d.Kind, took, d)
+		}
+		if _, err := s.store.Get(t.Context(), "example.com"); !errors.Is(err, cache.ErrNotFound) {
+			t.Errorf("something is remembered: %v", err)
+		}
+	})
+}
+
+// TestSiteAway: a store that is away does not keep anybody from downloading.
+func TestSiteAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(3)
+		defer s.close()
+		s.store.broken = true
+		_ = s.domain.setPolicy([]string{"enforce", "mx.example.com"})
+		for i, d := range s.ask() {
+			if d.Kind != Enforce {
+				t.Errorf("%d decided %s: %s", i, d.Kind, d)
+			}
+		}
+	})
+}
+
+// TestSiteCutShort: a daemon that ends in the middle of a download gives its
+// claim back.
+func TestSiteCutShort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(2)
+		defer s.close()
+		_ = s.domain.setPolicy([]string{"enforce", "mx.example.com"})
+		s.domain.set(func(n *domain) { n.hangs = true })
+		go s.engines[0].Lookup(context.Background(), dane.NextHop{Domain: "example.com"}, false)
+		time.Sleep(5 * time.Second) // it has the claim
+		s.domain.set(func(n *domain) { n.hangs = false })
+		s.engines[0].Close()
+		s.engines = s.engines[1:]
+		if s.store.released != 1 {
+			t.Errorf("%d claims given back", s.store.released)
+		}
+		began := time.Now()
+		if d := s.ask()[0]; d.Kind != Enforce {
+			t.Errorf("decided %s: %s", d.Kind, d)
+		}
+		if took := time.Since(began); took > 4*time.Second {
+			t.Errorf("it took %s", took)
+		}
+	})
+}
+
+// TestChanged: what somebody else has put counts from the next lookup on.
+func TestChanged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(2)
+		defer s.close()
+		_ = s.domain.setPolicy([]string{"enforce", "mx.example.com"})
+		s.ask()
+		e, err := s.store.Get(t.Context(), "example.com")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, domain := range []string{"example.com", ""} {
+			e.ID += "B"
+			e.Fetched = e.Fetched.Add(time.Second)
+			if err := s.store.Memory.Put(t.Context(), e); err != nil {
+				t.Fatal(err)
+			}
+			s.engines[0].Changed(domain)
+			if d := s.ask()[0]; d.ID != e.ID {
+				t.Errorf("id %q, want %q", d.ID, e.ID)
+			}
+		}
+	})
+}

@@ -34,7 +34,9 @@ unit:                      ## tests of the packages (need postconf)
 
 e2e: bin/stsmap            ## three real Postfixes, Unbound, Knot, in namespaces (needs root)
 	e2e/install.sh
-	$(GO) test -shuffle=on -count=1 -timeout 20m ./e2e
+	@matrix=$$(mktemp) || exit 1; trap 'rm -f "$$matrix"' EXIT; \
+	E2E_MATRIX=$$matrix $(GO) test -shuffle=on -count=1 -timeout 20m ./e2e; status=$$?; \
+	cat "$$matrix"; exit $$status
 
 bench: bin/stsmap          ## print the figures that README promises
 	$(GO) run ./internal/bench

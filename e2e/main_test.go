@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -57,14 +58,18 @@ func TestScenarios(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	m := newMatrix(scenarios)
 	for _, suite := range suites() {
-		t.Run(suite, func(t *testing.T) { playAll(t, ctx, binary, suite, scenarios) })
+		t.Run(suite, func(t *testing.T) { playAll(t, ctx, binary, suite, scenarios, m) })
+	}
+	if err := m.print(); err != nil {
+		t.Error(err)
 	}
 }
 
 // playAll plays the scenarios with the Postfix of one suite. They share it and one Unbound, and each has a world and a
 // daemon of its own, and zones that are signed if it wants some.
-func playAll(t *testing.T, ctx context.Context, binary, suite string, scenarios []scenario) {
+func playAll(t *testing.T, ctx context.Context, binary, suite string, scenarios []scenario, m *matrix) {
 	r, err := root(ctx, suite)
 	if err != nil {
 		t.Fatal(err)
@@ -96,14 +101,28 @@ func playAll(t *testing.T, ctx context.Context, binary, suite string, scenarios 
 	if err != nil {
 		t.Fatal(err)
 	}
+	version, err := s.Postfix.Release()
+	if err != nil {
+		t.Fatal(err)
+	}
+	this, err := parseRelease(version)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.column(version)
+	home := roots(s)
+	if r != nil {
+		home = nil // from a root nobody comes back
+	}
 	for _, c := range scenarios {
 		t.Run(c.name, func(t *testing.T) {
 			p := &play{
 				t: t, site: s, collector: collector, scenario: c, world: c.files["world.txtar"],
-				mark: s.Postfix.Log.Mark(), questions: s.Unbound.Log.Mark(),
+				mark: s.Postfix.Log.Mark(), questions: s.Unbound.Log.Mark(), release: this, home: home,
 			}
 			defer func() {
 				p.end()
+				m.enter(c.name, p)
 				if err := s.Postfix.Restore(original); err != nil {
 					t.Error(err)
 				}
@@ -113,6 +132,23 @@ func playAll(t *testing.T, ctx context.Context, binary, suite string, scenarios 
 				p.step(l)
 			}
 		})
+	}
+}
+
+// roots returns what says where in a site the root of a suite is. It mounts each once.
+func roots(s *site.Site) func(ctx context.Context, suite string) (string, error) {
+	mounted := make(map[string]string)
+	return func(ctx context.Context, suite string) (string, error) {
+		if dir, ok := mounted[suite]; ok {
+			return dir, nil
+		}
+		r, err := root(ctx, suite)
+		if err != nil {
+			return "", err
+		}
+		dir, err := s.Enter(r)
+		mounted[suite] = dir
+		return dir, err
 	}
 }
 
@@ -126,6 +162,7 @@ type scenario struct {
 // line is one step of a play, with its place in the file.
 type line struct {
 	number     int
+	when       span // the releases of Postfix that it is for
 	verb, rest string
 }
 
@@ -166,7 +203,9 @@ func read(dir string) (scenario, error) {
 		if err != nil {
 			return c, err
 		}
-		c.files[name] = string(data)
+		if c.files[name], err = repeated(string(data)); err != nil {
+			return c, err
+		}
 	}
 	for _, name := range []string{"README", "play", "world.txtar"} {
 		if strings.TrimSpace(c.files[name]) == "" {
@@ -180,10 +219,38 @@ func read(dir string) (scenario, error) {
 		if text == "" || strings.HasPrefix(text, "#") {
 			continue
 		}
+		when, text, err := condition(text)
+		if err != nil {
+			return c, fmt.Errorf("play:%d: %w", number, err)
+		}
 		verb, rest, _ := strings.Cut(text, " ")
-		c.lines = append(c.lines, line{number, verb, strings.TrimSpace(rest)})
+		c.lines = append(c.lines, line{number, when, verb, strings.TrimSpace(rest)})
 	}
 	return c, c.unread()
+}
+
+// repeated writes out the lines "!repeat N TEXT": TEXT N times, with the number of each for every # in it. Large policies
+// would be hard to read otherwise.
+func repeated(text string) (string, error) {
+	if !strings.Contains(text, "!repeat ") {
+		return text, nil
+	}
+	var b strings.Builder
+	for l := range strings.Lines(text) {
+		number, rest, found := strings.Cut(strings.TrimPrefix(l, "!repeat "), " ")
+		if !found || !strings.HasPrefix(l, "!repeat ") {
+			b.WriteString(l)
+			continue
+		}
+		n, err := strconv.Atoi(number)
+		if err != nil {
+			return "", err
+		}
+		for i := range n {
+			b.WriteString(strings.ReplaceAll(rest, "#", strconv.Itoa(i+1)))
+		}
+	}
+	return b.String(), nil
 }
 
 // unread finds a further world that no step turns to, which could be a zones.txtar that was misspelt.

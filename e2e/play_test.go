@@ -31,6 +31,12 @@ type play struct {
 	stream    *stream        // nil if there is none
 	asking    *asking        // nil if there is none
 	output    string         // of the last command
+
+	release  release                                       // of the Postfix that the play began with
+	home     func(context.Context, string) (string, error) // the directory of a suite's root; nil if Postfix is in one itself
+	moved    bool                                          // Postfix is of a root now
+	played   int                                           // how many steps were
+	outcomes string                                        // of the messages, by their first letters
 }
 
 // begin makes the world, sets up Postfix and starts the daemon, in that order: the daemon asks Postfix and Unbound what
@@ -56,7 +62,7 @@ func (p *play) begin() {
 	if err := p.serveZones(ctx); err != nil {
 		p.t.Fatal(err)
 	}
-	if settings := settings(p.scenario.files["main.cf"]); len(settings) > 0 {
+	if settings := p.settings(); len(settings) > 0 {
 		if err := p.site.Postfix.Configure(settings...); err != nil {
 			p.t.Fatal(err)
 		}
@@ -66,11 +72,19 @@ func (p *play) begin() {
 	}
 }
 
-// settings returns the lines of a main.cf but for comments. A setting does not go on in a further line.
-func settings(text string) []string {
+// settings returns the lines of main.cf that are for this release, but for comments. A setting does not go on in a
+// further line.
+func (p *play) settings() []string {
 	var lines []string
-	for l := range strings.Lines(text) {
-		if l = strings.TrimSpace(l); l != "" && !strings.HasPrefix(l, "#") {
+	for l := range strings.Lines(p.scenario.files["main.cf"]) {
+		if l = strings.TrimSpace(l); l == "" || strings.HasPrefix(l, "#") {
+			continue
+		}
+		when, l, err := condition(l)
+		if err != nil {
+			p.t.Fatalf("main.cf: %v", err)
+		}
+		if when.covers(p.release) {
 			lines = append(lines, l)
 		}
 	}
@@ -90,6 +104,11 @@ func (p *play) end() {
 	defer func() {
 		if err := p.site.ServeWorld(ctx); err != nil {
 			p.t.Error(err)
+		}
+		if p.moved {
+			if err := p.site.Postfix.Move(""); err != nil {
+				p.t.Error(err)
+			}
 		}
 	}()
 	if d := p.site.Daemon; d != nil {
@@ -136,6 +155,10 @@ func hosts(world string) map[string]bool {
 func (p *play) step(l line) {
 	p.t.Helper()
 	p.line = l
+	if !l.when.covers(p.release) {
+		return
+	}
+	p.played++
 	ctx, cancel := context.WithTimeout(p.t.Context(), hang)
 	defer cancel()
 	do := steps()[l.verb]

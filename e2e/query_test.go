@@ -19,6 +19,17 @@ func query(p *play, ctx context.Context, rest string) {
 	}
 }
 
+// queryMap is query under another name than "postfix".
+func queryMap(p *play, ctx context.Context, rest string) {
+	name, rest, _ := strings.Cut(rest, " ")
+	key, want := p.sides(rest)
+	got, err := lookupIn(ctx, name, key)
+	p.must(err)
+	if !fits(got, want) {
+		p.fatalf("reply: %s", got)
+	}
+}
+
 // awaitQuery asks until the reply is as wanted. It may ask more often than Postfix would.
 func awaitQuery(p *play, ctx context.Context, rest string) {
 	key, want := p.sides(rest)
@@ -96,13 +107,15 @@ func (a *asking) stop() {
 }
 
 // lookup asks the daemon as Postfix would.
-func lookup(ctx context.Context, key string) (string, error) {
+func lookup(ctx context.Context, key string) (string, error) { return lookupIn(ctx, "postfix", key) }
+
+func lookupIn(ctx context.Context, name, key string) (string, error) {
 	c, err := socketmap.Dial(ctx, site.LookupAddr)
 	if err != nil {
 		return "", err
 	}
 	defer c.Close()
-	reply, err := c.Do(ctx, "postfix", key)
+	reply, err := c.Do(ctx, name, key)
 	if err != nil {
 		return "", err
 	}

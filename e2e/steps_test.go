@@ -23,6 +23,7 @@ func steps() map[string]step {
 		"daemonlog":  inDaemonLog,
 		"daemonlogs": timesInDaemonLog,
 		"query":      query,
+		"querymap":   queryMap,
 		"awaitquery": awaitQuery,
 		"hold":       hold,
 		"ask":        ask,
@@ -41,6 +42,8 @@ func steps() map[string]step {
 		"unbound":    unbound,
 		"daemon":     daemon,
 		"postfix":    configure,
+		"postconf":   postconf,
+		"upgrade":    upgrade,
 		"chroot":     chroot,
 		"stream":     startStream,
 		"flow":       flow,
@@ -49,7 +52,12 @@ func steps() map[string]step {
 }
 
 func send(p *play, _ context.Context, rest string) {
-	m, err := p.site.Postfix.Send(p.words(rest, 1)[0])
+	recipient, header, more := strings.Cut(rest, " ")
+	var lines []string
+	if more {
+		lines = []string{header}
+	}
+	m, err := p.site.Postfix.Send(recipient, lines...)
 	p.must(err)
 	p.sent, p.tries, p.status = &m, 0, site.Status{}
 }
@@ -71,6 +79,7 @@ func expect(p *play, ctx context.Context, rest string) {
 	p.status, err = p.site.Postfix.Status(ctx, *p.sent, p.tries)
 	p.must(err)
 	p.tries++
+	p.outcomes += word[:1]
 	if p.status.Word != word {
 		p.fatalf("%s: %s", p.status.Word, p.status.Why)
 	}
@@ -156,7 +165,7 @@ func report(p *play, ctx context.Context, rest string) {
 	domain, pattern := p.sides(rest)
 	re := p.regexp(pattern)
 	if p.collector == nil {
-		return // a Postfix before 3.10, which tells nobody
+		p.fatalf("this Postfix reports to nobody; such a step is for [3.10+]")
 	}
 	r, err := p.collector.Take(ctx, domain)
 	p.must(err)
@@ -171,7 +180,7 @@ func noReport(p *play, _ context.Context, rest string) {
 		p.fatalf("too early: what is to be absent might yet come; expect first")
 	}
 	if p.collector == nil {
-		return
+		p.fatalf("this Postfix reports to nobody; such a step is for [3.10+]")
 	}
 	reports, err := p.collector.Rest()
 	p.must(err)
@@ -238,6 +247,32 @@ func configure(p *play, _ context.Context, rest string) {
 		p.fatalf("not a setting")
 	}
 	p.must(p.site.Postfix.Configure(rest))
+}
+
+func postconf(p *play, _ context.Context, rest string) {
+	switch rest {
+	case "fails":
+		p.must(p.site.Postfix.Mute())
+	case "works":
+		p.must(p.site.Postfix.Unmute())
+	default:
+		p.fatalf("no such thing can be done to postconf")
+	}
+}
+
+// upgrade goes on with the Postfix of another root, and from then on with its release.
+func upgrade(p *play, ctx context.Context, rest string) {
+	if p.home == nil {
+		p.fatalf("from a root nobody comes back; such a step is for the Postfix of this machine")
+	}
+	dir := ""
+	if rest != "machine" {
+		var err error
+		dir, err = p.home(ctx, rest)
+		p.must(err)
+	}
+	p.must(p.site.Postfix.Move(dir))
+	p.moved = dir != ""
 }
 
 func chroot(p *play, _ context.Context, rest string) {

@@ -29,43 +29,74 @@ func Render(d *policy.Decision) (string, error) {
 	match, err := matchList(d.STS.MX)
 	enforce := ""
 	if err == nil {
-		enforce = "secure match=" + match + " servername=hostname"
+		enforce = beforeMatch + match + afterMatch
 	}
-	return string(pack(enforce, attributes(d.Domain, d.STS, maxValue-len(enforce)))), err
+	with, alone := attributes(d.Domain, d.STS, maxValue-len(enforce)), ""
+	if d.STS.Mode == sts.Testing {
+		alone = attributes(d.Domain, d.STS, maxValue-len(longestLevel))
+	}
+	return string(pack(enforce, with, alone)), err
 }
+
+// What a value has beside the names in match=, and the longest of what it has
+// before the attributes where it has no match=.
+const (
+	beforeMatch  = "secure match="
+	afterMatch   = " servername=hostname"
+	longestLevel = "encrypt"
+)
 
 // A packed is a policy in Postfix's words: the attributes that every release
-// from 3.4 on understands, and those that came with 3.10. Most replies are a
-// part of it as it is, so one lookup is one slice of a string whichever release
-// asks, and nothing has to be made again when Postfix is upgraded.
+// from 3.4 on understands, those that came with 3.10, and the latter for a
+// reply without the former, if there is room for more of them then. Most
+// replies are a part of it as it is, so one lookup is one slice of a string
+// whichever release asks, and nothing has to be made again when Postfix is
+// upgraded.
 type packed string
 
-// header is how many bytes before the text say how long its first part is.
-const header = 4
+// header is how many bytes before the text say how long its first part is, and
+// its first two.
+const header = 8
 
-func pack(enforce, attributes string) packed {
+func pack(enforce, with, alone string) packed {
+	if alone == with {
+		alone = ""
+	}
 	b := binary.BigEndian.AppendUint32(nil, uint32(len(enforce)))
-	return packed(append(append(b, enforce...), attributes...))
+	b = binary.BigEndian.AppendUint32(b, uint32(len(enforce)+len(with)))
+	return packed(string(b) + enforce + with + alone)
 }
 
-// split returns the two parts. The first is empty if the policy cannot be
-// enforced, the second if its attributes cannot be sent; it begins with a
-// space. The zero packed has none.
-func (p packed) split() (enforce, attributes string) {
+// ends returns where the first part ends, and the second.
+func (p packed) ends() (enforce, with int) {
 	if len(p) < header {
-		return "", ""
+		return len(p), len(p)
 	}
-	n := int(binary.BigEndian.Uint32([]byte(p[:header])))
-	text := string(p[header:])
-	return text[:n], text[n:]
+	b := []byte(p[:header])
+	return header + int(binary.BigEndian.Uint32(b)), header + int(binary.BigEndian.Uint32(b[4:]))
 }
 
-// whole returns both parts together.
-func (p packed) whole() string {
-	if len(p) < header {
+// enforce returns a reply that enforces the policy, with all attributes or with
+// the old ones only. It is empty if the policy cannot be enforced.
+func (p packed) enforce(attributes bool) string {
+	old, all := p.ends()
+	switch {
+	case old <= header:
 		return ""
+	case attributes:
+		return string(p[header:all])
 	}
-	return string(p[header:])
+	return string(p[header:old])
+}
+
+// report returns the new attributes for a reply that does not enforce the
+// policy, with a space before the first. It is empty if they cannot be sent.
+func (p packed) report() string {
+	old, all := p.ends()
+	if all < len(p) {
+		return string(p[all:])
+	}
+	return string(p[old:all])
 }
 
 // matchList makes the value of match= from patterns.
@@ -92,7 +123,7 @@ func matchList(patterns []sts.Pattern) (string, error) {
 	switch {
 	case b.Len() == 0:
 		return "", errNoHost
-	case b.Len() > maxValue:
+	case b.Len() > maxValue-len(beforeMatch+afterMatch):
 		return "", errManyHosts
 	}
 	return b.String(), nil

@@ -22,14 +22,11 @@ func Reply(d *policy.Decision, m Map, known bool) socketmap.Reply {
 	send := m.Attributes == Always || m.Attributes == ByRelease && known
 	switch d.Kind {
 	case policy.Enforce:
-		p := encoded(d)
-		text, _ := p.split()
+		text := encoded(d).enforce(send)
 		if text == "" {
+			// Only without Config.Render, which makes this Failed.
 			_, err := Render(d)
 			return temp(d.Domain, err.Error())
-		}
-		if send {
-			text = p.whole()
 		}
 		return socketmap.Reply{Status: socketmap.OK, Text: text}
 	case policy.Failed:
@@ -42,7 +39,7 @@ func Reply(d *policy.Decision, m Map, known bool) socketmap.Reply {
 		return socketmap.Reply{Status: socketmap.OK, Text: "dane"}
 	case policy.Testing:
 		if m.Testing == Report && send {
-			if _, text := encoded(d).split(); text != "" {
+			if text := encoded(d).report(); text != "" {
 				return socketmap.Reply{Status: socketmap.OK, Text: m.level() + text}
 			}
 		}

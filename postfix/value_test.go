@@ -70,12 +70,12 @@ func TestReplySize(t *testing.T) {
 		}
 		return out
 	}
-	fits := postfix.Reply(enforced(many(4500)...), postfix.Map{}, false)
-	if fits.Status != socketmap.OK {
-		t.Errorf("4500 patterns, 90000 bytes: %s %.100q", fits.Status, fits.Text)
+	fits := postfix.Reply(enforced(many(4498)...), postfix.Map{}, false)
+	if fits.Status != socketmap.OK || len(fits.Text) > 90000 {
+		t.Errorf("4498 patterns, 89992 bytes: %s %.100q", fits.Status, fits.Text)
 	}
 	checkForm(t, fits)
-	large := postfix.Reply(enforced(many(4600)...), postfix.Map{}, false)
+	large := postfix.Reply(enforced(many(4499)...), postfix.Map{}, false)
 	checkForm(t, large)
 	checkTemp(t, large, "example.com", "the policy lists more MX hosts than Postfix can read")
 }
@@ -133,6 +133,29 @@ func TestReplyBudget(t *testing.T) {
 	}
 	if r := postfix.Reply(policyOf(4600, 0), postfix.Map{}, true); r.Status != socketmap.Temp {
 		t.Errorf("%s %.100q", r.Status, r.Text)
+	}
+}
+
+// TestReportBudget: a reply without match= has room for more of the policy.
+func TestReportBudget(t *testing.T) {
+	for names, lines := range map[int]int{900: 903, 2400: 1, 2450: 1} {
+		var body strings.Builder
+		body.WriteString("version: STSv1\nmode: testing\nmax_age: 1\n")
+		for i := range names {
+			fmt.Fprintf(&body, "mx: mx%05d.example.com\n", i)
+		}
+		p, err := sts.ParsePolicy([]byte(body.String()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := &policy.Decision{Domain: "example.com", Kind: policy.Testing, STS: p}
+		got := postfix.Reply(d, postfix.Map{Testing: postfix.Report, Level: "encrypt"}, true)
+		checkForm(t, got)
+		if n := strings.Count(got.Text, "{ policy_string = "); got.Status != socketmap.OK || n != lines {
+			t.Errorf("%d names: %s with %d lines, want %d", names, got.Status, n, lines)
+		}
+		d.Kind = policy.Enforce // as for a map that enforces it
+		checkForm(t, postfix.Reply(d, postfix.Map{}, true))
 	}
 }
 

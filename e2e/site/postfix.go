@@ -209,8 +209,29 @@ type Message struct {
 	Seen int64  // how far mail.log was when the message was handed in
 }
 
-// Send hands in a message to the given recipient; an address that is not ASCII is sent with SMTPUTF8.
-func (p *Postfix) Send(recipient string) (Message, error) {
+// Release returns the mail_version of the Postfix that runs now, such as "3.7.11".
+func (p *Postfix) Release() (string, error) {
+	command := []string{"postconf", "-dh", "mail_version"}
+	if p.root != "" {
+		command = append([]string{"chroot", p.root}, command...)
+	}
+	out, err := exec.Command(command[0], command[1:]...).Output()
+	return strings.TrimSpace(string(out)), err
+}
+
+// Mute makes the postconf that stsmap will ask fail, until the next Move or Unmute.
+func (p *Postfix) Mute() error {
+	path := filepath.Join(p.Bin, "postconf")
+	script := "#!/bin/sh\necho 'postconf: fatal: mute' >&2\nexit 1\n"
+	return errors.Join(os.WriteFile(path+".new", []byte(script), 0o755), os.Rename(path+".new", path))
+}
+
+// Unmute ends what Mute has begun.
+func (p *Postfix) Unmute() error { return p.speak() }
+
+// Send hands in a message to the given recipient, with further lines in its header; an address that is not ASCII is sent
+// with SMTPUTF8.
+func (p *Postfix) Send(recipient string, header ...string) (Message, error) {
 	m := Message{Seen: p.Log.Mark()}
 	c, err := textproto.Dial("tcp", Submission)
 	if err != nil {
@@ -238,6 +259,9 @@ func (p *Postfix) Send(recipient string) (Message, error) {
 		}
 	}
 	w := c.DotWriter()
+	for _, line := range header {
+		fmt.Fprintf(w, "%s\r\n", line)
+	}
 	fmt.Fprintf(w, "From: stsmap <stsmap@sender.example.net>\r\nSubject: hello\r\n\r\nHello.\r\n")
 	if err := w.Close(); err != nil {
 		return m, err

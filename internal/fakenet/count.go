@@ -19,6 +19,8 @@ type Message struct {
 	Data []byte   // with CRLF, dots unstuffed
 	TLS  bool     // the message came after STARTTLS
 	SNI  string   // the name that the client sent in the handshake; empty if it sent none
+
+	RequireTLS bool // the sender demands that whoever passes it on encrypts (RFC 8689)
 }
 
 // question is what is counted of a DNS question.

@@ -99,6 +99,7 @@
 //	direct, tls=…      as for policy hosts; tls=fail: STARTTLS is offered, and fails
 //	delay=20ms         of the greeting
 //	reject, defer      recipients get 550 or 451
+//	requiretls         after STARTTLS, REQUIRETLS is offered (RFC 8689)
 //	down               nothing listens at the address
 //
 // # Section bulk

@@ -25,6 +25,7 @@ type exchanger struct {
 	failTLS bool
 	delay   time.Duration // of the greeting
 	refuse  *smtp.SMTPError
+	keeps   bool // it offers REQUIRETLS
 	down    bool
 
 	server *smtp.Server
@@ -104,6 +105,8 @@ func (x *exchanger) read(f field) (err error) {
 		x.refuse = &smtp.SMTPError{Code: 550, EnhancedCode: smtp.EnhancedCode{5, 7, 1}, Message: "rejected by fakenet"}
 	case "defer":
 		x.refuse = &smtp.SMTPError{Code: 451, EnhancedCode: smtp.EnhancedCode{4, 7, 1}, Message: "deferred by fakenet"}
+	case "requiretls":
+		x.keeps = true
 	case "down":
 		x.down = true
 	default:
@@ -119,6 +122,7 @@ func (n *Net) mailServer(x *exchanger) *smtp.Server {
 	}))
 	s.Domain = x.name
 	s.EnableSMTPUTF8 = true
+	s.EnableREQUIRETLS = x.keeps
 	s.MaxMessageBytes = 32 << 20
 	s.ErrorLog = log.New(io.Discard, "", 0)
 	if x.cert.kind == certNone {
@@ -169,15 +173,16 @@ type mailSession struct {
 	host *exchanger
 	conn *smtp.Conn
 	from string
+	tls  bool // demanded with REQUIRETLS
 	to   []string
 }
 
-func (s *mailSession) Reset() { s.from, s.to = "", nil }
+func (s *mailSession) Reset() { s.from, s.tls, s.to = "", false, nil }
 
 func (s *mailSession) Logout() error { return nil }
 
-func (s *mailSession) Mail(from string, _ *smtp.MailOptions) error {
-	s.from = from
+func (s *mailSession) Mail(from string, o *smtp.MailOptions) error {
+	s.from, s.tls = from, o.RequireTLS
 	return nil
 }
 
@@ -194,7 +199,7 @@ func (s *mailSession) Data(r io.Reader) error {
 	if err != nil {
 		return err
 	}
-	m := Message{Helo: s.conn.Hostname(), From: s.from, To: s.to, Data: data}
+	m := Message{Helo: s.conn.Hostname(), From: s.from, RequireTLS: s.tls, To: s.to, Data: data}
 	var state tls.ConnectionState
 	if state, m.TLS = s.conn.TLSConnectionState(); m.TLS {
 		m.SNI = state.ServerName

@@ -116,6 +116,61 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// TestRequireTLS sees REQUIRETLS offered where the description says so, and only under TLS (RFC 8689, Section 4.1).
+func TestRequireTLS(t *testing.T) {
+	t.Parallel()
+	n := open(t, "-- smtp --\nmx.example.com addr=127.0.0.2 requiretls\nmx.example.net addr=127.0.0.3\n")
+	for _, c := range []struct {
+		host   string
+		secure bool
+		want   bool
+	}{
+		{"mx.example.com", true, true},
+		{"mx.example.com", false, false},
+		{"mx.example.net", true, false},
+	} {
+		client, err := smtp.Dial(n.SMTPAddr(c.host))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Close()
+		if c.secure {
+			if err := client.StartTLS(&tls.Config{RootCAs: n.Roots(), ServerName: c.host}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if offered, _ := client.Extension("REQUIRETLS"); offered != c.want {
+			t.Errorf("%s, TLS %t: offered: %t", c.host, c.secure, offered)
+		}
+		if !c.want {
+			continue
+		}
+		for _, command := range []struct {
+			code int
+			text string
+		}{
+			{250, "MAIL FROM:<a@client.example> REQUIRETLS"},
+			{250, "RCPT TO:<b@example.com>"},
+			{354, "DATA"},
+			{250, "Subject: x\r\n\r\n."},
+			{250, "MAIL FROM:<a@client.example>"}, // not demanded of the next one
+			{250, "RCPT TO:<b@example.com>"},
+			{354, "DATA"},
+			{250, "Subject: x\r\n\r\n."},
+		} {
+			if _, err := client.Text.Cmd("%s", command.text); err != nil {
+				t.Fatal(err)
+			}
+			if _, _, err := client.Text.ReadResponse(command.code); err != nil {
+				t.Fatalf("%s: %v", command.text, err)
+			}
+		}
+		if got := n.Messages(c.host); len(got) != 2 || !got[0].RequireTLS || got[1].RequireTLS {
+			t.Errorf("messages: %+v", got)
+		}
+	}
+}
+
 // TestTLSA compares the records with the certificates that are shown.
 func TestTLSA(t *testing.T) {
 	t.Parallel()

@@ -24,6 +24,7 @@ type trigger uint8
 const (
 	onUse trigger = iota // Postfix asks for the domain
 	daily                // a refresh is due: download whatever the record says
+	onRequest            // somebody wants it downloaded now, if there is a policy at all
 )
 
 // A flight is everything that is done for one domain at one time: reading the
@@ -259,11 +260,14 @@ func (e *Engine) download(ctx context.Context, f *flight, got *outcome) error {
 
 // wanted reports whether what the record said is reason to download.
 func wanted(old cache.Entry, got outcome, why trigger, now time.Time) bool {
-	if why == daily && holds(old, now) {
+	if why != onUse && holds(old, now) {
 		// RFC 8461, Section 10.2: whatever the record says.
 		return true
 	}
 	id := got.record.ID
+	if why == onRequest {
+		return id != ""
+	}
 	if id == "" || id == old.FailedID && now.Before(old.Retry) {
 		return false
 	}

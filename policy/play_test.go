@@ -39,6 +39,8 @@ import (
 //	strictly KIND [ID]         the same for who wants mode testing to be enforced
 //	checked N                  expect so many DANE checks since the last "checked"
 //	because TEXT               expect that in the reason of the last lookup
+//	retrieve [known] [WORD…]   have it retrieved, or downloaded even if known; expect mode, or none, and the words in the error
+//	forget                     forget the domain
 //	lookups N KIND             ask N times at once
 //	took D                     expect that the last lookup took exactly D
 //	sleep D                    time passes
@@ -160,6 +162,10 @@ func (s *stage) do(verb string, args []string) error {
 		return s.ask(verb, args)
 	case "asked":
 		return s.domain.asked(args)
+	case "retrieve":
+		return s.retrieve(args)
+	case "forget":
+		return s.engine.Forget(context.Background(), "example.com")
 	case "dane", "danedelay", "checked":
 		return s.domain.doDANE(verb, args)
 	case "allow":

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"stsmap/dane"
+	"stsmap/sts"
 )
 
 // check is what dane.Check is in earnest.
@@ -52,6 +53,27 @@ func (n *domain) doDANE(verb string, args []string) error {
 	n.set(func(n *domain) { n.result, n.resultErr = r, err })
 	if args[0] == "hangs" {
 		n.set(func(n *domain) { n.daneDelay = time.Hour })
+	}
+	return nil
+}
+
+// retrieve performs the command of that name.
+func (s *stage) retrieve(args []string) error {
+	known := len(args) > 0 && args[0] == "known"
+	if known {
+		args = args[1:]
+	}
+	e, err := s.engine.Retrieve(context.Background(), "example.com", known)
+	if err != nil {
+		return err
+	}
+	synctest.Wait()
+	got := "none"
+	if p, err := sts.ParsePolicy([]byte(e.Policy)); err == nil {
+		got = p.Mode.String()
+	}
+	if want := strings.Join(args[1:], " "); got != args[0] || !strings.Contains(e.Error, want) {
+		return fmt.Errorf("%s, %q", got, e.Error)
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -51,6 +52,44 @@ func (e *Engine) refreshDue(ctx context.Context) (more bool) {
 	}
 	batch.Wait()
 	return len(due) == n && ctx.Err() == nil
+}
+
+// Retrieve finds out what there is to know about a domain, as a lookup would,
+// without giving an answer, and returns what is remembered of it then. If
+// evenKnown is set it asks the domain whatever is known, and downloads the
+// policy even if the record has not changed or a download has just failed;
+// otherwise it returns at once what is known and still counts. That the domain
+// has no policy, or that it could not be downloaded, is in the entry and no
+// error. The domain is one as for Lookup.
+func (e *Engine) Retrieve(ctx context.Context, domain string, evenKnown bool) (cache.Entry, error) {
+	for {
+		why := onUse
+		if evenKnown {
+			why = onRequest
+		}
+		f := e.join(domain, why)
+		select {
+		case <-f.done:
+		case <-ctx.Done():
+			return cache.Entry{}, context.Cause(ctx)
+		}
+		if f.why != why && evenKnown {
+			continue // it was under way, and for another reason
+		}
+		entry, err := e.store.Get(ctx, domain)
+		if errors.Is(err, cache.ErrNotFound) && f.decision != nil {
+			// Nothing was learned, or nothing worth remembering.
+			return cache.Entry{Domain: domain, Error: f.decision.absence}, nil
+		}
+		return entry, err
+	}
+}
+
+// Forget forgets all about a domain: the next lookup is a first contact.
+func (e *Engine) Forget(ctx context.Context, domain string) error {
+	err := e.store.Delete(ctx, domain)
+	e.ready.drop(domain)
+	return err
 }
 
 // refresh downloads the policy of entry again, or drops the entry if there is

@@ -20,7 +20,11 @@ const hang = 60 * time.Second
 
 func TestMain(m *testing.M) {
 	if site.Dir() == "" { // with the network of this machine
-		for _, suite := range suites() {
+		wanted := suites()
+		if slices.Contains(wanted, "machine") {
+			wanted = append(wanted, allSuites()...) // its Postfix is upgraded to the others
+		}
+		for _, suite := range wanted {
 			if _, err := root(context.Background(), suite); err != nil {
 				fmt.Fprintf(os.Stderr, "e2e: error: %v\n", err)
 				os.Exit(1)
@@ -35,8 +39,10 @@ func suites() []string {
 	if only := os.Getenv("E2E_SUITES"); only != "" {
 		return strings.Fields(only)
 	}
-	return []string{"machine", "trixie", "testing"}
+	return allSuites()
 }
+
+func allSuites() []string { return []string{"machine", "trixie", "testing"} }
 
 func root(ctx context.Context, suite string) (*site.Root, error) {
 	if suite == "machine" {
@@ -70,6 +76,7 @@ func TestScenarios(t *testing.T) {
 // playAll plays the scenarios with the Postfix of one suite. They share it and one Unbound, and each has a world and a
 // daemon of its own, and zones that are signed if it wants some.
 func playAll(t *testing.T, ctx context.Context, binary, suite string, scenarios []scenario, m *matrix) {
+	m.column(suite)
 	r, err := root(ctx, suite)
 	if err != nil {
 		t.Fatal(err)
@@ -83,16 +90,25 @@ func playAll(t *testing.T, ctx context.Context, binary, suite string, scenarios 
 			t.Error(err)
 		}
 	})
-	var collector *site.Collector // nil where Postfix has no TLSRPT
-	if r != nil {
-		if collector, err = site.Collect(s.Postfix); err != nil {
-			t.Fatal(err)
+	version, err := s.Postfix.Release()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.is(version)
+	this, err := parseRelease(version)
+	if err != nil {
+		t.Fatal(err)
+	}
+	collector, err := site.Collect(s.Postfix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := collector.Close(); err != nil {
+			t.Error(err)
 		}
-		t.Cleanup(func() {
-			if err := collector.Close(); err != nil {
-				t.Error(err)
-			}
-		})
+	})
+	if this.reports() {
 		if err := s.Postfix.Configure(site.ReportTo()...); err != nil {
 			t.Fatal(err)
 		}
@@ -101,15 +117,6 @@ func playAll(t *testing.T, ctx context.Context, binary, suite string, scenarios 
 	if err != nil {
 		t.Fatal(err)
 	}
-	version, err := s.Postfix.Release()
-	if err != nil {
-		t.Fatal(err)
-	}
-	this, err := parseRelease(version)
-	if err != nil {
-		t.Fatal(err)
-	}
-	m.column(version)
 	home := roots(s)
 	if r != nil {
 		home = nil // from a root nobody comes back
@@ -118,14 +125,15 @@ func playAll(t *testing.T, ctx context.Context, binary, suite string, scenarios 
 		t.Run(c.name, func(t *testing.T) {
 			p := &play{
 				t: t, site: s, collector: collector, scenario: c, world: c.files["world.txtar"],
-				mark: s.Postfix.Log.Mark(), questions: s.Unbound.Log.Mark(), release: this, home: home,
+				mark: s.Postfix.Log.Mark(), questions: s.Unbound.Log.Mark(), release: this, now: this, home: home,
 			}
 			defer func() {
 				p.end()
-				m.enter(c.name, p)
 				if err := s.Postfix.Restore(original); err != nil {
 					t.Error(err)
 				}
+				p.failed = t.Failed()
+				m.enter(c.name, p)
 			}()
 			p.begin()
 			for _, l := range c.lines {
@@ -237,14 +245,15 @@ func repeated(text string) (string, error) {
 	}
 	var b strings.Builder
 	for l := range strings.Lines(text) {
-		number, rest, found := strings.Cut(strings.TrimPrefix(l, "!repeat "), " ")
-		if !found || !strings.HasPrefix(l, "!repeat ") {
+		arguments, found := strings.CutPrefix(l, "!repeat ")
+		if !found {
 			b.WriteString(l)
 			continue
 		}
+		number, rest, _ := strings.Cut(arguments, " ")
 		n, err := strconv.Atoi(number)
-		if err != nil {
-			return "", err
+		if err != nil || n < 1 || strings.TrimSpace(rest) == "" {
+			return "", errors.New("wants !repeat N TEXT: " + l)
 		}
 		for i := range n {
 			b.WriteString(strings.ReplaceAll(rest, "#", strconv.Itoa(i+1)))

@@ -17,7 +17,7 @@ type play struct {
 	scenario scenario
 	line     line
 
-	collector *site.Collector // nil if Postfix has no TLSRPT
+	collector *site.Collector
 
 	world     string         // the description of the small Internet as it is now
 	zones     []site.Zone    // zones.txtar as it is now, with its lines "!tlsa"
@@ -33,10 +33,12 @@ type play struct {
 	output    string         // of the last command
 
 	release  release                                       // of the Postfix that the play began with
+	now      release                                       // of the one that runs now
 	home     func(context.Context, string) (string, error) // the directory of a suite's root; nil if Postfix is in one itself
 	moved    bool                                          // Postfix is of a root now
 	played   int                                           // how many steps were
 	outcomes string                                        // of the messages, by their first letters
+	failed   bool                                          // once it has ended
 }
 
 // begin makes the world, sets up Postfix and starts the daemon, in that order: the daemon asks Postfix and Unbound what
@@ -44,10 +46,8 @@ type play struct {
 func (p *play) begin() {
 	p.t.Helper()
 	p.messages, p.requests = make(map[string]int), make(map[string]int)
-	if p.collector != nil {
-		if _, err := p.collector.Rest(); err != nil { // of the scenario before
-			p.t.Fatal(err)
-		}
+	if _, err := p.collector.Rest(); err != nil { // of a scenario before that failed
+		p.t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(p.t.Context(), hang)
 	defer cancel()
@@ -92,6 +92,7 @@ func (p *play) settings() []string {
 }
 
 // end stops the daemon, which has to go in good order, and shows what happened if it is not what should have happened.
+// There must be no report left that no step has looked at.
 func (p *play) end() {
 	if p.stream != nil {
 		p.stream.stop()
@@ -110,6 +111,9 @@ func (p *play) end() {
 				p.t.Error(err)
 			}
 		}
+		if err := p.site.Postfix.Unmute(); err != nil {
+			p.t.Error(err)
+		}
 	}()
 	if d := p.site.Daemon; d != nil {
 		if err := d.Stop(ctx); err != nil {
@@ -120,7 +124,11 @@ func (p *play) end() {
 		}
 	}
 	if !p.t.Failed() {
-		return
+		reports, err := p.collector.Rest()
+		if err == nil && len(reports) == 0 {
+			return
+		}
+		p.t.Errorf("reports that no step has taken: %s: %v", reports, err)
 	}
 	p.t.Logf("the purpose:\n%s", p.scenario.files["README"])
 	mail := p.site.Postfix.Log.Since(p.mark)

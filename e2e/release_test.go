@@ -3,92 +3,105 @@ package e2e
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
 )
 
-// A release is the first two numbers of a mail_version.
-type release [2]int
+// A release is the numbers of a mail_version, of which there are two or three.
+type release []int
 
-func parseRelease(s string) (r release, err error) {
-	parts := strings.Split(s, ".")
-	if len(parts) < 2 {
-		return r, fmt.Errorf("%q is not a release of Postfix", s)
-	}
-	for i := range r {
-		if r[i], err = strconv.Atoi(parts[i]); err != nil {
-			return r, fmt.Errorf("%q is not a release of Postfix", s)
+func parseRelease(s string) (release, error) {
+	number, _, _ := strings.Cut(s, "-") // "3.12-20260821" is on the way to 3.12
+	var r release
+	for part := range strings.SplitSeq(number, ".") {
+		n, err := strconv.Atoi(part)
+		if err != nil || n < 0 {
+			return nil, fmt.Errorf("%q is not a release of Postfix", s)
 		}
+		r = append(r, n)
+	}
+	if len(r) < 2 {
+		return nil, fmt.Errorf("%q is not a release of Postfix", s)
 	}
 	return r, nil
 }
 
-func (r release) before(other release) bool {
-	return r[0] < other[0] || r[0] == other[0] && r[1] < other[1]
-}
+// reports says that a Postfix of that release can tell a collector of TLSRPT.
+func (r release) reports() bool { return slices.Compare(r, release{3, 10}) >= 0 }
 
 // A span is the releases that a line is for. The zero value is all of them.
-type span struct{ from, to *release }
+type span struct{ from, to release }
 
-// covers reports whether r is one of them.
+// covers reports whether r is one of them. What is up to 3.9 includes 3.9.7.
 func (s span) covers(r release) bool {
-	return (s.from == nil || !r.before(*s.from)) && (s.to == nil || !s.to.before(r))
+	return (s.from == nil || slices.Compare(r, s.from) >= 0) &&
+		(s.to == nil || slices.Compare(r[:min(len(r), len(s.to))], s.to) <= 0)
 }
 
 // condition reads the releases that a line is for, and returns the rest of the line: "[3.10+] report …" is for 3.10 and
-// later, "[3.9-] …" for 3.9 and earlier.
+// later, "[3.9-] …" for 3.9 and earlier. Only those are known at which something changes that is of interest here, so that
+// no step is left out for a slip of the pen.
 func condition(text string) (s span, rest string, err error) {
 	inner, open := strings.CutPrefix(text, "[")
 	if !open {
 		return s, text, nil
 	}
 	word, rest, closed := strings.Cut(inner, "] ")
-	if !closed || word == "" {
+	if !closed || strings.TrimSpace(rest) == "" {
 		return s, "", fmt.Errorf("%s: neither a condition nor a step", text)
 	}
-	r, err := parseRelease(word[:len(word)-1])
-	switch {
-	case err != nil:
-		return s, "", err
-	case strings.HasSuffix(word, "+"):
-		s.from = &r
-	case strings.HasSuffix(word, "-"):
-		s.to = &r
+	switch word {
+	case "3.9-", "3.10+": // policy attributes, and TLSRPT
+	case "3.10.4-", "3.10.5+": // names of MX hosts are held against the policy
+	case "3.10-", "3.11+": // REQUIRETLS
 	default:
-		return s, "", fmt.Errorf("[%s] is no condition; want [3.10+] or [3.9-]", word)
+		return s, "", fmt.Errorf("[%s] is no condition, or of a release at which nothing changes", word)
 	}
-	return s, strings.TrimSpace(rest), nil
+	r, err := parseRelease(strings.TrimRight(word, "+-"))
+	if strings.HasSuffix(word, "+") {
+		s.from = r
+	} else {
+		s.to = r
+	}
+	return s, strings.TrimSpace(rest), err
 }
 
 // A matrix is what became of every scenario with every Postfix.
 type matrix struct {
 	names    []string
 	releases []string
-	cells    map[[2]string]string // scenario and release to what is printed
+	cells    []map[string]string // by release, and by scenario: what is printed
 }
 
 func newMatrix(scenarios []scenario) *matrix {
-	m := &matrix{cells: make(map[[2]string]string)}
+	m := new(matrix)
 	for _, c := range scenarios {
 		m.names = append(m.names, c.name)
 	}
 	return m
 }
 
-// column begins the plays with one Postfix.
-func (m *matrix) column(release string) { m.releases = append(m.releases, release) }
+// column begins the plays with the Postfix of a suite, whose release is not known yet.
+func (m *matrix) column(suite string) {
+	m.releases = append(m.releases, suite)
+	m.cells = append(m.cells, make(map[string]string))
+}
 
-// enter notes how a play ended.
+// is says which release the Postfix of the last column is.
+func (m *matrix) is(release string) { m.releases[len(m.releases)-1] = release }
+
+// enter notes how a play with it ended.
 func (m *matrix) enter(name string, p *play) {
 	cell := "ok " + p.outcomes
 	switch {
-	case p.t.Failed():
+	case p.failed:
 		cell = fmt.Sprintf("FAILED, play:%d", p.line.number)
 	case p.played == 0:
 		cell = "-"
 	}
-	m.cells[[2]string{name, m.releases[len(m.releases)-1]}] = strings.TrimSpace(cell)
+	m.cells[len(m.cells)-1][name] = strings.TrimSpace(cell)
 }
 
 // print writes the table into the file that E2E_MATRIX names, if it names one: what a test prints is not shown when it
@@ -98,14 +111,20 @@ func (m *matrix) print() error {
 	if path == "" {
 		return nil
 	}
+	return os.WriteFile(path, []byte(m.String()), 0o644)
+}
+
+// String returns the table, in lines of less than 80 columns.
+func (m *matrix) String() string {
 	var out strings.Builder
-	out.WriteString("\nOutcomes by Postfix, attempt by attempt: s sent, d deferred, b bounced; - not for this release\n\n")
+	out.WriteString("\nOutcomes by Postfix, attempt by attempt:\n")
+	out.WriteString("s sent, d deferred, b bounced; - not for this release\n\n")
 	w := tabwriter.NewWriter(&out, 0, 8, 2, ' ', 0)
 	fmt.Fprintf(w, "scenario\t%s\n", strings.Join(m.releases, "\t"))
 	for _, name := range m.names {
 		fmt.Fprint(w, name)
-		for _, r := range m.releases {
-			cell, played := m.cells[[2]string{name, r}]
+		for _, column := range m.cells {
+			cell, played := column[name]
 			if !played {
 				cell = "not played"
 			}
@@ -113,8 +132,6 @@ func (m *matrix) print() error {
 		}
 		fmt.Fprintln(w)
 	}
-	if err := w.Flush(); err != nil {
-		return err
-	}
-	return os.WriteFile(path, []byte(out.String()), 0o644)
+	w.Flush() // a strings.Builder never fails
+	return out.String()
 }

@@ -161,12 +161,18 @@ func requests(p *play, _ context.Context, rest string) {
 	}
 }
 
+// canReport fails a step that would be silent about a Postfix without TLSRPT.
+func (p *play) canReport() {
+	p.t.Helper()
+	if !p.now.reports() {
+		p.fatalf("this Postfix reports to nobody; such a step is for [3.10+]")
+	}
+}
+
 func report(p *play, ctx context.Context, rest string) {
 	domain, pattern := p.sides(rest)
 	re := p.regexp(pattern)
-	if p.collector == nil {
-		p.fatalf("this Postfix reports to nobody; such a step is for [3.10+]")
-	}
+	p.canReport()
 	r, err := p.collector.Take(ctx, domain)
 	p.must(err)
 	if !re.MatchString(r.String()) {
@@ -179,9 +185,7 @@ func noReport(p *play, _ context.Context, rest string) {
 	if p.tries == 0 {
 		p.fatalf("too early: what is to be absent might yet come; expect first")
 	}
-	if p.collector == nil {
-		p.fatalf("this Postfix reports to nobody; such a step is for [3.10+]")
-	}
+	p.canReport()
 	reports, err := p.collector.Rest()
 	p.must(err)
 	if len(reports) > 0 {
@@ -260,7 +264,7 @@ func postconf(p *play, _ context.Context, rest string) {
 	}
 }
 
-// upgrade goes on with the Postfix of another root, and from then on with its release.
+// upgrade goes on with the Postfix of another root. Conditions stay with the release that the play began with.
 func upgrade(p *play, ctx context.Context, rest string) {
 	if p.home == nil {
 		p.fatalf("from a root nobody comes back; such a step is for the Postfix of this machine")
@@ -273,6 +277,10 @@ func upgrade(p *play, ctx context.Context, rest string) {
 	}
 	p.must(p.site.Postfix.Move(dir))
 	p.moved = dir != ""
+	version, err := p.site.Postfix.Release()
+	p.must(err)
+	p.now, err = parseRelease(version)
+	p.must(err)
 }
 
 func chroot(p *play, _ context.Context, rest string) {

@@ -22,9 +22,9 @@ const storePatience = 2 * time.Second
 type trigger uint8
 
 const (
-	onUse trigger = iota // Postfix asks for the domain
-	daily                // a refresh is due: download whatever the record says
-	onRequest            // somebody wants it downloaded now, if there is a policy at all
+	onUse     trigger = iota // Postfix asks for the domain
+	daily                    // a refresh is due: download whatever the record says
+	onRequest                // somebody wants it downloaded now, if there is a policy at all
 )
 
 // A flight is everything that is done for one domain at one time: reading the

@@ -1,0 +1,202 @@
+package postgres
+
+import (
+	"cmp"
+	"context"
+	"iter"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"stsmap/cache"
+)
+
+const (
+	// walkStep is how many entries All reads in one statement.
+	walkStep = 256
+	// sweepEvery is how often Due looks for what is over, and sweepRounds how
+	// many batches it then removes at most.
+	sweepEvery  = 10 * time.Second
+	sweepRounds = 5
+)
+
+// Due implements [cache.Store]. Entries that another daemon is taking, or
+// writing, at this moment are passed over: they are due at the next call too.
+func (s *Store) Due(ctx context.Context, now time.Time, lease time.Duration, n int) ([]cache.Entry, error) {
+	until := now.Add(max(lease, time.Millisecond)).UnixMilli()
+	var taken []cache.Entry
+	err := s.do(ctx, "due", func(ctx context.Context) error {
+		for len(taken) < n {
+			asked := n - len(taken)
+			rows, err := s.take(ctx, now.UnixMilli(), until, asked)
+			if err != nil {
+				return err
+			}
+			for _, r := range rows {
+				if e, ok := r.decode(); ok {
+					taken = append(taken, e)
+				} else if err := s.remove(ctx, r); err != nil {
+					return err
+				}
+			}
+			if len(rows) < asked {
+				break
+			}
+		}
+		if s.sweeps.due(sweepEvery) {
+			s.report("sweep", s.sweep(ctx, now))
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return taken, nil
+}
+
+// FOR UPDATE makes the server carry out the WITH query by itself and once; in a
+// subquery of the UPDATE, the LIMIT might be applied more than once.
+const sqlDue = `
+WITH due AS MATERIALIZED (
+	SELECT domain, refresh FROM stsmap.entries WHERE refresh <= $1::bigint
+	ORDER BY refresh LIMIT $3::bigint FOR UPDATE SKIP LOCKED
+)
+UPDATE stsmap.entries e SET refresh = $2::bigint FROM due WHERE e.domain = due.domain
+RETURNING e.domain, e.policy, e.fetched, e.expires, due.refresh, e.used, e.entry`
+
+// take leases what is due, in order. The rows have the old refresh.
+func (s *Store) take(ctx context.Context, now, until int64, n int) ([]row, error) {
+	rows, err := s.pool.Query(ctx, s.in(sqlDue), now, until, int64(n))
+	if err != nil {
+		return nil, err
+	}
+	taken, err := pgx.CollectRows(rows, scanRow)
+	slices.SortFunc(taken, func(a, b row) int {
+		return cmp.Or(cmp.Compare(*a.refresh, *b.refresh), cmp.Compare(a.domain, b.domain))
+	})
+	return taken, err
+}
+
+// Over is what both the server and the caller think is over: one clock that is
+// wrong must not empty the store. The zero Expires means never.
+const sqlSweepEntries = `
+WITH clock AS (
+	SELECT least($1::bigint, (extract(epoch FROM now()) * 1000)::bigint) - 3600000 AS hour
+), over AS MATERIALIZED (
+	SELECT domain FROM stsmap.entries
+	WHERE expires < (SELECT hour FROM clock) AND expires > -62135596800000
+		AND (refresh IS NULL OR refresh < (SELECT hour FROM clock))
+	ORDER BY expires LIMIT 500 FOR UPDATE SKIP LOCKED
+)
+DELETE FROM stsmap.entries e USING over WHERE e.domain = over.domain`
+
+const sqlSweepClaims = `
+DELETE FROM stsmap.claims WHERE domain IN (
+	SELECT domain FROM stsmap.claims WHERE expires < now() OR made > now() + interval '1 minute'
+	ORDER BY domain LIMIT 500 FOR UPDATE SKIP LOCKED)`
+
+// After a dump was restored in another server, next may be of a future that this
+// one has not reached; and a clock may have been set back.
+const sqlTurnFeed = `
+UPDATE stsmap.feed SET at = now(), next = pg_current_snapshot(),
+	trimmed = CASE WHEN pg_snapshot_xmax(next) > pg_snapshot_xmax(pg_current_snapshot()) THEN pg_current_snapshot() ELSE next END
+WHERE at NOT BETWEEN now() - interval '10 minutes' AND now() + interval '10 minutes'
+	OR pg_snapshot_xmax(next) > pg_snapshot_xmax(pg_current_snapshot())`
+
+// Changes of that future would be news for ever.
+const sqlSweepChanges = `
+DELETE FROM stsmap.changes WHERE n IN (
+	SELECT n FROM stsmap.changes, stsmap.feed
+	WHERE xid < pg_snapshot_xmax(trimmed) AND pg_visible_in_snapshot(xid, trimmed)
+		OR xid >= pg_snapshot_xmax(pg_current_snapshot())
+	ORDER BY n LIMIT 2000 FOR UPDATE OF changes SKIP LOCKED)`
+
+// sweep removes what is over: entries, claims, and changes.
+func (s *Store) sweep(ctx context.Context, now time.Time) error {
+	for range sweepRounds {
+		tag, err := s.pool.Exec(ctx, s.in(sqlSweepEntries), now.UnixMilli())
+		if err != nil {
+			return err
+		}
+		if tag.RowsAffected() == 0 {
+			break
+		}
+	}
+	for _, sql := range []string{sqlSweepClaims, sqlTurnFeed} {
+		if _, err := s.pool.Exec(ctx, s.in(sql)); err != nil {
+			return err
+		}
+	}
+	for range sweepRounds {
+		tag, err := s.pool.Exec(ctx, s.in(sqlSweepChanges))
+		if err != nil || tag.RowsAffected() == 0 {
+			return err
+		}
+	}
+	return nil
+}
+
+const sqlAll = `
+SELECT domain, policy, fetched, expires, refresh, used, entry FROM stsmap.entries
+WHERE domain > $1::text ORDER BY domain LIMIT $2::bigint`
+
+// All implements [cache.Store].
+func (s *Store) All(ctx context.Context) iter.Seq2[cache.Entry, error] {
+	return func(yield func(cache.Entry, error) bool) {
+		last := ""
+		for {
+			// Not one statement for all: its connection could not be used by
+			// others while the loop's body runs, for as long as that takes.
+			var rows []row
+			err := s.do(ctx, "all", func(ctx context.Context) error {
+				r, err := s.pool.Query(ctx, s.in(sqlAll), last, int64(walkStep))
+				if err != nil {
+					return err
+				}
+				rows, err = pgx.CollectRows(r, scanRow)
+				return err
+			})
+			if err != nil {
+				yield(cache.Entry{}, err)
+				return
+			}
+			for _, r := range rows {
+				last = r.domain
+				e, ok := r.decode()
+				if !ok {
+					continue
+				}
+				if err := ctx.Err(); err != nil {
+					yield(cache.Entry{}, err)
+					return
+				}
+				if !yield(e, nil) {
+					return
+				}
+			}
+			if len(rows) < walkStep {
+				return
+			}
+		}
+	}
+}
+
+// A ration allows something from time to time. The zero value allows it.
+type ration struct {
+	mu   sync.Mutex
+	last time.Time
+}
+
+// due reports whether it is time, and if so begins the next interval.
+func (r *ration) due(every time.Duration) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	if !r.last.IsZero() && now.Sub(r.last) < every {
+		return false
+	}
+	r.last = now
+	return true
+}

@@ -1,0 +1,304 @@
+// Package postgres is a cache.Shared in a PostgreSQL database: one store for
+// the daemons of a site, with leases, claims, and word of each other's changes.
+// It needs PostgreSQL 13 or later.
+//
+// It keeps nothing in memory, and repeats nothing that failed for want of a
+// server: both is for the cache.Front before it. It does not create databases
+// or roles, does not replicate (the server does; see [CheckURL] for several
+// hosts), and does not make a commit safer than the server's synchronous_commit
+// says. It has no opinion of the server's certificate but what sslmode asks
+// for, and without sslmode a connection may end up without TLS.
+//
+// Trust: whoever can write to the tables, or stand between daemon and server,
+// can switch MTA-STS off for any domain at all daemons; the role should be the
+// daemons' own, and sslmode verify-full wherever the server is not on the same
+// host. Loss: losing the database costs the protection of the next message to
+// each domain (RFC 8461, Section 10.2); an empty one is filled again, and an
+// unreachable one stops nothing but the sharing.
+package postgres
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"stsmap/cache"
+)
+
+const (
+	defaultTimeout = 5 * time.Second
+	// closeWait is how long Close waits for calls under way before it ends
+	// them.
+	closeWait = 5 * time.Second
+)
+
+// Options are what a URL does not say. The zero value is good.
+type Options struct {
+	// Timeout is of each call whose context has no deadline; 0 means 5 s.
+	Timeout time.Duration
+
+	// OnError, if not nil, is told of failures that no method returns: op is
+	// "watch", once for each time that the server is lost, or "sweep". It may
+	// be called concurrently.
+	OnError func(op string, err error)
+}
+
+// A Store is a [cache.Shared] in a database. Create it with [Open].
+//
+// Put and Delete return after the server has committed. Touch is committed
+// without waiting for the disk, and seen by all at once. Entries that have been
+// over for an hour, those whose Expires and Refresh both lie back that far by
+// the clocks of server and caller, are removed in the course of Due.
+type Store struct {
+	pool    *pgxpool.Pool
+	place   place
+	options Options
+	owner   string          // of this Store's claims
+	gate    chan struct{}   // holds one token: whoever looks at the schema
+	life    context.Context // until Close
+	close   context.CancelFunc
+	killed  context.Context // ends what is under way
+	kill    context.CancelFunc
+	closing sync.Once
+	lines   *lines
+	sweeps  ration
+	// Tests are in more of a hurry than a site.
+	pollEvery time.Duration
+	patience  time.Duration // of Close
+
+	mu      sync.Mutex
+	checked time.Time // when the schema was last found good; zero: never
+}
+
+var _ cache.Shared = (*Store)(nil)
+
+// Open returns the store that the URL names; see [CheckURL] for what it may
+// say. It fails only if the URL is wrong, or a file it names cannot be read: it
+// does not connect. The first call that does creates the tables, see [Schema].
+func Open(ctx context.Context, url string, o Options) (*Store, error) {
+	config, place, err := parse(url)
+	if err != nil {
+		return nil, err
+	}
+	if o.Timeout <= 0 {
+		o.Timeout = defaultTimeout
+	}
+	s := &Store{
+		place:   place,
+		options: o,
+		owner:   rand.Text(),
+		gate:    make(chan struct{}, 1),
+		lines:   newLines(config.ConnConfig.DialFunc),
+
+		pollEvery: pollInterval,
+		patience:  closeWait,
+	}
+	s.life, s.close = context.WithCancel(context.Background())
+	s.killed, s.kill = context.WithCancel(context.Background())
+	config.ConnConfig.DialFunc = s.lines.dial
+	if s.pool, err = pgxpool.NewWithConfig(ctx, config); err != nil {
+		s.close()
+		s.kill()
+		return nil, fmt.Errorf("postgres: %w", err)
+	}
+	return s, nil
+}
+
+// String names the server and the schema, without a password.
+func (s *Store) String() string {
+	c := s.pool.Config().ConnConfig
+	return fmt.Sprintf("postgres: %s, database %s, schema %s", c.Host, c.Database, s.place.schema)
+}
+
+// Close implements [cache.Store]. It waits for five seconds for calls under
+// way, and then ends them.
+func (s *Store) Close() error {
+	s.closing.Do(func() {
+		s.close()
+		timer := time.AfterFunc(s.patience, s.end)
+		s.pool.Close()
+		timer.Stop()
+		s.end()
+	})
+	return nil
+}
+
+// end ends all calls. The driver would take leave of a server that does not
+// answer for a quarter of a minute, so its connections are cut too.
+func (s *Store) end() {
+	s.kill()
+	s.lines.cut()
+}
+
+// Ping returns nil if the store can be used: the server answers, takes writes,
+// and has the tables, which are created if need be, with the rights that are
+// needed on them. It is for people who want to know what is wrong.
+func (s *Store) Ping(ctx context.Context) error {
+	return s.do(ctx, "ping", func(ctx context.Context) error {
+		var readOnly bool
+		var missing []string
+		err := s.pool.QueryRow(ctx, s.in(sqlRights)).Scan(&readOnly, &missing)
+		if err != nil {
+			return err
+		}
+		if readOnly {
+			s.pool.Reset()
+			return errors.New("the server is read-only (hint: is it a standby? name all hosts in the URL)")
+		}
+		if len(missing) > 0 {
+			return fmt.Errorf("role %s lacks rights: %s (hint: an administrator GRANTs them)",
+				s.pool.Config().ConnConfig.User, strings.Join(missing, ", "))
+		}
+		return nil
+	})
+}
+
+const sqlRights = `
+SELECT current_setting('transaction_read_only')::boolean, ARRAY(
+	SELECT r || ' on stsmap.' || t
+	FROM unnest(ARRAY['entries', 'claims', 'changes', 'feed']) t, unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) r
+	WHERE NOT has_table_privilege('stsmap.' || t, r) AND NOT (t = 'feed' AND r IN ('INSERT', 'DELETE'))
+	ORDER BY t, r)`
+
+// Get implements [cache.Store].
+func (s *Store) Get(ctx context.Context, domain string) (cache.Entry, error) {
+	var e cache.Entry
+	err := s.do(ctx, "get", func(ctx context.Context) error {
+		r, err := s.load(ctx, domain)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return cache.ErrNotFound
+		}
+		if err != nil {
+			return err
+		}
+		var ok bool
+		if e, ok = r.decode(); !ok {
+			return cache.ErrNotFound
+		}
+		return nil
+	})
+	return e, err
+}
+
+const sqlGet = `
+SELECT domain, policy, fetched, expires, refresh, used, entry FROM stsmap.entries WHERE domain = $1`
+
+func (s *Store) load(ctx context.Context, domain string) (row, error) {
+	rows, err := s.pool.Query(ctx, s.in(sqlGet), escape(domain))
+	if err != nil {
+		return row{}, err
+	}
+	return pgx.CollectExactlyOneRow(rows, scanRow)
+}
+
+// Put implements [cache.Store]. It makes an end of a claim on the domain, also
+// where it returns cache.ErrOutdated.
+func (s *Store) Put(ctx context.Context, e cache.Entry) error {
+	r, err := encode(e)
+	if err != nil {
+		return err
+	}
+	return s.do(ctx, "put", func(ctx context.Context) error {
+		for {
+			tag, err := s.pool.Exec(ctx, s.in(sqlPut), r.domain, r.policy, r.fetched, r.expires, r.refresh, r.used,
+				r.entry, e.Checked.UnixMilli(), s.place.channel())
+			if err != nil || tag.RowsAffected() > 0 {
+				return err
+			}
+			// Refused, which what is not readable has no right to.
+			removed, err := s.removeUnreadable(ctx, r.domain, e.Domain)
+			if err != nil {
+				return err
+			}
+			if !removed {
+				return cache.ErrOutdated
+			}
+		}
+	})
+}
+
+// The rows are locked in the order of entries, claims; Delete does the same, or
+// the two could wait for each other. That is what the odd condition on the
+// claim is for, which makes the server look at put first.
+const sqlPut = `
+WITH put AS (
+	INSERT INTO stsmap.entries AS old (domain, policy, fetched, expires, refresh, used, entry)
+	VALUES ($1::text, $2::boolean, $3::bigint, $4::bigint, $5::bigint, $6::bigint, $7::bytea)
+	ON CONFLICT (domain) DO UPDATE SET policy = excluded.policy, fetched = excluded.fetched,
+		expires = excluded.expires, refresh = excluded.refresh, used = excluded.used, entry = excluded.entry
+	WHERE NOT (old.policy AND old.fetched > excluded.fetched AND old.expires > $8::bigint)
+	RETURNING domain
+), freed AS (
+	DELETE FROM stsmap.claims WHERE domain = $1::text AND (SELECT count(*) FROM put) >= 0
+), note AS (
+	INSERT INTO stsmap.changes (domain) SELECT domain FROM put
+)
+SELECT pg_notify($9::text, '') FROM put`
+
+// removeUnreadable removes the row of the domain if it counts as not found, and
+// reports whether it was there.
+func (s *Store) removeUnreadable(ctx context.Context, escaped, domain string) (bool, error) {
+	r, err := s.load(ctx, domain)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return true, nil // deleted meanwhile: the Put is due another try
+	}
+	if err != nil {
+		return false, err
+	}
+	if _, ok := r.decode(); ok {
+		return false, nil
+	}
+	return true, s.remove(ctx, r)
+}
+
+const sqlRemove = `
+DELETE FROM stsmap.entries WHERE domain = $1 AND entry = $2 AND policy = $3 AND fetched = $4 AND expires = $5`
+
+// remove removes an unreadable row, unless it has become another one.
+func (s *Store) remove(ctx context.Context, r row) error {
+	_, err := s.pool.Exec(ctx, s.in(sqlRemove), r.domain, r.entry, r.policy, r.fetched, r.expires)
+	return err
+}
+
+// Touch implements [cache.Store].
+func (s *Store) Touch(ctx context.Context, domain string, used time.Time) error {
+	return s.do(ctx, "touch", func(ctx context.Context) error {
+		if !storable(used) {
+			return nil // no entry can have such a time
+		}
+		_, err := s.pool.Exec(ctx, s.in(sqlTouch), escape(domain), used.UnixMilli())
+		return err
+	})
+}
+
+// Collecting touches, and writing many at once, would be cheaper still, and
+// hide them from the other daemons meanwhile.
+const sqlTouch = `
+WITH cheap AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))
+UPDATE stsmap.entries SET used = $2::bigint FROM cheap WHERE domain = $1::text AND used < $2::bigint`
+
+// Delete implements [cache.Store].
+func (s *Store) Delete(ctx context.Context, domain string) error {
+	return s.do(ctx, "delete", func(ctx context.Context) error {
+		_, err := s.pool.Exec(ctx, s.in(sqlDelete), escape(domain), s.place.channel())
+		return err
+	})
+}
+
+// An unknown domain is told of too: another daemon may know it all the same.
+const sqlDelete = `
+WITH gone AS (
+	DELETE FROM stsmap.entries WHERE domain = $1::text RETURNING domain
+), freed AS (
+	DELETE FROM stsmap.claims WHERE domain = $1::text AND (SELECT count(*) FROM gone) >= 0
+), note AS (
+	INSERT INTO stsmap.changes (domain) VALUES ($1::text)
+)
+SELECT pg_notify($2::text, '')`

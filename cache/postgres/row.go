@@ -1,0 +1,110 @@
+package postgres
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"stsmap/cache"
+)
+
+// A row is one of the table entries. Where it repeats a part of entry it is
+// good only if the two agree, but for refresh and used, which have a life of
+// their own.
+type row struct {
+	domain  string // escaped
+	policy  bool
+	fetched int64
+	expires int64
+	refresh *int64 // nil: never
+	used    int64
+	entry   []byte
+}
+
+func encode(e cache.Entry) (row, error) {
+	b, err := e.AppendBinary(nil)
+	if err != nil {
+		return row{}, err
+	}
+	r := row{
+		domain:  escape(e.Domain),
+		policy:  e.Policy != "",
+		fetched: e.Fetched.UnixMilli(),
+		expires: e.Expires.UnixMilli(),
+		used:    e.Used.UnixMilli(),
+		entry:   b,
+	}
+	if !e.Refresh.IsZero() {
+		r.refresh = new(e.Refresh.UnixMilli())
+	}
+	return r, nil
+}
+
+// decode returns the entry; ok is false if this is not what encode made.
+func (r row) decode() (e cache.Entry, ok bool) {
+	if err := e.UnmarshalBinary(r.entry); err != nil {
+		return cache.Entry{}, false
+	}
+	var refresh time.Time
+	if r.refresh != nil {
+		refresh = fromMilli(*r.refresh)
+	}
+	used := fromMilli(r.used)
+	if escape(e.Domain) != r.domain || (e.Policy != "") != r.policy || e.Fetched.UnixMilli() != r.fetched ||
+		e.Expires.UnixMilli() != r.expires || !storable(refresh) || !storable(used) {
+		return cache.Entry{}, false
+	}
+	e.Refresh, e.Used = refresh, used
+	return e, true
+}
+
+func scanRow(c pgx.CollectableRow) (r row, err error) {
+	err = c.Scan(&r.domain, &r.policy, &r.fetched, &r.expires, &r.refresh, &r.used, &r.entry)
+	return r, err
+}
+
+func fromMilli(ms int64) time.Time { return time.UnixMilli(ms).UTC() }
+
+// storable reports whether an entry can have this time.
+func storable(t time.Time) bool {
+	y := t.UTC().Year()
+	return y >= 1 && y <= 9999
+}
+
+// escape writes a domain so that any server takes it as text, whatever its
+// encoding, and people can read it. Columns of bytes would need no escaping, and
+// show every domain in hexadecimal.
+func escape(domain string) string {
+	plain := func(c byte) bool { return c > ' ' && c <= '~' && c != '%' }
+	var b strings.Builder
+	for i := range len(domain) {
+		if c := domain[i]; plain(c) {
+			b.WriteByte(c)
+		} else {
+			fmt.Fprintf(&b, "%%%02X", c)
+		}
+	}
+	return b.String()
+}
+
+// unescape is the inverse of escape, and leaves alone what escape did not make.
+func unescape(s string) string {
+	if !strings.Contains(s, "%") {
+		return s
+	}
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] == '%' && i+2 < len(s) {
+			if c, err := strconv.ParseUint(s[i+1:i+3], 16, 8); err == nil {
+				b.WriteByte(byte(c))
+				i += 2
+				continue
+			}
+		}
+		b.WriteByte(s[i])
+	}
+	return b.String()
+}

@@ -1,0 +1,186 @@
+package postgres
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// ErrNewer is returned by every method of a Store that finds a schema which a
+// later version of stsmap has made. The operator updates stsmap on this host,
+// or gives it a schema of its own meanwhile.
+var ErrNewer = errors.New("the schema is newer than this stsmap")
+
+// steps are the files 1.sql, 2.sql, …: each makes of the schema the next
+// version of it. A published one is never changed.
+//
+//go:embed schema/*.sql
+var stepFiles embed.FS
+
+// recheck is how often the version of the schema is looked at again, for
+// another daemon may have been updated.
+const recheck = time.Minute
+
+// Schema returns the SQL that creates everything that a Store needs, in the
+// schema stsmap, for administrators who do not let the role create it. The role
+// then needs USAGE on the schema, and SELECT, INSERT, UPDATE and DELETE on its
+// tables.
+func Schema() string {
+	var b strings.Builder
+	b.WriteString("BEGIN;\nCREATE SCHEMA stsmap;\n\n")
+	for i, step := range steps() {
+		fmt.Fprintf(&b, "%s\nINSERT INTO stsmap.version (version) VALUES (%d);\n", step, i+1)
+	}
+	b.WriteString(`
+-- For the role of the daemons, here called stsmap too:
+-- GRANT USAGE ON SCHEMA stsmap TO stsmap;
+-- GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA stsmap TO stsmap;
+COMMIT;
+`)
+	return b.String()
+}
+
+func steps() []string {
+	var all []string
+	for {
+		text, err := stepFiles.ReadFile(fmt.Sprintf("schema/%d.sql", len(all)+1))
+		if err != nil {
+			return all
+		}
+		all = append(all, string(text))
+	}
+}
+
+// in returns the statement for the schema of this Store; statements are written
+// for one that is called stsmap.
+func (s *Store) in(sql string) string { return inSchema(s.place.schema, sql) }
+
+func inSchema(schema, sql string) string {
+	if schema == defaultSchema {
+		return sql
+	}
+	return strings.ReplaceAll(sql, defaultSchema+".", schema+".")
+}
+
+// ready returns nil once the schema is there and has the right version.
+func (s *Store) ready(ctx context.Context) error {
+	if s.good() {
+		return nil
+	}
+	select {
+	case s.gate <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-s.gate }()
+	if s.good() {
+		return nil
+	}
+	if err := prepare(ctx, s.pool, s.place.schema, steps()); err != nil {
+		s.forget()
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.checked = time.Now()
+	return nil
+}
+
+func (s *Store) good() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.checked.IsZero() && time.Since(s.checked) < recheck
+}
+
+// forget has the next call look at the schema.
+func (s *Store) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.checked = time.Time{}
+}
+
+// A database is a connection or a pool of them.
+type database interface {
+	BeginTx(context.Context, pgx.TxOptions) (pgx.Tx, error)
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
+// prepare makes the schema what the steps lead to.
+func prepare(ctx context.Context, db database, schema string, steps []string) error {
+	// A look first, which is all that a role with few rights may do.
+	version, err := versionOf(ctx, db, schema)
+	if state := sqlState(err); state == "3F000" || state == "42P01" {
+		version, err = 0, nil
+	}
+	if err == nil && version < len(steps) {
+		// With a stricter isolation, which may be the server's default, those who
+		// waited for the lock would not see what was done meanwhile.
+		err = pgx.BeginTxFunc(ctx, db, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
+			version, err = migrate(ctx, tx, schema, steps)
+			return err
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("schema %s: %w", schema, err)
+	}
+	if version > len(steps) {
+		return fmt.Errorf("schema %s: %w: version %d, not %d (hint: update stsmap on this host, or add schema=NAME to the URL)",
+			schema, ErrNewer, version, len(steps))
+	}
+	return nil
+}
+
+const sqlVersion = `SELECT coalesce(max(version), 0) FROM stsmap.version`
+
+func versionOf(ctx context.Context, db interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}, schema string) (version int, err error) {
+	err = db.QueryRow(ctx, inSchema(schema, sqlVersion)).Scan(&version)
+	return version, err
+}
+
+const (
+	sqlLock  = `SELECT pg_advisory_xact_lock(hashtextextended('stsmap schema ' || $1::text, 0))`
+	sqlThere = `SELECT to_regnamespace($1::text) IS NOT NULL, to_regclass($1::text || '.version') IS NOT NULL`
+	sqlStep  = `INSERT INTO stsmap.version (version) VALUES ($1::integer)`
+)
+
+// migrate takes the steps that have not been taken, while other daemons wait,
+// and returns the version that there is then.
+func migrate(ctx context.Context, tx pgx.Tx, schema string, steps []string) (version int, err error) {
+	if _, err := tx.Exec(ctx, sqlLock, schema); err != nil {
+		return 0, err
+	}
+	var hasSchema, hasVersion bool
+	if err := tx.QueryRow(ctx, sqlThere, schema).Scan(&hasSchema, &hasVersion); err != nil {
+		return 0, err
+	}
+	// IF NOT EXISTS would ask for the right to create schemas even where an
+	// administrator has made an empty one for the role.
+	if !hasSchema {
+		if _, err := tx.Exec(ctx, "CREATE SCHEMA "+schema); err != nil {
+			return 0, err
+		}
+	}
+	if hasVersion {
+		if version, err = versionOf(ctx, tx, schema); err != nil {
+			return 0, err
+		}
+	}
+	for version < len(steps) {
+		if _, err := tx.Exec(ctx, inSchema(schema, steps[version])); err != nil {
+			return 0, fmt.Errorf("step %d: %w", version+1, err)
+		}
+		version++
+		if _, err := tx.Exec(ctx, inSchema(schema, sqlStep), version); err != nil {
+			return 0, err
+		}
+	}
+	return version, nil
+}

@@ -1,0 +1,226 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"stsmap/cache"
+)
+
+const (
+	stopped = syscall.SIGSTOP
+	goesOn  = syscall.SIGCONT
+)
+
+// TestKilled: no Put that was acknowledged is lost when the server is killed, if
+// it writes to disk before it answers.
+func TestKilled(t *testing.T) {
+	s := startServer(t, "--appendonly", "yes", "--appendfsync", "always")
+	store := mustOpen(t, s.url())
+	var mu sync.Mutex
+	kept := make(map[string]cache.Entry)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var writing sync.WaitGroup
+	for w := range 8 {
+		writing.Go(func() {
+			for i := w; ctx.Err() == nil; i += 8 {
+				once, done := context.WithTimeout(ctx, time.Second)
+				e := entry(i)
+				if store.Put(once, e) == nil {
+					mu.Lock()
+					kept[e.Domain] = e
+					mu.Unlock()
+				}
+				done()
+			}
+		})
+	}
+	for range 3 {
+		mu.Lock()
+		before := len(kept)
+		mu.Unlock()
+		eventually(t, "writing goes on", func() error {
+			mu.Lock()
+			defer mu.Unlock()
+			if len(kept) < before+200 {
+				return fmt.Errorf("%d entries are kept", len(kept)-before)
+			}
+			return nil
+		})
+		s.kill()
+		s.start()
+	}
+	cancel()
+	writing.Wait()
+	for _, e := range kept {
+		get(t, store, e)
+	}
+}
+
+// TestUnreachable: a Store is opened without a server, fails with words, and
+// works as soon as there is one.
+func TestUnreachable(t *testing.T) {
+	s := startServer(t)
+	s.kill()
+	var mu sync.Mutex
+	var told []string
+	store, err := Open(t.Context(), s.url(), Options{OnError: func(op string, err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		told = append(told, op)
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	changes := make(chan string, 1000)
+	ctx, cancel := context.WithCancel(t.Context())
+	var watching sync.WaitGroup
+	watching.Go(func() { store.Watch(ctx, func(domain string) { changes <- domain }) })
+	for name, call := range calls(t.Context(), store) {
+		if err := call(); err == nil || errors.Is(err, cache.ErrNotFound) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	time.Sleep(2 * retryEvery)
+	s.start()
+	if <-changes != "" {
+		t.Error("nobody says that changes may have been missed")
+	}
+	eventually(t, "the server is found", func() error { return store.Put(t.Context(), entry(1)) })
+	if domain := <-changes; domain != "1.example" {
+		t.Errorf("told %q", domain)
+	}
+	// And once more while it watches.
+	s.kill()
+	s.start()
+	for domain := range changes {
+		if domain == "" {
+			break
+		}
+	}
+	cancel()
+	watching.Wait()
+	mu.Lock()
+	defer mu.Unlock()
+	if len(told) != 2 || told[0] != "watch" {
+		t.Errorf("told of failures: %q", told)
+	}
+}
+
+// TestFull: a server that is full refuses to write, and can be read.
+func TestFull(t *testing.T) {
+	s := startServer(t)
+	store := mustOpen(t, s.url())
+	put(t, store, entry(1))
+	s.cli("CONFIG", "SET", "maxmemory", "1")
+	for name, call := range map[string]func() error{
+		"Put":   func() error { return store.Put(t.Context(), entry(2)) },
+		"Claim": func() error { _, err := store.Claim(t.Context(), "3.example", time.Minute); return err },
+	} {
+		if err := call(); err == nil {
+			t.Errorf("%s succeeded", name)
+		}
+	}
+	get(t, store, entry(1))
+	if _, err := store.Get(t.Context(), "2.example"); !errors.Is(err, cache.ErrNotFound) {
+		t.Error(err)
+	}
+	s.cli("CONFIG", "SET", "maxmemory", "0")
+	put(t, store, entry(2))
+}
+
+// TestCluster: a Cluster is a place like any other, if all keys are in a slot.
+func TestCluster(t *testing.T) {
+	s := startServer(t, "--cluster-enabled", "yes")
+	if out := s.cli("CLUSTER", "ADDSLOTSRANGE", "0", "16383"); out != "OK" {
+		t.Fatal(out)
+	}
+	eventually(t, "the cluster is up", func() error {
+		if out := s.cli("SET", "x", "y"); out != "OK" {
+			return errors.New(out)
+		}
+		return nil
+	})
+	store := mustOpen(t, "redis+cluster://127.0.0.1:"+s.port+"?prefix=p")
+	for i := range 300 {
+		put(t, store, entry(i))
+	}
+	n := 0
+	for _, err := range store.All(t.Context()) {
+		if n++; err != nil {
+			t.Fatal(err)
+		}
+	}
+	if due, err := store.Due(t.Context(), time.Now().Add(48*time.Hour), time.Hour, 1000); n != 300 || len(due) != 300 || err != nil {
+		t.Errorf("%d entries, %d due, %v", n, len(due), err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	heard := make(chan string, 10000)
+	var watching sync.WaitGroup
+	watching.Go(func() { store.Watch(ctx, func(domain string) { heard <- domain }) })
+	<-heard
+	put(t, store, entry(7))
+	if domain := <-heard; domain != "7.example" {
+		t.Errorf("told %q", domain)
+	}
+	cancel()
+	watching.Wait()
+}
+
+// TestSentinel: when the master dies the other one takes over, and the Store
+// goes on with that.
+func TestSentinel(t *testing.T) {
+	master := startServer(t)
+	replica := startServer(t, "--replicaof", "127.0.0.1 "+master.port)
+	sentinel := &server{t: t, dir: t.TempDir(), port: freePort(t)}
+	conf := sentinel.write("sentinel.conf", "port "+sentinel.port+"\nbind 127.0.0.1\ndir "+sentinel.dir+
+		"\nsentinel monitor site 127.0.0.1 "+master.port+" 1\nsentinel down-after-milliseconds site 500\nsentinel failover-timeout site 5000\n")
+	sentinel.run("redis-sentinel", conf)
+	eventually(t, "the replica is known", func() error {
+		if out := sentinel.cli("SENTINEL", "replicas", "site"); out == "" || sentinel.cli("SENTINEL", "ckquorum", "site")[:2] != "OK" {
+			return errors.New(out)
+		}
+		return nil
+	})
+	store := mustOpen(t, "redis+sentinel://127.0.0.1:"+sentinel.port+"/site")
+	put(t, store, entry(1))
+	eventually(t, "the replica has it", func() error {
+		if replica.cli("EXISTS", "{stsmap}:e:1.example") != "1" {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	heard := make(chan string, 10000)
+	var watching sync.WaitGroup
+	watching.Go(func() { store.Watch(ctx, func(domain string) { heard <- domain }) })
+	<-heard
+	master.kill()
+	eventually(t, "the other takes over", func() error {
+		once, done := context.WithTimeout(t.Context(), time.Second)
+		defer done()
+		return store.Put(once, entry(2))
+	})
+	get(t, store, entry(1))
+	get(t, store, entry(2))
+	for domain := range heard {
+		if domain == "" {
+			break
+		}
+	}
+	put(t, store, entry(3))
+	for domain := range heard {
+		if domain == "3.example" {
+			break
+		}
+	}
+	cancel()
+	watching.Wait()
+}

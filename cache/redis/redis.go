@@ -1,0 +1,326 @@
+// Package redis is a cache.Shared in Redis, from 6.2 on, or Valkey: one store
+// for the daemons of a site, on a single server, behind Sentinel, or in a
+// Cluster. It needs no module.
+//
+// It keeps nothing in memory, and does not wait for a server that is away: both
+// is for the cache.Front and the cache.Guard before it. It does not make a
+// write safer than the server's appendonly and appendfsync do, nor does it wait
+// for replicas. All keys of a prefix are in one slot, so a Cluster gives it
+// failover, and not more room.
+//
+// Trust: whoever can write to the keys, or stand between daemon and server, can
+// switch MTA-STS off for any domain at all daemons; the server should ask for a
+// password of the daemons' own, and for TLS wherever it is not on the same host.
+// Loss: losing the data costs the protection of the next message to each domain
+// (RFC 8461, Section 10.2), and so does what a server without appendonly, or
+// with a maxmemory-policy other than noeviction, forgets; an empty store is
+// filled again, and an unreachable one stops nothing but the sharing.
+package redis
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"stsmap/cache"
+)
+
+const (
+	// defaultTimeout is that of a call whose context has no deadline.
+	defaultTimeout = 5 * time.Second
+	// afterwards is how long an entry is kept when both Expires and Refresh are
+	// over.
+	afterwards = time.Hour
+	// feedLength is about how many changes are remembered for who was away for
+	// a moment.
+	feedLength = 100000
+)
+
+// Options are what a URL does not say. The zero value is good.
+type Options struct {
+	// Timeout is of each call whose context has no deadline; 0 means 5 s.
+	Timeout time.Duration
+	// OnError, if not nil, is told of failures that no method returns: op is
+	// "watch", once for each time that the server is lost. It may be called
+	// concurrently.
+	OnError func(op string, err error)
+}
+
+// A Store is a [cache.Shared] in Redis. Create it with [Open].
+//
+// An entry is a hash with its encoding and what has to be compared or changes
+// by itself. Beside the entries there are a sorted set of their domains, one by
+// Refresh, the claims, and a stream of changes. What has to happen in one step
+// is a script.
+//
+// An entry expires by itself an hour after its Expires and Refresh are over.
+type Store struct {
+	client  redis.UniversalClient
+	watch   redis.UniversalClient
+	keys    keys
+	options Options
+	owner   string // of this Store's claims
+
+	put, touch, remove, due, release, sweep *redis.Script
+
+	life    context.Context // until Close
+	end     context.CancelFunc
+	closing sync.Once
+}
+
+// Open returns the store that the URL names; see [CheckURL] for what it may
+// say. It fails only if the URL is wrong, or a file it names cannot be read: it
+// does not connect.
+func Open(_ context.Context, url string, o Options) (*Store, error) {
+	u, err := parse(url)
+	if err != nil {
+		return nil, err
+	}
+	client, watch, err := u.clients()
+	if err != nil {
+		return nil, err
+	}
+	if o.Timeout <= 0 {
+		o.Timeout = defaultTimeout
+	}
+	// The driver writes what it finds odd to standard error, which is ours.
+	redis.SetLogger(quiet{log.New(io.Discard, "", 0)})
+	s := &Store{
+		client: client, watch: watch, keys: keys{"{" + u.prefix + "}:"}, options: o, owner: rand.Text(),
+		put: redis.NewScript(scriptPut), touch: redis.NewScript(scriptTouch), remove: redis.NewScript(scriptDelete),
+		due: redis.NewScript(scriptDue), release: redis.NewScript(scriptRelease), sweep: redis.NewScript(scriptSweep),
+	}
+	s.life, s.end = context.WithCancel(context.Background())
+	return s, nil
+}
+
+// A quiet takes what the driver logs.
+type quiet struct{ *log.Logger }
+
+// Printf implements the interface of the driver.
+func (quiet) Printf(context.Context, string, ...any) {}
+
+// keys makes the names of keys, which all begin with the prefix in braces: that
+// is the part that tells the slot.
+type keys struct{ prefix string }
+
+func (k keys) entry(domain string) string { return k.prefix + "e:" + domain }
+func (k keys) claim(domain string) string { return k.prefix + "c:" + domain }
+func (k keys) domains() string            { return k.prefix + "domains" }
+func (k keys) due() string                { return k.prefix + "due" }
+func (k keys) feed() string               { return k.prefix + "feed" }
+
+// Close implements [cache.Store].
+func (s *Store) Close() error {
+	var err error
+	s.closing.Do(func() {
+		s.end()
+		err = errors.Join(s.client.Close(), s.watch.Close())
+	})
+	return err
+}
+
+// Ping returns nil if the server answers and takes writes. It is for people who
+// want to know what is wrong.
+func (s *Store) Ping(ctx context.Context) error {
+	return s.do(ctx, func(ctx context.Context) error {
+		return s.client.Set(ctx, s.keys.prefix+"ping", s.owner, time.Second).Err()
+	})
+}
+
+// do runs a call, which ends with its context, with the Store, and in time.
+func (s *Store) do(ctx context.Context, call func(context.Context) error) error {
+	if s.life.Err() != nil {
+		return cache.ErrClosed
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if _, limited := ctx.Deadline(); !limited {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, s.options.Timeout)
+		defer cancel()
+	}
+	once, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(s.life, cancel)()
+	err := call(once)
+	switch {
+	case err == nil, errors.Is(err, cache.ErrNotFound), errors.Is(err, cache.ErrOutdated):
+		return err
+	case s.life.Err() != nil:
+		return cache.ErrClosed
+	case ctx.Err() != nil:
+		return fmt.Errorf("redis: %w", ctx.Err())
+	}
+	return fmt.Errorf("redis: %w", err)
+}
+
+// Get implements [cache.Store].
+func (s *Store) Get(ctx context.Context, domain string) (e cache.Entry, err error) {
+	err = s.do(ctx, func(ctx context.Context) error {
+		fields, err := s.client.HMGet(ctx, s.keys.entry(domain), readFields()...).Result()
+		if wrongType(err) {
+			return cache.ErrNotFound
+		}
+		if err != nil {
+			return err
+		}
+		var ok bool
+		if e, ok = decode(domain, fields); !ok {
+			return cache.ErrNotFound
+		}
+		return nil
+	})
+	return e, err
+}
+
+// Put implements [cache.Store].
+func (s *Store) Put(ctx context.Context, e cache.Entry) error {
+	value, err := e.AppendBinary(nil)
+	if err != nil {
+		return err
+	}
+	fetched := ""
+	if e.Policy != "" {
+		fetched = millis(e.Fetched)
+	}
+	expire := latest(e.Expires, e.Refresh).Add(afterwards).UnixMilli()
+	return s.do(ctx, func(ctx context.Context) error {
+		outdated, err := s.put.Run(ctx, s.client,
+			[]string{s.keys.entry(e.Domain), s.keys.domains(), s.keys.due(), s.keys.feed(), s.keys.claim(e.Domain)},
+			e.Domain, value, fetched, compared(e.Fetched), millis(e.Expires), compared(e.Checked), millis(e.Refresh), millis(e.Used), expire, feedLength).Bool()
+		if err != nil && !errors.Is(err, redis.Nil) {
+			return err
+		}
+		if outdated {
+			return cache.ErrOutdated
+		}
+		return nil
+	})
+}
+
+// Touch implements [cache.Store].
+func (s *Store) Touch(ctx context.Context, domain string, used time.Time) error {
+	return s.do(ctx, func(ctx context.Context) error {
+		return s.touch.Run(ctx, s.client, []string{s.keys.entry(domain)}, used.UnixMilli()).Err()
+	})
+}
+
+// Delete implements [cache.Store].
+func (s *Store) Delete(ctx context.Context, domain string) error {
+	return s.do(ctx, func(ctx context.Context) error {
+		return s.remove.Run(ctx, s.client,
+			[]string{s.keys.entry(domain), s.keys.domains(), s.keys.due(), s.keys.feed(), s.keys.claim(domain)}, domain, feedLength).Err()
+	})
+}
+
+// Due implements [cache.Store].
+func (s *Store) Due(ctx context.Context, now time.Time, lease time.Duration, n int) (taken []cache.Entry, err error) {
+	if n <= 0 {
+		return nil, s.do(ctx, func(context.Context) error { return nil })
+	}
+	until := now.Add(max(lease, time.Millisecond))
+	err = s.do(ctx, func(ctx context.Context) error {
+		rows, err := s.due.Run(ctx, s.client, []string{s.keys.due()},
+			now.UnixMilli(), until.UnixMilli(), n, s.keys.entry(""), afterwards.Milliseconds()).Slice()
+		if err != nil {
+			return err
+		}
+		for _, row := range rows {
+			fields, ok := row.([]any)
+			if !ok || len(fields) == 0 {
+				continue
+			}
+			domain, _ := fields[0].(string)
+			if e, ok := decode(domain, fields[1:]); ok {
+				taken = append(taken, e)
+			}
+		}
+		return nil
+	})
+	return taken, err
+}
+
+// Claim implements [cache.Shared].
+func (s *Store) Claim(ctx context.Context, domain string, lease time.Duration) (ok bool, err error) {
+	err = s.do(ctx, func(ctx context.Context) error {
+		ok, err = s.client.SetNX(ctx, s.keys.claim(domain), s.owner, max(lease, time.Millisecond)).Result()
+		return err
+	})
+	return ok, err
+}
+
+// Release implements [cache.Shared].
+func (s *Store) Release(ctx context.Context, domain string) error {
+	return s.do(ctx, func(ctx context.Context) error {
+		return s.release.Run(ctx, s.client, []string{s.keys.claim(domain)}, s.owner).Err()
+	})
+}
+
+// readFields are those of an entry that decode needs.
+func readFields() []string { return []string{"v", "r", "u"} }
+
+// decode reads an entry: its encoding, and what has changed since. It reports
+// false for what is none.
+func decode(domain string, fields []any) (e cache.Entry, ok bool) {
+	if len(fields) != len(readFields()) {
+		return e, false
+	}
+	value, ok := fields[0].(string)
+	if !ok || e.UnmarshalBinary([]byte(value)) != nil || e.Domain != domain {
+		return cache.Entry{}, false
+	}
+	refresh, _ := fields[1].(string)
+	e.Refresh, ok = timeOf(refresh)
+	used, _ := fields[2].(string)
+	if u, known := timeOf(used); known && u.After(e.Used) {
+		e.Used = u
+	}
+	return e, ok
+}
+
+// millis is t as a field has it: in milliseconds, empty for the zero time.
+func millis(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return strconv.FormatInt(t.UnixMilli(), 10)
+}
+
+// compared is t as a number, the zero time before all others.
+func compared(t time.Time) int64 { return t.UnixMilli() }
+
+// timeOf undoes millis.
+func timeOf(field string) (time.Time, bool) {
+	if field == "" {
+		return time.Time{}, true
+	}
+	n, err := strconv.ParseInt(field, 10, 64)
+	return time.UnixMilli(n).UTC(), err == nil
+}
+
+// latest returns the later of two times, and now if that is later than both:
+// what is over already is kept for a while, too.
+func latest(a, b time.Time) time.Time {
+	last := time.Now()
+	for _, t := range []time.Time{a, b} {
+		if t.After(last) {
+			last = t
+		}
+	}
+	return last
+}
+
+// wrongType reports whether a key of ours holds something that is not ours.
+func wrongType(err error) bool {
+	return err != nil && redis.HasErrorPrefix(err, "WRONGTYPE")
+}

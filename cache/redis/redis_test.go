@@ -1,0 +1,180 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"stsmap/cache"
+	"stsmap/cache/cachetest"
+)
+
+// TestStore: the promises of a store, each on a prefix of its own.
+func TestStore(t *testing.T) {
+	s := startServer(t)
+	var n atomic.Int64
+	prefix := func() string { return fmt.Sprintf("%s?prefix=test-%d", s.url(), n.Add(1)) }
+	cachetest.TestStore(t, func(t *testing.T) cache.Store { return mustOpen(t, prefix()) })
+	cachetest.TestShared(t, func(t *testing.T) (a, b cache.Shared) {
+		url := prefix()
+		return mustOpen(t, url), mustOpen(t, url)
+	})
+	cachetest.TestDurable(t, func(t *testing.T) func() cache.Store {
+		url := prefix()
+		return func() cache.Store { return mustOpen(t, url) }
+	})
+}
+
+// TestExpires: the server forgets what has been over for an hour, and the rows
+// that led there go when somebody comes along.
+func TestExpires(t *testing.T) {
+	s := startServer(t)
+	store := mustOpen(t, s.url())
+	e := entry(1)
+	e.Expires, e.Refresh = time.Now().Add(time.Minute), time.Now().Add(2*time.Hour)
+	put(t, store, e)
+	left, _ := time.ParseDuration(s.cli("PTTL", "{stsmap}:e:1.example") + "ms")
+	if left < 2*time.Hour+50*time.Minute || left > 3*time.Hour+10*time.Minute {
+		t.Errorf("it is kept for %s", left)
+	}
+	old := entry(2)
+	old.Expires, old.Refresh = time.Now().Add(-100*time.Hour), time.Now().Add(-time.Hour)
+	put(t, store, old)
+	get(t, store, old) // not forgotten at once
+	s.cli("DEL", "{stsmap}:e:2.example")
+	for e, err := range store.All(t.Context()) {
+		if err != nil || e.Domain != "1.example" {
+			t.Errorf("%s, %v", e.Domain, err)
+		}
+	}
+	if all := s.cli("ZRANGE", "{stsmap}:domains", "0", "-1") + s.cli("ZRANGE", "{stsmap}:due", "0", "-1"); all != "1.example1.example" {
+		t.Errorf("rows: %q", all)
+	}
+	put(t, store, old)
+	s.cli("DEL", "{stsmap}:e:2.example")
+	if due, err := store.Due(t.Context(), time.Now(), time.Minute, 10); err != nil || len(due) != 0 {
+		t.Errorf("%v, %v", due, err)
+	}
+}
+
+// TestRubbish: whatever else stands under our keys is not found, and replaced.
+func TestRubbish(t *testing.T) {
+	s := startServer(t)
+	store := mustOpen(t, s.url())
+	for _, args := range [][]string{
+		{"SET", "{stsmap}:e:1.example", "x"},
+		{"HSET", "{stsmap}:e:1.example", "v", "x"},
+		{"HSET", "{stsmap}:e:1.example", "v", "x", "f", "y", "x", "z", "r", "w", "u", "-"},
+		{"RPUSH", "{stsmap}:e:1.example", "x"},
+	} {
+		s.cli("DEL", "{stsmap}:e:1.example")
+		s.cli(args...)
+		s.cli("ZADD", "{stsmap}:due", "1", "1.example", "2", "2.example")
+		s.cli("ZADD", "{stsmap}:domains", "0", "1.example")
+		if e, err := store.Get(t.Context(), "1.example"); !errors.Is(err, cache.ErrNotFound) {
+			t.Errorf("%q: Get: %+v, %v", args, e, err)
+		}
+		if due, err := store.Due(t.Context(), time.Now(), time.Minute, 10); err != nil || len(due) != 0 {
+			t.Errorf("%q: Due: %v, %v", args, due, err)
+		}
+		for e, err := range store.All(t.Context()) {
+			t.Errorf("%q: All: %+v, %v", args, e, err)
+		}
+		if err := store.Touch(t.Context(), "1.example", time.Now()); err != nil {
+			t.Errorf("%q: Touch: %v", args, err)
+		}
+		put(t, store, entry(1))
+		get(t, store, entry(1))
+	}
+	// The stream can be something else, too.
+	s.cli("SET", "{stsmap}:feed", "x")
+	if err := store.Put(t.Context(), entry(2)); err == nil || !strings.HasPrefix(err.Error(), "redis: ") {
+		t.Error(err)
+	}
+}
+
+// TestLeastRights: what a user of the server has to be allowed, and no more.
+func TestLeastRights(t *testing.T) {
+	s := startServer(t)
+	for _, rule := range strings.Split(Rights("stsmap"), "\n") {
+		if out := s.cli(strings.Fields(rule)...); out != "OK" {
+			t.Fatalf("%s: %s", rule, out)
+		}
+	}
+	s.cli("ACL", "SETUSER", "stsmap", ">secret")
+	url := strings.Replace(s.url(), "//", "//stsmap:secret@", 1)
+	cachetest.TestStore(t, func(t *testing.T) cache.Store {
+		s.cli("FLUSHALL")
+		return mustOpen(t, url)
+	})
+	cachetest.TestShared(t, func(t *testing.T) (a, b cache.Shared) {
+		s.cli("FLUSHALL")
+		return mustOpen(t, url), mustOpen(t, url)
+	})
+	if err := mustOpen(t, url).Ping(t.Context()); err != nil {
+		t.Error(err)
+	}
+	err := mustOpen(t, strings.Replace(url, "secret", "wrong-password", 1)).Put(t.Context(), entry(1))
+	if err == nil || strings.Contains(err.Error(), "wrong-password") || !strings.Contains(err.Error(), "WRONGPASS") {
+		t.Error(err)
+	}
+}
+
+// TestContexts: every call ends with its context, and by itself, if the server
+// does not answer; nothing is done when the Store is closed.
+func TestContexts(t *testing.T) {
+	s := startServer(t)
+	store := mustOpen(t, s.url())
+	put(t, store, entry(1))
+	s.signal(stopped)
+	defer s.signal(goesOn)
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	began := time.Now()
+	for name, call := range calls(ctx, store) {
+		if err := call(); err == nil {
+			t.Errorf("%s succeeded", name)
+		}
+	}
+	if took := time.Since(began); took > soon {
+		t.Errorf("it took %s", took)
+	}
+	waiting := make(chan error, 1)
+	go func() { waiting <- store.Put(t.Context(), entry(2)) }()
+	time.Sleep(50 * time.Millisecond)
+	if err := store.Close(); err != nil {
+		t.Error(err)
+	}
+	select {
+	case err := <-waiting:
+		if err == nil {
+			t.Error("Put succeeded")
+		}
+	case <-time.After(soon):
+		t.Fatal("Put goes on after Close")
+	}
+}
+
+// calls are all methods that ask the server.
+func calls(ctx context.Context, s *Store) map[string]func() error {
+	return map[string]func() error{
+		"Get":     func() error { _, err := s.Get(ctx, "1.example"); return err },
+		"Put":     func() error { return s.Put(ctx, entry(1)) },
+		"Touch":   func() error { return s.Touch(ctx, "1.example", time.Now()) },
+		"Delete":  func() error { return s.Delete(ctx, "1.example") },
+		"Due":     func() error { _, err := s.Due(ctx, time.Now(), time.Minute, 1); return err },
+		"Claim":   func() error { _, err := s.Claim(ctx, "1.example", time.Minute); return err },
+		"Release": func() error { return s.Release(ctx, "1.example") },
+		"Ping":    func() error { return s.Ping(ctx) },
+		"All": func() error {
+			for _, err := range s.All(ctx) {
+				return err
+			}
+			return nil
+		},
+	}
+}

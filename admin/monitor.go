@@ -7,6 +7,7 @@ package admin
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"stsmap/cache"
 	"stsmap/policy"
 	"stsmap/sts"
 )
@@ -115,6 +117,9 @@ func (m *Monitor) Observe(ev policy.Event) {
 		m.dane.Store("on")
 	case policy.DANEOff:
 		m.dane.Store("off: " + cut(ev.Err.Error(), 100))
+	}
+	if ev.Kind == policy.StoreFailed && errors.Is(ev.Err, cache.ErrAway) {
+		return // it was told when it went away (cache.Guard)
 	}
 	level, message, attrs := describe(ev)
 	ctx := context.Background()

@@ -180,7 +180,8 @@ func checkProxy(s string) string {
 func checkStore(s string) string {
 	const want = `want "bolt:/path", "memory:", "redis://host/…", "rediss://…" or "postgres://…"`
 	scheme, rest, _ := strings.Cut(s, ":")
-	switch scheme {
+	base, _, _ := strings.Cut(scheme, "+") // redis+sentinel
+	switch base {
 	case "bolt":
 		if rest == "" || strings.HasSuffix(rest, "/") {
 			return "has no file after \"bolt:\"; " + want
@@ -192,9 +193,8 @@ func checkStore(s string) string {
 		}
 		return ""
 	case "redis", "rediss", "postgres", "postgresql":
-		u, err := url.Parse(s)
-		// PostgreSQL may get its host from elsewhere ("postgres:///name"), Redis may not.
-		if err != nil || !strings.HasPrefix(rest, "//") || u.Host == "" && strings.HasPrefix(scheme, "redis") {
+		// All else is for the packages of these stores to say, which know what such a URL may have.
+		if !strings.HasPrefix(rest, "//") || rest == "//" {
 			return "is not a URL with a host; " + want
 		}
 		return ""

@@ -48,21 +48,14 @@ func (l *Loaded) Settings() []Setting {
 	return all
 }
 
-// NotYet returns the keys whose function is not built yet. The text
-// of the shipped file says of each what the daemon does instead. Of cache.store it is true only where a
-// server is named: "bolt:" and "memory:" are there.
+// NotYet returns the keys whose function is not built yet. The text of the shipped file says of each
+// what the daemon does instead.
 func NotYet() []string {
 	return []string{
-		"cache.store",
 		"overrides.file",
 		"admin.listen",
 	}
 }
 
 // idle reports whether a setting that is not the default has no effect.
-func idle(s Setting) bool {
-	if s.Key == "cache.store" && (strings.HasPrefix(s.Value, `"bolt:`) || s.Value == `"memory:"`) {
-		return false
-	}
-	return slices.Contains(NotYet(), s.Key)
-}
+func idle(s Setting) bool { return slices.Contains(NotYet(), s.Key) }

@@ -59,6 +59,8 @@ type daemon struct {
 	level      *slog.LevelVar
 	monitor    *admin.Monitor
 	store      cache.Store
+	front      *cache.Front // store, if there is another one behind it
+	guard      *cache.Guard // behind front, if that one is shared
 	engine     *policy.Engine
 	server     *socketmap.Server
 	handler    atomic.Pointer[postfix.Handler]
@@ -82,7 +84,7 @@ func serve(ctx context.Context, c console, g *globals, cfg *config.Config) error
 	signal.Notify(signals, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGINT)
 	defer signal.Stop(signals)
 
-	store, err := d.openStore(cfg.Cache.Store, cfg.Cache.Entries)
+	store, err := d.openStore(ctx, cfg.Cache.Store, cfg.Cache.Entries)
 	if err != nil {
 		return err
 	}
@@ -129,6 +131,7 @@ func (d *daemon) run(ctx context.Context, listeners []net.Listener, signals <-ch
 			}
 		})
 	}
+	d.keepStore(ctx)
 	d.running.Go(func() { d.engine.Run(ctx) })
 	d.running.Go(func() { d.watch(ctx) })
 	d.running.Go(func() { d.tellStatus(ctx) })

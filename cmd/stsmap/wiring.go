@@ -9,16 +9,10 @@ import (
 	"io/fs"
 	"log/slog"
 	"maps"
-	"net/url"
 	"os"
-	"path/filepath"
 	"slices"
-	"strings"
-	"syscall"
 
 	"stsmap/admin"
-	"stsmap/cache"
-	"stsmap/cache/bolt"
 	"stsmap/config"
 	"stsmap/dane"
 	"stsmap/policy"
@@ -85,6 +79,7 @@ func (d *daemon) engineConfig(cfg *config.Config, resolve *resolver.Resolver) (p
 	}
 	return policy.Config{
 		Store:   d.store,
+		Shared:  d.guard != nil,
 		Fetch:   fetch,
 		Timeout: cfg.Fetch.Timeout,
 		Workers: cfg.Fetch.Workers,
@@ -148,61 +143,4 @@ func trustAnchors(path string) (*x509.CertPool, error) {
 		return nil, &failure{code: exitConfig, err: fmt.Errorf("fetch.ca_file: %s: no certificate in it; PEM is needed", path)}
 	}
 	return pool, nil
-}
-
-// openStore opens the store that cache.store names, with hot entries kept in
-// memory before it.
-func (d *daemon) openStore(name string, entries int) (cache.Store, error) {
-	if err := checkStore(name); err != nil {
-		return nil, err
-	}
-	if path, isFile := strings.CutPrefix(name, "bolt:"); isFile {
-		return d.openFile(path, entries)
-	}
-	return cache.NewMemory(entries), nil
-}
-
-// checkStore refuses a store that the configuration may name but that is not
-// there yet.
-func checkStore(name string) error {
-	if name == "memory:" || strings.HasPrefix(name, "bolt:") {
-		return nil
-	}
-	return &failure{code: exitConfig, err: fmt.Errorf("cache.store: there is no store for %s yet", redacted(name)), hint: "use bolt:/path or memory:"}
-}
-
-// openFile opens the store on this host.
-func (d *daemon) openFile(path string, entries int) (cache.Store, error) {
-	store, err := bolt.Open(path)
-	switch {
-	case errors.Is(err, fs.ErrPermission):
-		return nil, &failure{code: exitPermission, err: fmt.Errorf("cache.store: %w", err), hint: "the daemon's user must be able to write there"}
-	case errors.Is(err, bolt.ErrLocked):
-		return nil, &failure{code: exitFailed, err: fmt.Errorf("cache.store: %w", err)}
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, &failure{code: exitConfig, err: fmt.Errorf("cache.store: %w", err), hint: "create its directory, for the daemon's user: install -d -m 700 " + filepath.Dir(path)}
-	case errors.Is(err, syscall.EISDIR), errors.Is(err, syscall.ENOTDIR):
-		return nil, &failure{code: exitConfig, err: fmt.Errorf("cache.store: %w", err)}
-	case err != nil:
-		// A disk that fails must not be what mail waits for.
-		d.cfg.Cache.Store = "memory:"
-		d.log.Error("store cannot be opened; what it holds is not known, and what is learned is lost at the next stop", "error", err.Error())
-		return cache.NewMemory(entries), nil
-	}
-	if aside, reason := store.SetAside(); aside != "" {
-		d.log.Error("store was unreadable and is set aside; starting empty", "kept", aside, "reason", reason)
-	}
-	front := cache.NewFront(store, entries, 0)
-	front.OnError = func(op string, err error) {
-		d.monitor.Observe(policy.Event{Kind: policy.StoreFailed, Err: fmt.Errorf("%s: %w", op, err)})
-	}
-	return front, nil
-}
-
-// redacted is the URL of a store without its password.
-func redacted(store string) string {
-	if u, err := url.Parse(store); err == nil {
-		return u.Redacted()
-	}
-	return store
 }

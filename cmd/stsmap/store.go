@@ -1,0 +1,174 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"stsmap/cache"
+	"stsmap/cache/bolt"
+	"stsmap/cache/postgres"
+	"stsmap/cache/redis"
+	"stsmap/policy"
+)
+
+const (
+	// storePatience is how long a lookup waits for a store on the network. One
+	// that takes longer is of no use for answering.
+	storePatience = time.Second
+	// copyAge is how old a copy may be that nobody has said anything of. It is
+	// for changes that got lost; those that did not are heard of at once.
+	copyAge = time.Minute
+)
+
+// A storeScheme is a kind of store, by what its name begins with.
+type storeScheme struct {
+	prefix string
+	check  func(name string) error // whether the name is a good one; it does not connect
+	open   func(ctx context.Context, name string, failed func(op string, err error)) (cache.Shared, error)
+}
+
+// remoteStores are the stores that several daemons can use.
+func remoteStores() []storeScheme {
+	openRedis := func(ctx context.Context, name string, failed func(string, error)) (cache.Shared, error) {
+		return redis.Open(ctx, name, redis.Options{OnError: failed})
+	}
+	openPostgres := func(ctx context.Context, name string, failed func(string, error)) (cache.Shared, error) {
+		return postgres.Open(ctx, name, postgres.Options{OnError: failed})
+	}
+	return []storeScheme{
+		{"redis", redis.CheckURL, openRedis},
+		{"rediss", redis.CheckURL, openRedis},
+		{"postgres", postgres.CheckURL, openPostgres},
+		{"postgresql", postgres.CheckURL, openPostgres},
+	}
+}
+
+// remote returns the kind of store that a name belongs to, or nil for one that
+// is on this machine.
+func remote(name string) *storeScheme {
+	scheme, _, _ := strings.Cut(name, ":")
+	scheme, _, _ = strings.Cut(scheme, "+") // redis+sentinel
+	for _, s := range remoteStores() {
+		if s.prefix == scheme {
+			return &s
+		}
+	}
+	return nil
+}
+
+// checkStore returns what is wrong with the name of a store, as far as that can
+// be told without it.
+func checkStore(name string) error {
+	r := remote(name)
+	if r == nil {
+		return nil
+	}
+	if err := r.check(name); err != nil {
+		return &failure{code: exitConfig, err: fmt.Errorf("cache.store: %w", err)}
+	}
+	return nil
+}
+
+// openStore opens the store that cache.store names, with hot entries kept in
+// memory before it.
+func (d *daemon) openStore(ctx context.Context, name string, entries int) (cache.Store, error) {
+	if r := remote(name); r != nil {
+		return d.openRemote(ctx, r, name, entries)
+	}
+	if path, isFile := strings.CutPrefix(name, "bolt:"); isFile {
+		return d.openFile(path, entries)
+	}
+	return cache.NewMemory(entries), nil
+}
+
+// openRemote makes what uses a store on the network. That need not be there:
+// mail goes on without it.
+func (d *daemon) openRemote(ctx context.Context, r *storeScheme, name string, entries int) (cache.Store, error) {
+	store, err := r.open(ctx, name, d.storeFailed)
+	if err != nil {
+		return nil, &failure{code: exitConfig, err: fmt.Errorf("cache.store: %w", err)}
+	}
+	d.guard = cache.NewGuard(store, storePatience)
+	d.guard.OnState = d.storeState
+	return d.before(d.guard, entries, copyAge), nil
+}
+
+// before puts memory before a store.
+func (d *daemon) before(back cache.Store, entries int, ttl time.Duration) *cache.Front {
+	d.front = cache.NewFront(back, entries, ttl)
+	d.front.OnError = d.storeFailed
+	d.front.OnChange = func(domain string) { d.engine.Changed(domain) }
+	return d.front
+}
+
+// keepStore keeps memory and store together, until ctx ends.
+func (d *daemon) keepStore(ctx context.Context) {
+	if d.front != nil {
+		d.running.Go(func() { d.front.Run(ctx) })
+	}
+	if d.guard != nil {
+		d.running.Go(func() { d.guard.Run(ctx) })
+	}
+}
+
+// storeFailed is told what no method of a store returns.
+func (d *daemon) storeFailed(op string, err error) {
+	d.monitor.Observe(policy.Event{Kind: policy.StoreFailed, Err: fmt.Errorf("%s: %w", op, err)})
+}
+
+// storeState is told when a store on the network goes away, and when it is back.
+func (d *daemon) storeState(what string, err error) {
+	if err == nil {
+		d.log.Info("store works again", "operation", what)
+		return
+	}
+	d.log.Error("store is away; answers go on from memory, and what is learned is kept until it is back", "operation", what, "error", err.Error())
+}
+
+// openFile opens the store on this host.
+func (d *daemon) openFile(path string, entries int) (cache.Store, error) {
+	store, err := bolt.Open(path)
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return nil, &failure{code: exitPermission, err: fmt.Errorf("cache.store: %w", err), hint: "the daemon's user must be able to write there"}
+	case errors.Is(err, bolt.ErrLocked):
+		return nil, &failure{code: exitFailed, err: fmt.Errorf("cache.store: %w", err)}
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, &failure{code: exitConfig, err: fmt.Errorf("cache.store: %w", err), hint: "create its directory, for the daemon's user: install -d -m 700 " + filepath.Dir(path)}
+	case errors.Is(err, syscall.EISDIR), errors.Is(err, syscall.ENOTDIR):
+		return nil, &failure{code: exitConfig, err: fmt.Errorf("cache.store: %w", err)}
+	case err != nil:
+		// A disk that fails must not be what mail waits for.
+		d.cfg.Cache.Store = "memory:"
+		d.log.Error("store cannot be opened; what it holds is not known, and what is learned is lost at the next stop", "error", err.Error())
+		return cache.NewMemory(entries), nil
+	}
+	if aside, reason := store.SetAside(); aside != "" {
+		d.log.Error("store was unreadable and is set aside; starting empty", "kept", aside, "reason", reason)
+	}
+	return d.before(store, entries, 0), nil
+}
+
+// redacted is the name of a store without its password, fit to be shown.
+func redacted(store string) string {
+	u, err := url.Parse(store)
+	if err != nil {
+		scheme, _, _ := strings.Cut(store, ":")
+		return scheme + ":…"
+	}
+	query := u.Query()
+	for name := range query {
+		if strings.Contains(strings.ToLower(name), "password") {
+			query.Set(name, "xxxxx")
+			u.RawQuery = query.Encode()
+		}
+	}
+	return u.Redacted()
+}

@@ -3,8 +3,9 @@
 //
 // It does not share the file: one process has it open at a time, and other
 // machines never. It does not keep anything in memory beyond the page cache and
-// a few touches (put a cache.Front before it for that), does not bound the
-// number of entries, and does not shrink the file when entries are deleted.
+// a few touches (put a cache.Front before it for that), and does not bound the
+// number of entries. What deleted entries took is used for others; the file is
+// written anew, and smaller, when it is opened and most of it is unused.
 //
 // Trust: whoever can write the file, or rename another into its place, can
 // switch MTA-STS off for any domain; it is created with mode 0600, and its
@@ -79,6 +80,8 @@ type Store struct {
 	writer  sync.WaitGroup
 	ended   error // of Close; good once writer is done
 
+	uncompacted error // why the file was not written anew, though it should have been
+
 	mu      sync.Mutex
 	waiting map[string]time.Time // domain → used; not yet written
 }
@@ -87,6 +90,10 @@ type Store struct {
 // make sense of, before it began a new one, and why; both are empty if it did
 // not have to. The operator should be told: the cache has been lost.
 func (s *Store) SetAside() (path, reason string) { return s.aside, s.reason }
+
+// Uncompacted returns why Open could not write a file anew of which most is
+// unused, or nil. The Store works, in a file larger than need be.
+func (s *Store) Uncompacted() error { return s.uncompacted }
 
 // Get implements [cache.Store].
 func (s *Store) Get(ctx context.Context, domain string) (cache.Entry, error) {

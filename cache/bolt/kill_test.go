@@ -50,20 +50,24 @@ func putForever(path string) error {
 }
 
 // TestKill: what a process was told to be stored is there after it was killed,
-// in the middle of its writing, several times.
+// in the middle of its writing, a hundred times.
 func TestKill(t *testing.T) {
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	path := newPath(t)
-	for round := range 4 {
-		acked := killed(t, exe, path, 40+100*round)
+	all := make(map[string]bool)
+	for round := range 100 {
+		// Few and many, so that it is killed in all that it does.
+		for _, domain := range killed(t, exe, path, 1+round*37%150) {
+			all[domain] = true
+		}
 		s := mustOpen(t, path)
 		if aside, reason := s.SetAside(); aside != "" {
 			t.Fatalf("the file was set aside: %s", reason)
 		}
-		for _, domain := range acked {
+		for domain := range all {
 			if e, err := s.Get(t.Context(), domain); err != nil || e.Domain != domain {
 				t.Errorf("round %d: Get(%s): %v", round, domain, err)
 			}

@@ -62,8 +62,15 @@ func open(path string) (*Store, error) {
 	if err := s.openDB(); err != nil {
 		return s, err
 	}
+	if now, err := os.Stat(path); err != nil || !os.SameFile(now, s.opened) {
+		// Another process has just put another file there, and let go of this.
+		return s, errors.Join(fmt.Errorf("%s: %w", path, ErrLocked), err, s.shut())
+	}
 	if err := s.checkLayout(); err != nil {
 		return s, errors.Join(err, s.shut())
+	}
+	if s.wasteful(leastWaste) {
+		s.uncompacted = s.compact()
 	}
 	if errors.Is(statErr, fs.ErrNotExist) {
 		// A file is not safe before its name is.
@@ -87,7 +94,6 @@ func (s *Store) openDB() (err error) {
 	s.db, err = bbolt.Open(s.path, 0o600, &bbolt.Options{
 		Timeout:      lockTimeout,
 		FreelistType: bbolt.FreelistMapType,
-		NoStatistics: true,
 		// NoFreelistSync stays off: it makes a commit cheaper, and opening a
 		// scan of the whole file. InitialMmapSize stays zero: readers would
 		// never wait for a larger mapping, but the smallest file would be

@@ -1,76 +1,133 @@
 package admin
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"io"
-	"net"
 	"net/http"
-	"net/url"
+	"time"
+
+	"stsmap/cache"
+	"stsmap/dane"
+	"stsmap/policy"
 )
 
-// statusPath is where a Status is. The version in it changes if a name in the
+// Where things are on the control socket. The version changes if a name in the
 // JSON is taken away or given another meaning.
-const statusPath = "/v1/status"
+const (
+	statusPath   = "/v1/status"
+	cachePath    = "/v1/cache"
+	entryPath    = "/v1/cache/entry"
+	retrievePath = "/v1/cache/retrieve"
+	importPath   = "/v1/cache/import"
+	tablePath    = "/v1/cache/table"
+	statsPath    = "/v1/cache/stats"
+)
 
-// NewPrivate returns what answers on the control socket. Who may connect there
-// may know everything, and later change things: it asks for no password.
-// status is called for each request, concurrently.
-func NewPrivate(status func() Status) http.Handler {
+// writeLimit is how long a client may take to read what it was sent last.
+const writeLimit = 30 * time.Second
+
+// A Private answers on the control socket. Who may connect there may know and
+// change everything: it asks for no password. All fields must be set.
+type Private struct {
+	// Status says how the daemon is. It is called for each request,
+	// concurrently.
+	Status func() Status
+	// Store has what is remembered; it is only read here.
+	Store cache.Store
+	// Engine retrieves and forgets.
+	Engine *policy.Engine
+	// NextHop returns what a key that Postfix would send means, and false if it
+	// has no policy domain.
+	NextHop func(key string) (dane.NextHop, bool)
+	// Row returns what a table has to say of a next-hop in Postfix's words, and
+	// false if that is nothing.
+	Row func(d *policy.Decision) (value string, ok bool)
+	// Size returns how many bytes the store takes on this machine, and how many
+	// of those are not in use; false if that cannot be told.
+	Size func() (bytes, unused int64, ok bool)
+}
+
+// Handler returns what answers requests.
+func (p *Private) Handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET "+statusPath, func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		// An error means that the client has gone.
-		_ = json.NewEncoder(w).Encode(status())
-	})
+	mux.HandleFunc("GET "+statusPath, func(w http.ResponseWriter, _ *http.Request) { answer(w, p.Status()) })
+	mux.HandleFunc("GET "+cachePath, p.list)
+	mux.HandleFunc("DELETE "+cachePath, p.forgetMany)
+	mux.HandleFunc("GET "+entryPath, p.show)
+	mux.HandleFunc("DELETE "+entryPath, p.forget)
+	mux.HandleFunc("POST "+retrievePath, p.retrieve)
+	mux.HandleFunc("POST "+importPath, p.takeIn)
+	mux.HandleFunc("GET "+tablePath, p.table)
+	mux.HandleFunc("GET "+statsPath, p.stats)
 	return mux
 }
 
-// A Client asks a daemon over its control socket. It may be used concurrently.
-type Client struct{ http http.Client }
-
-// mostAnswer bounds what is read of an answer, in bytes.
-const mostAnswer = 16 << 20
-
-// NewClient returns a Client for the UNIX-domain socket at path. It does not
-// connect yet.
-func NewClient(path string) *Client {
-	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, "unix", path)
-	}
-	return &Client{http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}}
+// answer sends v.
+func answer(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	// An error means that the client has gone.
+	_ = json.NewEncoder(w).Encode(v)
 }
 
-// Status asks how the daemon is. The error is that of the connection, such as
-// fs.ErrPermission or syscall.ECONNREFUSED, or tells that the answer is none.
-func (c *Client) Status(ctx context.Context) (Status, error) {
-	var s Status
-	err := c.get(ctx, statusPath, &s)
-	return s, err
+// A problem is the body of an answer that is none.
+type problem struct {
+	Error string `json:"error"`
 }
 
-// get reads the JSON at path into value.
-func (c *Client) get(ctx context.Context, path string, value any) error {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://stsmap"+path, nil)
-	if err != nil {
-		return err
+// refuse says why there is no answer.
+func refuse(w http.ResponseWriter, code int, err error) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	_ = json.NewEncoder(w).Encode(problem{err.Error()})
+}
+
+// key returns the next-hop that a request is about; if there is none it has
+// said so.
+func (p *Private) key(w http.ResponseWriter, r *http.Request) (dane.NextHop, bool) {
+	hop, ok := p.NextHop(r.URL.Query().Get("key"))
+	if !ok {
+		refuse(w, http.StatusBadRequest, errNoDomain)
 	}
-	answer, err := c.http.Do(r)
-	if wrapped, ok := errors.AsType[*url.Error](err); ok {
-		return wrapped.Err // without a URL that nobody has typed
+	return hop, ok
+}
+
+var errNoDomain = errors.New("no policy domain")
+
+// unbounded lets a request take as long as it does; extend is for those that
+// send much.
+func unbounded(w http.ResponseWriter) {
+	c := http.NewResponseController(w)
+	_ = c.SetReadDeadline(time.Time{})
+	_ = c.SetWriteDeadline(time.Time{})
+}
+
+// A lines writes JSON, one value a line, to a client that may be slow but must
+// not stop.
+type lines struct {
+	w       http.ResponseWriter
+	control *http.ResponseController
+	enc     *json.Encoder
+	sent    int
+}
+
+func newLines(w http.ResponseWriter) *lines {
+	w.Header().Set("Content-Type", "application/jsonl")
+	l := &lines{w: w, control: http.NewResponseController(w), enc: json.NewEncoder(w)}
+	l.extend()
+	return l
+}
+
+func (l *lines) extend() { _ = l.control.SetWriteDeadline(time.Now().Add(writeLimit)) }
+
+// write reports whether the client still reads.
+func (l *lines) write(v any) bool {
+	if l.sent++; l.sent%256 == 0 {
+		l.extend()
 	}
-	if err != nil {
-		return err
-	}
-	defer answer.Body.Close()
-	if answer.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s is answered %s", path, answer.Status)
-	}
-	if err := json.NewDecoder(io.LimitReader(answer.Body, mostAnswer)).Decode(value); err != nil {
-		return fmt.Errorf("%s is answered with what is no JSON: %w", path, err)
-	}
-	return nil
+	return l.enc.Encode(v) == nil
+}
+
+// fail ends what was begun in a way that the client does not take for the end.
+func (l *lines) fail(err error) {
+	l.write(problem{err.Error()})
 }

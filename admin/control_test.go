@@ -43,15 +43,15 @@ func TestStatus(t *testing.T) {
 		Postfix:  PostfixStatus{Release: "3.7.11", DNSSEC: Finding{Verdict: "yes"}},
 		Store:    "memory:", Listen: []string{"127.0.0.1:8461", "unix:/s"},
 	}
-	got, err := NewClient(serveOn(t, NewPrivate(func() Status { return want }))).Status(t.Context())
+	got, err := NewClient(serveOn(t, (&Private{Status: func() Status { return want }}).Handler())).Status(t.Context())
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v, %v\nwant %+v", got, err, want)
 	}
 }
 
-// TestPrivate: nothing but what there is, and only to be read.
+// TestPrivate: nothing but what there is.
 func TestPrivate(t *testing.T) {
-	c := NewClient(serveOn(t, NewPrivate(func() Status { return Status{} })))
+	c := NewClient(serveOn(t, (&Private{Status: func() Status { return Status{} }}).Handler()))
 	for _, r := range []struct {
 		method, path string
 		code         int

@@ -52,6 +52,7 @@ type Config struct {
 		Store   string        // Store is "bolt:PATH", "memory:", or a URL: redis, rediss, postgres, postgresql.
 		Entries int           // Entries is how many are kept in memory.
 		Forget  time.Duration // Forget is how long after their last use entries are refreshed.
+		Warm    string        // Warm is the path of a list or log of domains to retrieve at the start; empty for none.
 	}
 
 	// DANE says how it is combined with MTA-STS.

@@ -36,6 +36,7 @@ func (c *Config) keys() []key {
 		{"cache.store", &text{p: &c.Cache.Store, check: checkStore, show: hidePassword}},
 		{"cache.entries", &number{&c.Cache.Entries, entries}},
 		{"cache.forget", &duration{&c.Cache.Forget, forget}},
+		{"cache.warm", &text{p: &c.Cache.Warm, check: checkPath}},
 		{"dane.mode", oneOf(&c.DANE.Mode, "precede", "all", "off")},
 		{"dane.partial", oneOf(&c.DANE.Partial, "dane-only", "dane")},
 		{"dane.on_failure", oneOf(&c.DANE.OnFailure, "defer", "sts")},

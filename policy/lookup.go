@@ -61,6 +61,17 @@ func (e *Engine) behind(d *Decision, now int64) {
 // for it goes on and serves the next lookup. strict asks for Decision.Strict
 // where there is one.
 func (e *Engine) Lookup(ctx context.Context, hop dane.NextHop, strict bool) *Decision {
+	d := e.Decide(ctx, hop)
+	if strict && d.Strict != nil {
+		d = d.Strict
+	}
+	e.answered(d, time.Now())
+	return d
+}
+
+// Decide returns what Lookup would, for a person instead of for mail: it is
+// neither counted nor taken for use of the domain.
+func (e *Engine) Decide(ctx context.Context, hop dane.NextHop) *Decision {
 	s := e.settings.Load()
 	ctx, cancel := context.WithTimeoutCause(ctx, s.timeout, errors.New("nothing could be found out in time"))
 	defer cancel()
@@ -68,10 +79,6 @@ func (e *Engine) Lookup(ctx context.Context, hop dane.NextHop, strict bool) *Dec
 	for d == nil { // that one was about something else
 		d = e.await(ctx, s, e.join(hop.Domain, onUse), hop)
 	}
-	if strict && d.Strict != nil {
-		d = d.Strict
-	}
-	e.answered(d, time.Now())
 	return d
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log"
 	"net"
@@ -13,6 +14,10 @@ import (
 	"time"
 
 	"stsmap/admin"
+	"stsmap/dane"
+	"stsmap/policy"
+	"stsmap/postfix"
+	"stsmap/socketmap"
 )
 
 // control serves the control socket until ctx ends. Without one the daemon
@@ -27,7 +32,7 @@ func (d *daemon) control(ctx context.Context, path string) {
 		return
 	}
 	server := &http.Server{
-		Handler:           admin.NewPrivate(d.status),
+		Handler:           d.private().Handler(),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
 		WriteTimeout:      30 * time.Second,
@@ -86,6 +91,25 @@ func (l controlLog) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
+// private is what answers on the control socket.
+func (d *daemon) private() *admin.Private {
+	return &admin.Private{
+		Status:  d.status,
+		Store:   d.store,
+		Engine:  d.engine,
+		NextHop: anyNextHop,
+		Row: func(dec *policy.Decision) (string, bool) {
+			// A table is for every release, and has no use for attributes.
+			reply := postfix.Reply(dec, postfix.Map{Attributes: postfix.Never}, false)
+			return reply.Text, reply.Status == socketmap.OK
+		},
+		Size: d.storeSize,
+	}
+}
+
+// anyNextHop is postfix.NextHop for people: what they name is meant.
+func anyNextHop(key string) (dane.NextHop, bool) { return postfix.NextHop(key, true) }
+
 // status says how the daemon is.
 func (d *daemon) status() admin.Status {
 	s := admin.Status{
@@ -98,4 +122,31 @@ func (d *daemon) status() admin.Status {
 	d.surroundings.describe(&s)
 	s.Postfix.Attributes = d.attributes.Load()
 	return s
+}
+
+// controlClient returns who asks the daemon, and the path of its socket.
+func (g *globals) controlClient() (*admin.Client, string, error) {
+	cfg, err := g.load()
+	if err != nil {
+		return nil, "", err
+	}
+	path := cfg.Admin.Socket
+	if path == "" {
+		return nil, "", &failure{code: exitUnreachable, err: errors.New("the daemon has no control socket: admin.socket is empty"), hint: "name one in admin.socket, and restart the daemon"}
+	}
+	return admin.NewClient(path), path, nil
+}
+
+// uncontrolled says that the daemon gave no answer on its control socket, or
+// why it did not do what it was asked.
+func uncontrolled(path string, err error) error {
+	if refused, ok := errors.AsType[*admin.Refusal](err); ok {
+		return &failure{code: exitFailed, err: fmt.Errorf("the daemon says: %w", refused)}
+	}
+	f := &failure{code: exitUnreachable, err: fmt.Errorf("no answer from the daemon at its control socket %s: %w", path, err)}
+	f.hint = "is it running? it is started by: stsmap serve"
+	if errors.Is(err, fs.ErrPermission) {
+		f.code, f.hint = exitPermission, "run it as root, or as the daemon's user"
+	}
+	return f
 }

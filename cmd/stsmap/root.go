@@ -46,6 +46,8 @@ func rootCommand(c console) *cobra.Command {
 		serveCommand(c, g),
 		queryCommand(c, g),
 		statusCommand(c, g),
+		cacheCommand(c, g),
+		warmCommand(c, g),
 		configCommand(c, g),
 		healthcheckCommand(c, g),
 		versionCommand(c),

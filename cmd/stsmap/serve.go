@@ -17,6 +17,7 @@ import (
 
 	"stsmap/admin"
 	"stsmap/cache"
+	"stsmap/cache/bolt"
 	"stsmap/config"
 	"stsmap/policy"
 	"stsmap/postfix"
@@ -61,6 +62,7 @@ type daemon struct {
 	store      cache.Store
 	front      *cache.Front // store, if there is another one behind it
 	guard      *cache.Guard // behind front, if that one is shared
+	file       *bolt.Store  // behind front, if that is a file
 	engine     *policy.Engine
 	server     *socketmap.Server
 	handler    atomic.Pointer[postfix.Handler]
@@ -135,6 +137,7 @@ func (d *daemon) run(ctx context.Context, listeners []net.Listener, signals <-ch
 	d.running.Go(func() { d.engine.Run(ctx) })
 	d.running.Go(func() { d.watch(ctx) })
 	d.running.Go(func() { d.tellStatus(ctx) })
+	d.running.Go(func() { d.warm(ctx, d.cfg.Cache.Warm) })
 	d.log.Info("serving", "version", version(), "listen", fmt.Sprint(d.addrs), "store", redacted(d.cfg.Cache.Store))
 	d.tell(systemd.Ready())
 

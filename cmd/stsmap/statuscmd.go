@@ -3,10 +3,8 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"strings"
 	"time"
 
@@ -24,17 +22,13 @@ func statusCommand(c console, g *globals) *cobra.Command {
 why, the resolver, and Postfix. It is asked over its control socket, admin.socket.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := g.load()
+			client, path, err := g.controlClient()
 			if err != nil {
 				return err
 			}
-			path := cfg.Admin.Socket
-			if path == "" {
-				return &failure{code: exitUnreachable, err: errors.New("the daemon has no control socket: admin.socket is empty"), hint: "name one in admin.socket, and restart the daemon"}
-			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), healthLimit)
 			defer cancel()
-			s, err := admin.NewClient(path).Status(ctx)
+			s, err := client.Status(ctx)
 			if err != nil {
 				return uncontrolled(path, err)
 			}
@@ -44,16 +38,6 @@ why, the resolver, and Postfix. It is asked over its control socket, admin.socke
 			return written(showStatus(c.out, s, time.Now()))
 		},
 	}
-}
-
-// uncontrolled says that the daemon gave no answer on its control socket.
-func uncontrolled(path string, err error) error {
-	f := &failure{code: exitUnreachable, err: fmt.Errorf("no answer from the daemon at its control socket %s: %w", path, err)}
-	f.hint = "is it running? it is started by: stsmap serve"
-	if errors.Is(err, fs.ErrPermission) {
-		f.code, f.hint = exitPermission, "run it as root, or as the daemon's user"
-	}
-	return f
 }
 
 // labelWidth is how far values stand to the right in a status; with them a line

@@ -153,7 +153,21 @@ func (d *daemon) openFile(path string, entries int) (cache.Store, error) {
 	if aside, reason := store.SetAside(); aside != "" {
 		d.log.Error("store was unreadable and is set aside; starting empty", "kept", aside, "reason", reason)
 	}
+	if err := store.Uncompacted(); err != nil {
+		d.log.Warn("store could not be written anew, its file stays larger than need be", "error", err.Error())
+	}
+	d.file = store
 	return d.before(store, entries, 0), nil
+}
+
+// storeSize returns how large the file of the store is, and how much of it is
+// unused; false if it has none.
+func (d *daemon) storeSize() (bytes, unused int64, ok bool) {
+	if d.file == nil {
+		return 0, 0, false
+	}
+	bytes, unused, err := d.file.Size()
+	return bytes, unused, err == nil
 }
 
 // redacted is the name of a store without its password, fit to be shown.

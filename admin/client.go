@@ -1,0 +1,173 @@
+package admin
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"net"
+	"net/http"
+	"net/url"
+)
+
+// ErrUnknown is returned by Show for a domain of which nothing is known.
+var ErrUnknown = errors.New("nothing is known of it")
+
+// A Client asks a daemon over its control socket. It may be used concurrently.
+//
+// The errors of its methods are those of the connection, such as
+// fs.ErrPermission or syscall.ECONNREFUSED, or a *Refusal.
+type Client struct{ http http.Client }
+
+// A Refusal is why the daemon did not do what it was asked.
+type Refusal struct{ Reason string }
+
+// Error implements error.
+func (r *Refusal) Error() string { return r.Reason }
+
+// mostAnswer bounds what is read of an answer that is one value, in bytes.
+const mostAnswer = 16 << 20
+
+// NewClient returns a Client for the UNIX-domain socket at path. It does not
+// connect yet.
+func NewClient(path string) *Client {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", path)
+	}
+	return &Client{http.Client{Transport: &http.Transport{DialContext: dial, MaxIdleConnsPerHost: 16}}}
+}
+
+// Status asks how the daemon is.
+func (c *Client) Status(ctx context.Context) (s Status, err error) {
+	err = c.value(ctx, http.MethodGet, statusPath, nil, &s)
+	return s, err
+}
+
+// Show returns what is known of the domain of a key that Postfix would send, or
+// ErrUnknown.
+func (c *Client) Show(ctx context.Context, key string) (r Record, err error) {
+	err = c.value(ctx, http.MethodGet, entryPath+"?"+url.Values{"key": {key}}.Encode(), nil, &r)
+	return r, err
+}
+
+// Retrieve has a domain retrieved and returns what is known then. With evenKnown
+// it is asked whatever is known, otherwise only if nothing that counts is.
+func (c *Client) Retrieve(ctx context.Context, key string, evenKnown bool) (r Record, err error) {
+	v := url.Values{"key": {key}}
+	if !evenKnown {
+		v.Set("known", "yes")
+	}
+	err = c.value(ctx, http.MethodPost, retrievePath+"?"+v.Encode(), nil, &r)
+	return r, err
+}
+
+// Forget forgets the domain of a key.
+func (c *Client) Forget(ctx context.Context, key string) error {
+	var n forgotten
+	return c.value(ctx, http.MethodDelete, entryPath+"?"+url.Values{"key": {key}}.Encode(), nil, &n)
+}
+
+// ForgetMany forgets the domains that f means, and returns how many that were.
+func (c *Client) ForgetMany(ctx context.Context, f Filter) (int, error) {
+	var n forgotten
+	err := c.value(ctx, http.MethodDelete, cachePath+"?"+f.values().Encode(), nil, &n)
+	return n.Domains, err
+}
+
+// Import has the records in r remembered, one in JSON a line.
+func (c *Client) Import(ctx context.Context, r io.Reader) (result Imported, err error) {
+	err = c.value(ctx, http.MethodPost, importPath, r, &result)
+	return result, err
+}
+
+// Stats counts what is remembered.
+func (c *Client) Stats(ctx context.Context) (s Stats, err error) {
+	err = c.value(ctx, http.MethodGet, statsPath, nil, &s)
+	return s, err
+}
+
+// Table writes what Postfix would be told of the domains with a policy to w, as
+// the source of a table for postmap(1).
+func (c *Client) Table(ctx context.Context, w io.Writer) error {
+	body, err := c.do(ctx, http.MethodGet, tablePath, nil)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	_, err = io.Copy(w, body)
+	return err
+}
+
+// List iterates over the records that f means, in no particular order. An error
+// is the last thing yielded.
+func (c *Client) List(ctx context.Context, f Filter) iter.Seq2[Record, error] {
+	return func(yield func(Record, error) bool) {
+		body, err := c.do(ctx, http.MethodGet, cachePath+"?"+f.values().Encode(), nil)
+		if err != nil {
+			yield(Record{}, err)
+			return
+		}
+		defer body.Close()
+		in := json.NewDecoder(bufio.NewReaderSize(body, 64<<10))
+		for {
+			// A line is a record, or a problem, which has no domain.
+			var rec Record
+			err := in.Decode(&rec)
+			switch {
+			case errors.Is(err, io.EOF):
+				return
+			case err == nil && rec.Domain == "":
+				err = &Refusal{rec.Error}
+			}
+			if !yield(rec, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// value asks for one value.
+func (c *Client) value(ctx context.Context, method, path string, body io.Reader, value any) error {
+	answer, err := c.do(ctx, method, path, body)
+	if err != nil {
+		return err
+	}
+	defer answer.Close()
+	if err := json.NewDecoder(io.LimitReader(answer, mostAnswer)).Decode(value); err != nil {
+		return fmt.Errorf("%s is answered with what is no JSON: %w", path, err)
+	}
+	return nil
+}
+
+// do sends a request, and returns the body of the answer.
+func (c *Client) do(ctx context.Context, method, path string, body io.Reader) (io.ReadCloser, error) {
+	r, err := http.NewRequestWithContext(ctx, method, "http://stsmap"+path, body)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := c.http.Do(r)
+	if wrapped, ok := errors.AsType[*url.Error](err); ok {
+		return nil, wrapped.Err // without a URL that nobody has typed
+	}
+	if err != nil {
+		return nil, err
+	}
+	if answer.StatusCode == http.StatusOK {
+		return answer.Body, nil
+	}
+	defer answer.Body.Close()
+	text, _ := io.ReadAll(io.LimitReader(answer.Body, mostLine))
+	var p problem
+	if json.NewDecoder(bytes.NewReader(text)).Decode(&p) != nil || p.Error == "" {
+		return nil, fmt.Errorf("%s is answered %s", path, answer.Status)
+	}
+	if answer.StatusCode == http.StatusNotFound {
+		return nil, ErrUnknown
+	}
+	return nil, &Refusal{p.Error}
+}

@@ -31,7 +31,7 @@ func (f *Front) Run(ctx context.Context) {
 	}
 }
 
-// Claim implements [Shared]. Without others, every claim is granted. Where it is
+// Claim implements [Claims]. Without others, every claim is granted. Where it is
 // refused, somebody else is about to put something, and no copy of what was
 // before is left.
 func (f *Front) Claim(ctx context.Context, domain string, lease time.Duration) (bool, error) {
@@ -45,7 +45,7 @@ func (f *Front) Claim(ctx context.Context, domain string, lease time.Duration) (
 	return ok, err
 }
 
-// Release implements [Shared].
+// Release implements [Claims].
 func (f *Front) Release(ctx context.Context, domain string) error {
 	if f.shared == nil {
 		return nil

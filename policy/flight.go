@@ -233,7 +233,7 @@ func (e *Engine) ask(ctx context.Context, f *flight, old cache.Entry) (got outco
 	// most domains have none: they must not queue behind policy hosts that
 	// do not answer.
 	f.stake()
-	if e.shared != nil && !holds(old, time.Now()) {
+	if e.claims != nil && !holds(old, time.Now()) {
 		if old, err = e.takeTurn(ctx, f, got, old); err != nil || !wanted(old, got, f.why, time.Now()) {
 			return got, old, err
 		}

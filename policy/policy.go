@@ -45,10 +45,11 @@ type Fetcher interface {
 type Config struct {
 	// Store remembers. It must be set; the caller closes it after the Engine.
 	Store cache.Store
-	// Shared says that other processes use the store, which then is a
-	// cache.Shared: a domain that nothing is known of is retrieved by one of
-	// them, and the others wait for what that one learns. See also Changed.
-	Shared bool
+	// Claims are those on the domains in Store, if other processes use it, too:
+	// a domain that nothing is known of is retrieved by one of them, and the
+	// others wait for what that one learns. Nil means that none does. See also
+	// Changed.
+	Claims cache.Claims
 	// Fetch asks. It must be set.
 	Fetch Fetcher
 	// Timeout bounds one retrieval from beginning to end, and so the time
@@ -96,7 +97,7 @@ type Config struct {
 // concurrently.
 type Engine struct {
 	store    cache.Store
-	shared   cache.Shared // store, if others use it; else nil
+	claims   cache.Claims // on what is in store, if others use it; else nil
 	render   func(*Decision) (string, error)
 	observe  func(Event)
 	ready    *decisions
@@ -138,6 +139,7 @@ func New(c Config) *Engine {
 	most := orDefault(c.Ready, 16384)
 	e := &Engine{
 		store:     c.Store,
+		claims:    c.Claims,
 		render:    c.Render,
 		observe:   c.Observe,
 		ready:     newDecisions(most),
@@ -150,16 +152,13 @@ func New(c Config) *Engine {
 	if e.observe == nil {
 		e.observe = func(Event) {}
 	}
-	if c.Shared {
-		e.shared, _ = c.Store.(cache.Shared)
-	}
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	e.Configure(c)
 	return e
 }
 
 // Configure replaces the settings of a running Engine; retrievals under way
-// end with the old ones. Store, Ready, Render and Observe stay as they were.
+// end with the old ones. Store, Claims, Ready, Render and Observe stay as they were.
 func (e *Engine) Configure(c Config) {
 	next := &settings{
 		fetch:    c.Fetch,

@@ -38,7 +38,7 @@ func (e *Engine) Changed(domain string) {
 // restrains nobody.
 func (e *Engine) takeTurn(ctx context.Context, f *flight, got outcome, old cache.Entry) (cache.Entry, error) {
 	for {
-		ok, err := e.shared.Claim(ctx, f.domain, f.timeout/turnPart)
+		ok, err := e.claims.Claim(ctx, f.domain, f.timeout/turnPart)
 		f.claimed = ok && err == nil
 		// Between the last look and the claim somebody may have been done.
 		if known, found, recallErr := e.recall(ctx, f); recallErr == nil && found {
@@ -63,5 +63,5 @@ func (e *Engine) release(f *flight) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), releaseLimit)
 	defer cancel()
-	_ = e.shared.Release(ctx, f.domain) // or else it ends by itself
+	_ = e.claims.Release(ctx, f.domain) // or else it ends by itself
 }

@@ -64,8 +64,6 @@ func (h *handle) Put(ctx context.Context, e cache.Entry) error {
 	return err
 }
 
-func (h *handle) Watch(ctx context.Context, _ func(string)) { <-ctx.Done() }
-
 // A site is some engines with one store, in a bubble, who ask one domain.
 type aSite struct {
 	domain  *domain
@@ -76,7 +74,8 @@ type aSite struct {
 func newSite(n int) *aSite {
 	s := &aSite{domain: new(domain), store: &sharedMemory{Memory: cache.NewMemory(100), claims: make(map[string]claim)}}
 	for range n {
-		s.engines = append(s.engines, New(Config{Store: &handle{s.store}, Shared: true, Fetch: s.domain}))
+		h := &handle{s.store}
+		s.engines = append(s.engines, New(Config{Store: h, Claims: h, Fetch: s.domain}))
 	}
 	_ = s.domain.setRecord([]string{"A"})
 	s.domain.set(func(n *domain) { n.delay = time.Second })

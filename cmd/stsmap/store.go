@@ -100,6 +100,14 @@ func (d *daemon) openRemote(ctx context.Context, r *storeScheme, name string, en
 	return d.before(d.guard, entries, copyAge), nil
 }
 
+// claims are those on domains, if other daemons use the store.
+func (d *daemon) claims() cache.Claims {
+	if d.guard == nil {
+		return nil
+	}
+	return d.front
+}
+
 // before puts memory before a store.
 func (d *daemon) before(back cache.Store, entries int, ttl time.Duration) *cache.Front {
 	d.front = cache.NewFront(back, entries, ttl)

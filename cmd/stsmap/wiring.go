@@ -79,7 +79,7 @@ func (d *daemon) engineConfig(cfg *config.Config, resolve *resolver.Resolver) (p
 	}
 	return policy.Config{
 		Store:   d.store,
-		Shared:  d.guard != nil,
+		Claims:  d.claims(),
 		Fetch:   fetch,
 		Timeout: cfg.Fetch.Timeout,
 		Workers: cfg.Fetch.Workers,

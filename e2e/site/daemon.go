@@ -1,6 +1,7 @@
 package site
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,6 +28,7 @@ type DaemonConfig struct {
 	Conf   string // the text of the configuration file
 	Jail   string // a queue directory, in which stsmap/map.sock is made too; empty: none
 	Bin    string // a directory to be searched for programs before those of the system; empty: none
+	Lookup string // where the stand-in for systemd listens; empty: LookupAddr
 }
 
 // Daemon is stsmap under a stand-in for systemd: that holds the listening sockets, hands them down at each start
@@ -72,7 +74,7 @@ func NewDaemon(c DaemonConfig) (*Daemon, error) {
 		return nil, errors.Join(err, d.log.Close())
 	}
 	d.listening.Go(d.listenNotify)
-	if err := d.listen("tcp", LookupAddr); err != nil {
+	if err := d.listen("tcp", cmp.Or(c.Lookup, LookupAddr)); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
 	if c.Jail != "" {

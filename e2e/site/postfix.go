@@ -1,6 +1,7 @@
 package site
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"errors"
@@ -17,7 +18,7 @@ import (
 	"time"
 )
 
-// Submission is where Postfix takes the messages that it is to send.
+// Submission is where Postfix takes the messages that it is to send, unless told otherwise.
 const Submission = "127.0.0.1:2525"
 
 //go:embed main.cf
@@ -31,6 +32,9 @@ type PostfixConfig struct {
 	Dir   string // for configuration, queue and mail.log; exists, and everyone may enter it
 	CAPEM []byte // trust anchors for MX hosts
 	Root  string // where a Root with the Postfix is mounted; empty: that of this machine
+
+	Submission string // where it takes messages; empty: Submission
+	Lookup     string // where it looks up policies; empty: LookupAddr
 }
 
 // Postfix is a Postfix with a configuration, a queue and a log of its own.
@@ -40,9 +44,11 @@ type Postfix struct {
 	Jail string // its queue directory, which is the root of chrooted processes
 	Bin  string // the directory with a postconf that speaks for it, to be searched before those of the system
 	root string // as in PostfixConfig
+
+	submission string // likewise
 }
 
-// StartPostfix starts Postfix, and returns when it takes messages on Submission.
+// StartPostfix starts Postfix, and returns when it takes messages.
 //
 // The queue directory is furnished as a jail from the beginning, with what Debian's start script puts there for
 // smtp(8): resolv.conf and services. The trust anchors are not among that: smtp(8) opens smtp_tls_CAfile before it
@@ -54,8 +60,10 @@ func StartPostfix(c PostfixConfig) (*Postfix, error) {
 		Jail: filepath.Join(c.Dir, "spool"),
 		Bin:  filepath.Join(c.Dir, "bin"),
 		root: c.Root,
+
+		submission: cmp.Or(c.Submission, Submission),
 	}
-	fill := strings.NewReplacer("@DIR@", c.Dir, "@LOOKUP@", LookupAddr)
+	fill := strings.NewReplacer("@DIR@", c.Dir, "@LOOKUP@", cmp.Or(c.Lookup, LookupAddr), "@SUBMISSION@", p.submission)
 	data := filepath.Join(c.Dir, "lib")
 	for _, dir := range []string{p.Conf, data, p.Jail, filepath.Join(p.Jail, "etc"), p.Bin} {
 		if err := os.Mkdir(dir, 0o755); err != nil {
@@ -233,7 +241,7 @@ func (p *Postfix) Unmute() error { return p.speak() }
 // with SMTPUTF8.
 func (p *Postfix) Send(recipient string, header ...string) (Message, error) {
 	m := Message{Seen: p.Log.Mark()}
-	c, err := textproto.Dial("tcp", Submission)
+	c, err := textproto.Dial("tcp", p.submission)
 	if err != nil {
 		return m, err
 	}

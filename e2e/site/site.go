@@ -27,6 +27,7 @@ type Site struct {
 
 	dir     string
 	binary  string
+	hosts   []*Host
 	daemons int // how many there were; each has a directory of its own
 	knots   int // likewise
 }
@@ -151,15 +152,7 @@ func (s *Site) StartDaemon(ctx context.Context, extra string) error {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
 	}
-	var conf strings.Builder
-	fmt.Fprintf(&conf, "postfix.config_directory = %q\n", s.Postfix.Conf)
-	fmt.Fprintf(&conf, "fetch.ca_file = %q\n", filepath.Join(s.dir, "ca.pem"))
-	fmt.Fprintf(&conf, "fetch.allow_private = [%q]\n", "127.0.0.0/8")
-	fmt.Fprintf(&conf, "cache.store = %q\n", "bolt:"+filepath.Join(dir, "cache.db"))
-	fmt.Fprintf(&conf, "admin.listen = %q\n", "")
-	fmt.Fprintf(&conf, "admin.socket = %q\n", filepath.Join(dir, "control.sock"))
-	conf.WriteString(extra)
-	d, err := NewDaemon(DaemonConfig{Binary: s.binary, Dir: dir, Conf: conf.String(), Jail: s.Postfix.Jail, Bin: s.Postfix.Bin})
+	d, err := NewDaemon(DaemonConfig{Binary: s.binary, Dir: dir, Conf: s.daemonConf(dir, s.Postfix, extra), Jail: s.Postfix.Jail, Bin: s.Postfix.Bin})
 	if err != nil {
 		return err
 	}
@@ -167,9 +160,27 @@ func (s *Site) StartDaemon(ctx context.Context, extra string) error {
 	return d.Start(ctx)
 }
 
+// daemonConf is the configuration file of a daemon that has dir for itself.
+func (s *Site) daemonConf(dir string, p *Postfix, extra string) string {
+	var conf strings.Builder
+	fmt.Fprintf(&conf, "postfix.config_directory = %q\n", p.Conf)
+	fmt.Fprintf(&conf, "fetch.ca_file = %q\n", filepath.Join(s.dir, "ca.pem"))
+	fmt.Fprintf(&conf, "fetch.allow_private = [%q]\n", "127.0.0.0/8")
+	if !strings.Contains(extra, "cache.store = ") {
+		fmt.Fprintf(&conf, "cache.store = %q\n", "bolt:"+filepath.Join(dir, "cache.db"))
+	}
+	fmt.Fprintf(&conf, "admin.listen = %q\n", "")
+	fmt.Fprintf(&conf, "admin.socket = %q\n", filepath.Join(dir, "control.sock"))
+	conf.WriteString(extra)
+	return conf.String()
+}
+
 // Close ends everything.
 func (s *Site) Close() error {
 	var errs []error
+	for _, h := range s.hosts {
+		errs = append(errs, h.Daemon.Close(), h.Postfix.Stop())
+	}
 	if s.Daemon != nil {
 		errs = append(errs, s.Daemon.Close())
 	}

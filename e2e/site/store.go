@@ -23,7 +23,22 @@ type Server struct {
 	command func() (*exec.Cmd, error) // starts anew with the same files
 	ready   func(ctx context.Context) error
 	log     string
+	port    string // of a redis-server
 	cmd     *exec.Cmd
+}
+
+// Linked waits until a redis-server that replicates another has all that the other has.
+func (s *Server) Linked(ctx context.Context) error {
+	for {
+		out, err := exec.CommandContext(ctx, "redis-cli", "-p", s.port, "INFO", "replication").CombinedOutput()
+		if err == nil && strings.Contains(string(out), "master_link_status:up") {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("the replica is not linked: %w: %s", ctx.Err(), out)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
 }
 
 // Start starts it, again if it was killed, and returns when it answers.
@@ -73,8 +88,10 @@ func NewRedis(dir string, port int, settings ...string) (*Server, error) {
 		return nil, err
 	}
 	number := strconv.Itoa(port)
-	args := append([]string{"--port", number, "--bind", "127.0.0.1", "--dir", dir, "--save", "", "--appendonly", "yes", "--appendfsync", "always"}, settings...)
+	args := append([]string{"--port", number, "--bind", "127.0.0.1", "--dir", dir, "--save", "", "--appendonly", "yes", "--appendfsync", "always",
+		"--repl-diskless-sync-delay", "0"}, settings...)
 	return &Server{
+		port:    number,
 		URL:     "redis://127.0.0.1:" + number,
 		log:     filepath.Join(dir, "log"),
 		command: func() (*exec.Cmd, error) { return group(exec.Command("redis-server", args...)), nil },

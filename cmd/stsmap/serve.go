@@ -137,7 +137,8 @@ func (d *daemon) run(ctx context.Context, listeners []net.Listener, signals <-ch
 	d.running.Go(func() { d.engine.Run(ctx) })
 	d.running.Go(func() { d.watch(ctx) })
 	d.running.Go(func() { d.tellStatus(ctx) })
-	d.running.Go(func() { d.warm(ctx, d.cfg.Cache.Warm) })
+	names := d.cfg.Cache.Warm // a reload may replace d.cfg meanwhile
+	d.running.Go(func() { d.warm(ctx, names) })
 	d.log.Info("serving", "version", version(), "listen", fmt.Sprint(d.addrs), "store", redacted(d.cfg.Cache.Store))
 	d.tell(systemd.Ready())
 

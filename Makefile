@@ -38,7 +38,7 @@ e2e: bin/stsmap            ## three real Postfixes, Unbound, Knot, in namespaces
 	E2E_MATRIX=$$matrix $(GO) test -shuffle=on -count=1 -timeout 20m ./e2e; status=$$?; \
 	cat "$$matrix"; exit $$status
 
-bench: bin/stsmap          ## print the figures that README promises
+bench: bin/stsmap neighbours ## print the figures that README promises (root, for the shared stores)
 	$(GO) run ./internal/bench
 
 fuzz:                      ## run each fuzz target for FUZZTIME, such as 1m

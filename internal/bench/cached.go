@@ -45,11 +45,10 @@ type result struct {
 // cached measures answers that the daemon has at hand.
 func (b *bench) cached() error {
 	keys := series{policyNow, 100000, 10000}
-	path := filepath.Join(b.dir, "cached.db")
-	if err := fill(path, keys); err != nil {
+	if err := b.fill(b.file("cached"), keys); err != nil {
 		return err
 	}
-	d, err := b.daemon("cached", setup{store: path})
+	d, err := b.daemon("cached", setup{})
 	if err != nil {
 		return err
 	}

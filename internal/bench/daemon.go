@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -20,33 +21,41 @@ type daemon struct {
 	log  *os.File
 	tcp  string // where it listens, as dial wants it
 	unix string
+
+	conf    string // path of its configuration
+	control string // its socket for being told things, if it has one
 }
 
 // A setup is what a measurement needs to be otherwise than by default.
 type setup struct {
-	store   string // path of the file; empty: a new one
+	store   string // cache.store; empty: a new file
+	addr    string // where it listens; empty: tcpAddr
+	control bool   // it can be told things by stsmap warm
 	entries int    // cache.entries; 0: default
 	timeout string // fetch.timeout; empty: default
 	gctrace bool   // the log gets lines about the garbage collector
 	dane    bool   // Postfix looks up DNSSEC
 }
 
-// tcpAddr is where daemons listen; there is one at a time.
+// tcpAddr is where daemons listen, unless two are to run at once.
 const tcpAddr = "127.0.0.1:8461"
 
 // launch starts a daemon and does not wait for it. name is for files, and unlike that of any daemon before.
 func (b *bench) launch(name string, s setup) (*daemon, error) {
-	d := &daemon{tcp: tcpAddr, unix: "unix:" + filepath.Join(b.dir, name+".sock")}
+	d := &daemon{tcp: cmp.Or(s.addr, tcpAddr), unix: "unix:" + filepath.Join(b.dir, name+".sock")}
 	if s.store == "" {
-		s.store = filepath.Join(b.dir, name+".db")
+		s.store = b.file(name)
 	}
-	conf := filepath.Join(b.dir, name+".toml")
-	if err := os.WriteFile(conf, []byte(d.config(b.dir, s)), 0o600); err != nil {
+	if s.control {
+		d.control = filepath.Join(b.dir, name+"-control.sock")
+	}
+	d.conf = filepath.Join(b.dir, name+".toml")
+	if err := os.WriteFile(d.conf, []byte(d.config(b.dir, s)), 0o600); err != nil {
 		return nil, err
 	}
-	d.cmd = exec.Command(b.program, "serve", "--config", conf)
+	d.cmd = exec.Command(b.program, "serve", "--config", d.conf)
 	if b.profiles != "" {
-		d.cmd = exec.Command(b.self, "-role", "profiled", conf, filepath.Join(b.profiles, name+".pprof"))
+		d.cmd = exec.Command(b.self, "-role", "profiled", d.conf, filepath.Join(b.profiles, name+".pprof"))
 	}
 	if s.gctrace {
 		d.cmd.Env = append(os.Environ(), "GODEBUG=gctrace=1")
@@ -64,6 +73,9 @@ func (b *bench) launch(name string, s setup) (*daemon, error) {
 	return d, nil
 }
 
+// file is the name of a store in a file of that name.
+func (b *bench) file(name string) string { return "bolt:" + filepath.Join(b.dir, name+".db") }
+
 // config is the text of the configuration file.
 func (d *daemon) config(dir string, s setup) string {
 	var b strings.Builder
@@ -76,14 +88,14 @@ func (d *daemon) config(dir string, s setup) string {
 	if s.timeout != "" {
 		fmt.Fprintf(&b, "timeout = %q\n", s.timeout)
 	}
-	fmt.Fprintf(&b, "[cache]\nstore = %q\n", "bolt:"+s.store)
+	fmt.Fprintf(&b, "[cache]\nstore = %q\n", s.store)
 	if s.entries > 0 {
 		fmt.Fprintf(&b, "entries = %d\n", s.entries)
 	}
 	// The Postfix of this machine, if there is one, has nothing to do with it.
 	dnssec := map[bool]string{true: "yes", false: "no"}[s.dane]
 	fmt.Fprintf(&b, "[postfix]\ndnssec = %q\n", dnssec)
-	fmt.Fprintf(&b, "[admin]\nlisten = \"\"\nsocket = \"\"\n")
+	fmt.Fprintf(&b, "[admin]\nlisten = \"\"\nsocket = %q\n", d.control)
 	return b.String()
 }
 

@@ -9,7 +9,7 @@
 //	go run ./internal/bench [-quick] [-only cached,cold,…] [-million=false] [-profile DIR]
 //
 // It runs in a network namespace of its own, so that ports 53 and 443 are free and no packet leaves, and therefore as
-// root or where users may make namespaces. The daemon is bin/stsmap in a process of its own. So are all that it is
+// root or where users may make namespaces; the section stores needs root, and Redis and PostgreSQL. The daemon is bin/stsmap in a process of its own. So are all that it is
 // measured with, which are this program once more, in a role: the echo server, the network (package fakenet) and the
 // load generator. With -profile the daemon is put together within this program instead, and leaves a CPU profile a
 // process in DIR; the figures are then a little worse.
@@ -41,7 +41,7 @@ func run(args []string) error {
 	role := flags.String("role", "", "internal: what this process is for")
 	only := flags.String("only", "", "the `sections` to run: "+strings.Join(b.names(), ","))
 	flags.BoolVar(&b.quick, "quick", false, "a tenth of the work: good for a first look, not for comparing")
-	flags.BoolVar(&b.million, "million", true, "measure the start with a million policies, too")
+	flags.BoolVar(&b.million, "million", true, "measure with a million policies, too")
 	flags.StringVar(&b.program, "daemon", "bin/stsmap", "the `program` to measure")
 	flags.StringVar(&b.profiles, "profile", "", "write CPU profiles of the daemon to this `folder`")
 	flags.StringVar(&b.dir, "dir", "", "internal: the temporary folder")
@@ -102,6 +102,7 @@ func (b *bench) sections() []section {
 		{"crowd", b.crowd},
 		{"memory", b.memory},
 		{"start", b.start},
+		{"stores", b.stores},
 	}
 }
 

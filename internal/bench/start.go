@@ -4,7 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -27,16 +27,16 @@ func (b *bench) startWith(name string, n, times int, target, peer string) error 
 	if n > 900000 {
 		keys.Pattern = "q%d.now.example" // the network is not asked, and has no numbers of seven digits
 	}
-	path := filepath.Join(b.dir, name+".db")
+	file := b.file(name)
 	began := time.Now()
-	if err := fill(path, keys); err != nil {
+	if err := b.fill(file, keys); err != nil {
 		return err
 	}
 	built := time.Since(began)
-	defer os.Remove(path)
+	defer os.Remove(strings.TrimPrefix(file, "bolt:"))
 	var took []time.Duration
 	for i := range times {
-		t, err := b.startOnce(fmt.Sprintf("%s%d", name, i), path, keys.domain(n/times*i))
+		t, err := b.startOnce(fmt.Sprintf("%s%d", name, i), file, keys.domain(n/times*i))
 		if err != nil {
 			return err
 		}
@@ -47,9 +47,9 @@ func (b *bench) startWith(name string, n, times int, target, peer string) error 
 	return nil
 }
 
-func (b *bench) startOnce(name, path, domain string) (time.Duration, error) {
+func (b *bench) startOnce(name, store, domain string) (time.Duration, error) {
 	began := time.Now()
-	d, err := b.launch(name, setup{store: path})
+	d, err := b.launch(name, setup{store: store})
 	if err != nil {
 		return 0, err
 	}
@@ -70,8 +70,7 @@ func (b *bench) startOnce(name, path, domain string) (time.Duration, error) {
 // counts how many the next daemon knows.
 func (b *bench) killed() error {
 	keys := series{policyNow, 500000, b.some(10000)}
-	path := filepath.Join(b.dir, "killed.db")
-	d, err := b.daemon("killed", setup{store: path})
+	d, err := b.daemon("killed", setup{})
 	if err != nil {
 		return err
 	}
@@ -84,7 +83,7 @@ func (b *bench) killed() error {
 		return fmt.Errorf("%d of %d domains have no policy", keys.N-t.Found, keys.N)
 	}
 	b.networkDown()
-	if d, err = b.daemon("revived", setup{store: path}); err != nil {
+	if d, err = b.daemon("revived", setup{store: b.file("killed")}); err != nil {
 		return err
 	}
 	t, err = call[tally](b.load, job)

@@ -5,13 +5,32 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"stsmap/cache"
 	"stsmap/cache/bolt"
+	"stsmap/cache/postgres"
+	"stsmap/cache/redis"
 )
+
+// openStore opens a store by what cache.store calls it, without the memory that a daemon puts before it.
+func openStore(name string, n int) (cache.Store, error) {
+	switch scheme, rest, _ := strings.Cut(name, ":"); scheme {
+	case "memory":
+		return cache.NewMemory(n), nil
+	case "bolt":
+		return bolt.Open(rest)
+	case "redis":
+		return redis.Open(context.Background(), name, redis.Options{})
+	case "postgres":
+		return postgres.Open(context.Background(), name, postgres.Options{})
+	default:
+		return nil, fmt.Errorf("no store %q", name)
+	}
+}
 
 // entry is what a daemon remembers of a domain of the series after it was just asked for.
 func (s series) entry(i int, now time.Time) cache.Entry {
@@ -29,15 +48,17 @@ func (s series) entry(i int, now time.Time) cache.Entry {
 	}
 }
 
-// fill writes a store with a policy for each domain. It is done by many at once, as one commit takes what a thousand
-// Puts wait with.
-func fill(path string, s series) (err error) {
-	store, err := bolt.Open(path)
+// fill puts a policy for each domain into a store.
+func (b *bench) fill(name string, s series) error {
+	store, err := openStore(name, s.N)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, store.Close()) }()
-	const writers = 2048
+	return errors.Join(putAll(store, s, 2048), store.Close())
+}
+
+// putAll puts a policy for each domain, many at once: one commit of a file takes what a thousand Puts wait with.
+func putAll(store cache.Store, s series, writers int) error {
 	var taken atomic.Int64
 	var all sync.WaitGroup
 	errs := make([]error, writers)
@@ -55,7 +76,7 @@ func fill(path string, s series) (err error) {
 	}
 	all.Wait()
 	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("filling %s: %w", path, err)
+		return fmt.Errorf("putting %d policies: %w", s.N, err)
 	}
 	return nil
 }

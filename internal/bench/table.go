@@ -58,3 +58,5 @@ func text[C int8 | uint8](chars []C) string {
 func percent(share float64) string { return fmt.Sprintf("%.1f %%", 100*share) }
 
 func millis(d time.Duration) string { return fmt.Sprintf("%.1f ms", float64(d)/1e6) }
+
+func micros(d time.Duration) string { return fmt.Sprintf("%.1f µs", float64(d)/1e3) }

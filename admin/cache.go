@@ -133,14 +133,17 @@ func (p *Private) forgetMany(w http.ResponseWriter, r *http.Request) {
 	unbounded(w)
 	n, now := 0, time.Now()
 	for e, err := range p.Store.All(r.Context()) {
-		if err == nil && filter.matches(RecordOf(e), now) {
+		if err == nil && !filter.matches(RecordOf(e), now) {
+			continue
+		}
+		if err == nil {
 			err = p.Engine.Forget(r.Context(), e.Domain)
-			n++
 		}
 		if err != nil {
 			refuse(w, http.StatusInternalServerError, fmt.Errorf("%w, after %d domains", err, n))
 			return
 		}
+		n++
 	}
 	answer(w, forgotten{n})
 }
@@ -225,7 +228,7 @@ func (p *Private) table(w http.ResponseWriter, r *http.Request) {
 // stats counts.
 func (p *Private) stats(w http.ResponseWriter, r *http.Request) {
 	unbounded(w)
-	s, now := Stats{Modes: make(map[string]int64), Store: p.Status().Store}, time.Now()
+	s, now := Stats{Modes: make(map[string]int64), Store: p.Status().Store.Name}, time.Now()
 	for _, m := range modes() {
 		s.Modes[m] = 0
 	}

@@ -41,7 +41,8 @@ func TestStatus(t *testing.T) {
 		DANE:     DANEStatus{Mode: "precede", State: "off", Since: now, Reasons: []string{"a", "b"}},
 		Resolver: ResolverStatus{Servers: []string{"127.0.0.1"}, Validates: Finding{Verdict: "no", At: now, Reason: "r", Error: "e"}},
 		Postfix:  PostfixStatus{Release: "3.7.11", DNSSEC: Finding{Verdict: "yes"}},
-		Store:    "memory:", Listen: []string{"127.0.0.1:8461", "unix:/s"},
+		Store:    StoreStatus{Name: "redis:", Reading: Condition{Since: now}, Writing: Condition{Error: "full", Since: now}, Waiting: 2},
+		Listen:   []string{"127.0.0.1:8461", "unix:/s"},
 	}
 	got, err := NewClient(serveOn(t, (&Private{Status: func() Status { return want }}).Handler())).Status(t.Context())
 	if err != nil || !reflect.DeepEqual(got, want) {

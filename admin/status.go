@@ -18,8 +18,8 @@ type Status struct {
 	Resolver ResolverStatus `json:"resolver"`
 	// Postfix is who asks.
 	Postfix PostfixStatus `json:"postfix"`
-	// Store is where policies are remembered, without a password.
-	Store string `json:"store"`
+	// Store is where policies are remembered.
+	Store StoreStatus `json:"store"`
 	// Listen has the addresses for lookups, in the form for socketmap.Dial.
 	Listen []string `json:"listen"`
 }
@@ -56,6 +56,26 @@ type PostfixStatus struct {
 	Attributes bool `json:"attributes"`
 	// DNSSEC tells whether it looks up DNSSEC.
 	DNSSEC Finding `json:"dnssec"`
+}
+
+// A StoreStatus tells about the store.
+type StoreStatus struct {
+	// Name is cache.store, without a password.
+	Name string `json:"name"`
+	// Reading and Writing are how a store on the network is; zero for another
+	// one, and for one that never failed.
+	Reading Condition `json:"reading,omitzero"`
+	Writing Condition `json:"writing,omitzero"`
+	// Waiting is how many policies are in memory until the store takes them.
+	Waiting int `json:"waiting"`
+}
+
+// A Condition is whether something works.
+type Condition struct {
+	// Error is why it does not; empty if it does.
+	Error string `json:"error,omitempty"`
+	// Since is when that began.
+	Since time.Time `json:"since,omitzero"`
 }
 
 // A Finding is the answer to a question that is asked again and again.

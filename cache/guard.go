@@ -49,12 +49,27 @@ func NewGuard(back Shared, patience time.Duration) *Guard {
 	return &Guard{back: back, patience: patience, reads: breaker{what: "read"}, writes: breaker{what: "write"}}
 }
 
+// A Condition is whether the back of a [Guard] works for reading, or for
+// writing. The zero value is that of one that always did.
+type Condition struct {
+	// Err is the latest failure; nil if the back works.
+	Err error
+	// Since is when it began to be so; zero if it was never otherwise.
+	Since time.Time
+}
+
+// Conditions returns how the back is, as far as those who used it found out.
+func (g *Guard) Conditions() (reading, writing Condition) {
+	return g.reads.condition(), g.writes.condition()
+}
+
 // A breaker knows whether a back works.
 type breaker struct {
 	what string
 
 	mu     sync.Mutex
 	err    error         // why it does not work; nil if it does
+	since  time.Time     // when that began
 	retry  time.Time     // when to try again
 	pause  time.Duration // how long after the next failure
 	trying bool          // somebody does
@@ -83,6 +98,9 @@ func (b *breaker) leave(err error, now time.Time) (changed bool) {
 	defer b.mu.Unlock()
 	changed = (b.err == nil) != (err == nil)
 	b.err, b.trying = err, false
+	if changed {
+		b.since = now
+	}
 	if err == nil {
 		b.pause = 0
 		return changed
@@ -90,6 +108,13 @@ func (b *breaker) leave(err error, now time.Time) (changed bool) {
 	b.pause = min(max(2*b.pause, firstPause), longestPause)
 	b.retry = now.Add(b.pause)
 	return changed
+}
+
+// condition returns what is known of the back.
+func (b *breaker) condition() Condition {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return Condition{Err: b.err, Since: b.since}
 }
 
 // giveUp is leave for who has learned nothing.
@@ -233,10 +258,7 @@ func (g *Guard) Run(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		g.reads.mu.Lock()
-		works := g.reads.err == nil
-		g.reads.mu.Unlock()
-		if !works {
+		if g.reads.condition().Err != nil {
 			_, _ = g.Get(ctx, nobody) // OnState is told how it went
 		}
 	}

@@ -141,7 +141,11 @@ func TestGuardAway(t *testing.T) {
 		if err := get(); !errors.Is(err, ErrNotFound) {
 			t.Fatal(err)
 		}
+		if r, wr := w.Conditions(); r != (Condition{}) || wr != (Condition{}) {
+			t.Error("before anything failed:", r, wr)
+		}
 		w.back.set("broken")
+		began := time.Now()
 		for range 100 {
 			if err := get(); !errors.Is(err, ErrAway) || !errors.Is(err, errBack) {
 				t.Fatal(err)
@@ -159,12 +163,18 @@ func TestGuardAway(t *testing.T) {
 			t.Errorf("asked %d times in a minute", w.back.count())
 		}
 		w.expect(t, "still broken")
+		if r, wr := w.Conditions(); !errors.Is(r.Err, errBack) || !r.Since.Equal(began) || wr != (Condition{}) {
+			t.Error("broken for a minute:", r, wr)
+		}
 		w.back.set("")
 		time.Sleep(longestPause)
 		if err := get(); !errors.Is(err, ErrNotFound) {
 			t.Error(err)
 		}
 		w.expect(t, "well", "read <nil>")
+		if r, _ := w.Conditions(); r.Err != nil || !r.Since.Equal(time.Now()) {
+			t.Error("well again:", r)
+		}
 		// And the pauses begin anew.
 		w.back.set("broken")
 		_ = get()

@@ -91,28 +91,46 @@ func (f *Front) repay(ctx context.Context) {
 	}
 }
 
+// Waiting returns how many policies are in memory that the back did not take
+// yet. It looks at all copies, a few at a time.
+func (f *Front) Waiting() (n int) {
+	f.eachDirty(func(*node) { n++ })
+	return n
+}
+
 // debts returns the dirty policies.
 func (f *Front) debts() (all []Entry) {
 	f.mu.Lock()
 	owing := f.owing
 	f.owing = false
 	f.mu.Unlock()
+	if !owing {
+		return nil
+	}
+	f.eachDirty(func(n *node) {
+		if e, err := decode(n.enc); err == nil {
+			all = append(all, e)
+		}
+	})
+	return all
+}
+
+// eachDirty calls do for the copy of each dirty policy, with the lock held. It
+// leaves others time between.
+func (f *Front) eachDirty(do func(n *node)) {
 	var limit uint64
-	for at, more := int32(0), owing; more; more = at != 0 {
+	for at, more := int32(0), true; more; more = at != 0 {
 		f.mu.Lock()
 		if at == 0 {
 			limit = f.table.born
 		}
 		at = f.table.scan(at, walkStep, limit, func(n *node) {
 			if stateOf(n) == dirty {
-				if e, err := decode(n.enc); err == nil {
-					all = append(all, e)
-				}
+				do(n)
 			}
 		})
 		f.mu.Unlock()
 	}
-	return all
 }
 
 // forgive drops e, if it is still what is dirty: the back has a later policy.

@@ -45,6 +45,9 @@ func TestRepay(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Minute)
+		if n := f.Waiting(); n != 3 {
+			t.Errorf("%d policies wait, want 3", n)
+		}
 		if back.count() > 30 {
 			t.Errorf("asked %d times in a minute", back.count())
 		}
@@ -59,6 +62,9 @@ func TestRepay(t *testing.T) {
 			if err != nil || err2 != nil || stored.ID != want || got.ID != want {
 				t.Errorf("%s: %q is stored and %q is answered, want %q (%v, %v)", domain, stored.ID, got.ID, want, err, err2)
 			}
+		}
+		if n := f.Waiting(); n != 0 {
+			t.Errorf("%d policies wait still", n)
 		}
 		back.set("")
 		time.Sleep(time.Minute)

@@ -98,7 +98,7 @@ func (s *Store) explain(ctx context.Context, op string, err error) error {
 	case "3F000", "42P01":
 		s.forget() // somebody removed the tables; the next call creates them
 	case "42501":
-		err = fmt.Errorf("%w (hint: let an administrator create the schema, or grant the rights on it)", err)
+		err = fmt.Errorf("%w (hint: let an administrator run what stsmap cache setup prints)", err)
 	}
 	return &failure{op: op, ended: ctx.Err(), err: err}
 }

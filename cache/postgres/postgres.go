@@ -81,7 +81,7 @@ var _ cache.Shared = (*Store)(nil)
 
 // Open returns the store that the URL names; see [CheckURL] for what it may
 // say. It fails only if the URL is wrong, or a file it names cannot be read: it
-// does not connect. The first call that does creates the tables, see [Schema].
+// does not connect. The first call that does creates the tables, see [Setup].
 func Open(ctx context.Context, url string, o Options) (*Store, error) {
 	config, place, err := parse(url)
 	if err != nil {
@@ -153,7 +153,7 @@ func (s *Store) Ping(ctx context.Context) error {
 			return errors.New("the server is read-only (hint: is it a standby? name all hosts in the URL)")
 		}
 		if len(missing) > 0 {
-			return fmt.Errorf("role %s lacks rights: %s (hint: an administrator GRANTs them)",
+			return fmt.Errorf("role %s lacks rights: %s (hint: let an administrator run what stsmap cache setup prints)",
 				s.pool.Config().ConnConfig.User, strings.Join(missing, ", "))
 		}
 		return nil

@@ -26,23 +26,29 @@ var stepFiles embed.FS
 // another daemon may have been updated.
 const recheck = time.Minute
 
-// Schema returns the SQL that creates everything that a Store needs, in the
-// schema stsmap, for administrators who do not let the role create it. The role
-// then needs USAGE on the schema, and SELECT, INSERT, UPDATE and DELETE on its
-// tables.
-func Schema() string {
+// Setup returns the SQL with which an administrator creates everything that the
+// Store of a URL needs, where its role may not, and gives the role the rights
+// that it needs: USAGE on the schema, and SELECT, INSERT, UPDATE and DELETE on
+// its tables. It fails if the URL is wrong; it does not connect.
+func Setup(url string) (string, error) {
+	config, place, err := parse(url)
+	if err != nil {
+		return "", err
+	}
+	role := pgx.Identifier{config.ConnConfig.User}.Sanitize()
+	const grants = "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA %[1]s TO %[2]s;\n"
+	return "BEGIN;\n" + tables(place.schema) +
+		fmt.Sprintf("GRANT USAGE ON SCHEMA %[1]s TO %[2]s;\n"+grants+"COMMIT;\n", place.schema, role), nil
+}
+
+// tables returns the SQL that creates the schema with all that is in it.
+func tables(schema string) string {
 	var b strings.Builder
-	b.WriteString("BEGIN;\nCREATE SCHEMA stsmap;\n\n")
+	fmt.Fprintf(&b, "CREATE SCHEMA %s;\n\n", schema)
 	for i, step := range steps() {
 		fmt.Fprintf(&b, "%s\nINSERT INTO stsmap.version (version) VALUES (%d);\n", step, i+1)
 	}
-	b.WriteString(`
--- For the role of the daemons, here called stsmap too:
--- GRANT USAGE ON SCHEMA stsmap TO stsmap;
--- GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA stsmap TO stsmap;
-COMMIT;
-`)
-	return b.String()
+	return inSchema(schema, b.String())
 }
 
 func steps() []string {

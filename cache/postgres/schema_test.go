@@ -117,10 +117,9 @@ func TestRights(t *testing.T) {
 		{"none", "", []string{"schema stsmap", "permission denied", "hint: let an administrator"}},
 		{"may create schemas", "GRANT CREATE ON DATABASE %[2]s TO %[1]s", nil},
 		{"has an empty schema", "CREATE SCHEMA stsmap AUTHORIZATION %[1]s", nil},
-		{"has what is printed", Schema() + grants, nil},
-		{"has tables without rights", Schema() + "GRANT USAGE ON SCHEMA stsmap TO %[1]s; GRANT SELECT ON stsmap.version TO %[1]s",
+		{"has tables without rights", tables(defaultSchema) + "GRANT USAGE ON SCHEMA stsmap TO %[1]s; GRANT SELECT ON stsmap.version TO %[1]s",
 			[]string{"lacks rights", "INSERT on stsmap.entries", "SELECT on stsmap.feed", "hint: "}},
-		{"may not delete", Schema() + grants + "; REVOKE DELETE ON stsmap.claims FROM %[1]s", []string{"lacks rights: DELETE on stsmap.claims (hint"}},
+		{"may not delete", tables(defaultSchema) + grants + "; REVOKE DELETE ON stsmap.claims FROM %[1]s", []string{"lacks rights: DELETE on stsmap.claims (hint"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			d := newDatabase(t)
@@ -140,6 +139,30 @@ func TestRights(t *testing.T) {
 			}
 			useAll(t, s)
 		})
+	}
+}
+
+// TestSetup: with what is printed, a role that may not create a schema can do
+// everything.
+func TestSetup(t *testing.T) {
+	for _, schema := range []string{"", "&schema=site_policies"} {
+		d := newDatabase(t)
+		role := "Role " + d.name
+		d.exec(t, "CREATE ROLE "+pgx.Identifier{role}.Sanitize()+" LOGIN")
+		url := d.as("Role%20"+d.name) + schema
+		sql, err := Setup(url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.exec(t, sql)
+		s := mustOpen(t, url)
+		if err := s.Ping(t.Context()); err != nil {
+			t.Errorf("%s: %v", url, err)
+		}
+		useAll(t, s)
+	}
+	if sql, err := Setup("postgres://u:secret@h/d?schema=1;drop"); err == nil || sql != "" || strings.Contains(err.Error(), "secret") {
+		t.Error(sql, err)
 	}
 }
 

@@ -100,13 +100,17 @@ func TestRubbish(t *testing.T) {
 // TestLeastRights: what a user of the server has to be allowed, and no more.
 func TestLeastRights(t *testing.T) {
 	s := startServer(t)
-	for _, rule := range strings.Split(Rights("stsmap"), "\n") {
+	url := strings.Replace(s.url(), "//", "//stsmap:secret@", 1)
+	rights, err := Setup(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for rule := range strings.Lines(rights) {
 		if out := s.cli(strings.Fields(rule)...); out != "OK" {
 			t.Fatalf("%s: %s", rule, out)
 		}
 	}
 	s.cli("ACL", "SETUSER", "stsmap", ">secret")
-	url := strings.Replace(s.url(), "//", "//stsmap:secret@", 1)
 	cachetest.TestStore(t, func(t *testing.T) cache.Store {
 		s.cli("FLUSHALL")
 		return mustOpen(t, url)
@@ -118,9 +122,25 @@ func TestLeastRights(t *testing.T) {
 	if err := mustOpen(t, url).Ping(t.Context()); err != nil {
 		t.Error(err)
 	}
-	err := mustOpen(t, strings.Replace(url, "secret", "wrong-password", 1)).Put(t.Context(), entry(1))
+	err = mustOpen(t, strings.Replace(url, "secret", "wrong-password", 1)).Put(t.Context(), entry(1))
 	if err == nil || strings.Contains(err.Error(), "wrong-password") || !strings.Contains(err.Error(), "WRONGPASS") {
 		t.Error(err)
+	}
+}
+
+// TestSetup: whom the rights are for, and on what.
+func TestSetup(t *testing.T) {
+	for _, tt := range []struct{ url, has, err string }{
+		{"redis://mail:x@192.0.2.1/?prefix=site", "ACL SETUSER mail on resetkeys ~{site}:* ", ""},
+		{"redis://a%20b:x@192.0.2.1", `ACL SETUSER "a b" on resetkeys ~{stsmap}:* `, ""},
+		{"redis://:x@192.0.2.1", "", "names no user"},
+		{"redis://a:x@192.0.2.1/nine", "", "redis: URL: "},
+	} {
+		rights, err := Setup(tt.url)
+		if !strings.HasPrefix(rights, tt.has) || strings.Contains(rights, ":x@") || (err != nil) != (tt.err != "") ||
+			err != nil && !strings.Contains(err.Error(), tt.err) {
+			t.Errorf("%s: %q, %v", tt.url, rights, err)
+		}
 	}
 }
 

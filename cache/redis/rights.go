@@ -1,15 +1,34 @@
 package redis
 
-import "strings"
+import (
+	"strconv"
+	"strings"
+)
 
-// Rights returns the commands, one a line, with which an administrator of the
-// server gives a user of that name the rights that a Store needs, with the
-// default prefix, and no others; its password is set apart. The user is named
-// in the URL.
-func Rights(user string) string {
+// Setup returns the commands, one a line as redis-cli(1) reads them, with which
+// an administrator of the server gives the user that a URL names the rights
+// that a Store needs, and no others; its password is set apart. It fails if the
+// URL is wrong or names no user; it does not connect.
+func Setup(url string) (string, error) {
+	p, err := parse(url)
+	if err != nil {
+		return "", err
+	}
+	if p.user == "" {
+		return "", wrong("it names no user whose rights could be set; want redis://USER:PASSWORD@HOST")
+	}
+	set := "ACL SETUSER " + word(p.user) + " "
 	return strings.Join([]string{
-		"ACL SETUSER " + user + " on resetkeys ~{" + defaultPrefix + "}:* resetchannels -@all",
-		"ACL SETUSER " + user + " +hmget +hget +hset +exists +del +set +get +pexpireat +zadd +zrem +zrange +zrangebyscore",
-		"ACL SETUSER " + user + " +xadd +xread +xrevrange +eval +evalsha +ping +hello +client|setname",
-	}, "\n")
+		set + "on resetkeys ~{" + p.prefix + "}:* resetchannels -@all",
+		set + "+hmget +hget +hset +exists +del +set +get +pexpireat +zadd +zrem +zrange +zrangebyscore",
+		set + "+xadd +xread +xrevrange +eval +evalsha +ping +hello +client|setname",
+	}, "\n") + "\n", nil
+}
+
+// word is s as one word of a line.
+func word(s string) string {
+	if strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(`"'\`, r) }) {
+		return strconv.QuoteToASCII(s)
+	}
+	return s
 }

@@ -25,7 +25,7 @@ func cacheCommand(c console, g *globals) *cobra.Command {
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(cacheListCommand(c, g), cacheShowCommand(c, g), cacheRefreshCommand(c, g), cacheForgetCommand(c, g),
-		cacheExportCommand(c, g), cacheImportCommand(c, g), cacheStatsCommand(c, g))
+		cacheExportCommand(c, g), cacheImportCommand(c, g), cacheStatsCommand(c, g), cacheSetupCommand(c, g))
 	return cmd
 }
 
@@ -320,6 +320,35 @@ func cacheStatsCommand(c console, g *globals) *cobra.Command {
 				return written(json.NewEncoder(c.out).Encode(s))
 			}
 			return written(showStats(c.out, s, time.Now()))
+		},
+	}
+}
+
+func cacheSetupCommand(c console, g *globals) *cobra.Command {
+	return &cobra.Command{
+		Use:   "setup",
+		Short: "Print what to run on the server of a shared store",
+		Long: `Print what an administrator of the server runs for the user that cache.store names:
+for PostgreSQL, the SQL that creates the tables and gives the rights on them, for psql;
+for Redis, the commands that give the user the rights it needs and no others, for
+redis-cli. PostgreSQL needs it only if the user may not create a schema. The daemon is
+not asked.`,
+		Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			cfg, err := g.load()
+			if err != nil {
+				return err
+			}
+			r := remote(cfg.Cache.Store)
+			if r == nil {
+				return &failure{code: exitFailed, err: fmt.Errorf("cache.store: %s needs nothing to be set up on a server", redacted(cfg.Cache.Store))}
+			}
+			text, err := r.setup(cfg.Cache.Store)
+			if err != nil {
+				return &failure{code: exitConfig, err: fmt.Errorf("cache.store: %w", err)}
+			}
+			_, err = io.WriteString(c.out, text)
+			return written(err)
 		},
 	}
 }

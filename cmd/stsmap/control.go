@@ -116,7 +116,7 @@ func (d *daemon) status() admin.Status {
 		Version: version(),
 		Since:   d.since,
 		Answers: d.monitor.Counts(),
-		Store:   d.storeName,
+		Store:   d.storeStatus(),
 		Listen:  d.addrs,
 	}
 	d.surroundings.describe(&s)

@@ -101,7 +101,12 @@ func showStatus(w io.Writer, s admin.Status, now time.Time) error {
 	}
 	out.row("", "policy attributes: %s", yesNo(s.Postfix.Attributes))
 	out.finding("looks up DNSSEC", s.Postfix.DNSSEC, now)
-	out.row("store", "%s", s.Store)
+	out.row("store", "%s", s.Store.Name)
+	out.condition("reading", s.Store.Reading, now)
+	out.condition("writing", s.Store.Writing, now)
+	if s.Store.Waiting > 0 {
+		out.row("", "%d policies wait in memory until they can be written", s.Store.Waiting)
+	}
 	out.row("listen", "%s", strings.Join(s.Listen, ", "))
 	_, err := io.WriteString(w, out.String())
 	return err
@@ -119,6 +124,17 @@ func (s *screen) finding(what string, f admin.Finding, now time.Time) {
 	}
 	if f.Error != "" && f.Verdict != "unknown" {
 		s.row("", "since then not known: %s", f.Error)
+	}
+}
+
+// condition adds whether something works, if it ever did not.
+func (s *screen) condition(what string, c admin.Condition, now time.Time) {
+	switch {
+	case c.Since.IsZero():
+	case c.Error == "":
+		s.row("", "%s: works again since %s", what, ago(c.Since, now))
+	default:
+		s.row("", "%s: fails since %s: %s", what, ago(c.Since, now), c.Error)
 	}
 }
 

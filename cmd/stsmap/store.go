@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"stsmap/admin"
 	"stsmap/cache"
 	"stsmap/cache/bolt"
 	"stsmap/cache/postgres"
@@ -30,7 +31,8 @@ const (
 // A storeScheme is a kind of store, by what its name begins with.
 type storeScheme struct {
 	prefix string
-	check  func(name string) error // whether the name is a good one; it does not connect
+	check  func(name string) error           // whether the name is a good one; it does not connect
+	setup  func(name string) (string, error) // what an administrator of the server runs
 	open   func(ctx context.Context, name string, failed func(op string, err error)) (cache.Shared, error)
 }
 
@@ -43,10 +45,10 @@ func remoteStores() []storeScheme {
 		return postgres.Open(ctx, name, postgres.Options{OnError: failed})
 	}
 	return []storeScheme{
-		{"redis", redis.CheckURL, openRedis},
-		{"rediss", redis.CheckURL, openRedis},
-		{"postgres", postgres.CheckURL, openPostgres},
-		{"postgresql", postgres.CheckURL, openPostgres},
+		{"redis", redis.CheckURL, redis.Setup, openRedis},
+		{"rediss", redis.CheckURL, redis.Setup, openRedis},
+		{"postgres", postgres.CheckURL, postgres.Setup, openPostgres},
+		{"postgresql", postgres.CheckURL, postgres.Setup, openPostgres},
 	}
 }
 
@@ -138,6 +140,26 @@ func (d *daemon) storeState(what string, err error) {
 		return
 	}
 	d.log.Error("store is away; answers go on from memory, and what is learned is kept until it is back", "operation", what, "error", err.Error())
+}
+
+// storeStatus says how the store is.
+func (d *daemon) storeStatus() admin.StoreStatus {
+	s := admin.StoreStatus{Name: d.storeName}
+	if d.guard != nil {
+		reading, writing := d.guard.Conditions()
+		s.Reading, s.Writing = condition(reading), condition(writing)
+	}
+	if d.front != nil {
+		s.Waiting = d.front.Waiting()
+	}
+	return s
+}
+
+func condition(c cache.Condition) admin.Condition {
+	if c.Err == nil {
+		return admin.Condition{Since: c.Since}
+	}
+	return admin.Condition{Error: c.Err.Error(), Since: c.Since}
 }
 
 // openFile opens the store on this host.

@@ -9,7 +9,9 @@
 //	go run ./internal/bench [-quick] [-only cached,cold,…] [-million=false] [-profile DIR]
 //
 // It runs in a network namespace of its own, so that ports 53 and 443 are free and no packet leaves, and therefore as
-// root or where users may make namespaces; the section stores needs root, and Redis and PostgreSQL. The daemon is bin/stsmap in a process of its own. So are all that it is
+// root or where users may make namespaces; the section stores needs root, and Redis and PostgreSQL.
+//
+// The daemon is bin/stsmap in a process of its own. So are all that it is
 // measured with, which are this program once more, in a role: the echo server, the network (package fakenet) and the
 // load generator. With -profile the daemon is put together within this program instead, and leaves a CPU profile a
 // process in DIR; the figures are then a little worse.

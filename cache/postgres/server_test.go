@@ -49,6 +49,7 @@ func withServer(m *testing.M) int {
 type server struct {
 	dir      string
 	settings []string
+	listen   string // port on 127.0.0.1, beside the socket; empty: none
 	cmd      *exec.Cmd
 }
 
@@ -133,6 +134,9 @@ func version(path string) int {
 
 func (s *server) start() error {
 	args := []string{"-D", filepath.Join(s.dir, "data"), "-k", s.dir, "-c", "listen_addresses=", "-c", "shared_buffers=16MB"}
+	if s.listen != "" {
+		args = append(args, "-c", "listen_addresses=127.0.0.1", "-p", s.listen)
+	}
 	for _, setting := range s.settings {
 		args = append(args, "-c", setting)
 	}
@@ -203,6 +207,9 @@ func (s *server) kill() {
 
 // url is that of a database, with parameters.
 func (s *server) url(database string, params ...string) string {
+	if s.listen != "" {
+		params = append(params, "port="+s.listen)
+	}
 	return urlOf(s.dir, database, params...)
 }
 

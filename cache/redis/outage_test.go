@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -136,21 +137,18 @@ func TestFull(t *testing.T) {
 	put(t, store, entry(2))
 }
 
-// TestCluster: a Cluster is a place like any other, if all keys are in a slot.
+// TestCluster: a Cluster is a place like any other, if all keys are in a slot:
+// that of one of its three nodes, which is not the one that is asked first, and
+// which another one takes over while the Store is in use.
 func TestCluster(t *testing.T) {
-	s := startServer(t, "--cluster-enabled", "yes")
-	if out := s.cli("CLUSTER", "ADDSLOTSRANGE", "0", "16383"); out != "OK" {
-		t.Fatal(out)
-	}
-	eventually(t, "the cluster is up", func() error {
-		if out := s.cli("SET", "x", "y"); out != "OK" {
-			return errors.New(out)
-		}
-		return nil
-	})
-	store := mustOpen(t, "redis+cluster://127.0.0.1:"+s.port+"?prefix=p")
+	nodes, owner := startCluster(t)
+	first := nodes[(owner+1)%len(nodes)]
+	store := mustOpen(t, "redis+cluster://127.0.0.1:"+first.port+"?prefix="+clusterPrefix)
 	for i := range 300 {
 		put(t, store, entry(i))
+	}
+	if n := nodes[owner].cli("DBSIZE"); n == "0" {
+		t.Error("the owner of the slot has nothing")
 	}
 	n := 0
 	for _, err := range store.All(t.Context()) {
@@ -170,8 +168,69 @@ func TestCluster(t *testing.T) {
 	if domain := <-heard; domain != "7.example" {
 		t.Errorf("told %q", domain)
 	}
+	moveSlot(t, nodes, owner, first)
+	eventually(t, "the store follows its slot", func() error { return store.Put(t.Context(), entry(301)) })
+	get(t, store, entry(7))
+	get(t, store, entry(301))
+	if n := first.cli("EXISTS", "{"+clusterPrefix+"}:e:301.example"); n != "1" {
+		t.Errorf("the new owner of the slot says %q", n)
+	}
 	cancel()
 	watching.Wait()
+}
+
+const clusterPrefix = "p"
+
+// startCluster starts three nodes, and returns them with the number of the one
+// that has our slot.
+func startCluster(t *testing.T) (nodes []*server, owner int) {
+	t.Helper()
+	addrs := []string{"--cluster", "create"}
+	for range 3 {
+		s := startServer(t, "--cluster-enabled", "yes", "--cluster-port", freePort(t))
+		nodes = append(nodes, s)
+		addrs = append(addrs, "127.0.0.1:"+s.port)
+	}
+	if out := nodes[0].cli(append(addrs, "--cluster-yes")...); !strings.Contains(out, "All 16384 slots covered") {
+		t.Fatal(out)
+	}
+	for i, s := range nodes {
+		eventually(t, "the cluster is up", func() error {
+			if out := s.cli("CLUSTER", "INFO"); !strings.Contains(out, "cluster_state:ok") {
+				return errors.New(out)
+			}
+			return nil
+		})
+		if !strings.HasPrefix(s.cli("EXISTS", "{"+clusterPrefix+"}"), "MOVED") {
+			owner = i
+		}
+	}
+	return nodes, owner
+}
+
+// moveSlot moves our slot from the node that has it.
+func moveSlot(t *testing.T, nodes []*server, owner int, to *server) {
+	t.Helper()
+	from := nodes[owner]
+	slot := from.cli("CLUSTER", "KEYSLOT", "{"+clusterPrefix+"}")
+	fromID, toID := from.cli("CLUSTER", "MYID"), to.cli("CLUSTER", "MYID")
+	from.cli("CLUSTER", "SETSLOT", slot, "MIGRATING", toID)
+	to.cli("CLUSTER", "SETSLOT", slot, "IMPORTING", fromID)
+	for {
+		keys := from.cli("CLUSTER", "GETKEYSINSLOT", slot, "100")
+		if keys == "" {
+			break
+		}
+		args := append([]string{"MIGRATE", "127.0.0.1", to.port, "", "0", "5000", "KEYS"}, strings.Fields(keys)...)
+		if out := from.cli(args...); out != "OK" {
+			t.Fatal(out)
+		}
+	}
+	for _, s := range append([]*server{to}, nodes...) {
+		if out := s.cli("CLUSTER", "SETSLOT", slot, "NODE", toID); out != "OK" {
+			t.Fatal(out)
+		}
+	}
 }
 
 // TestSentinel: when the master dies the other one takes over, and the Store

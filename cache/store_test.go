@@ -32,7 +32,7 @@ func TestFront(t *testing.T) {
 	}
 	t.Run("before bolt", func(t *testing.T) {
 		cachetest.TestStore(t, func(t *testing.T) cache.Store {
-			s, err := bolt.Open(filepath.Join(t.TempDir(), "cache.db"))
+			s, err := bolt.Open(filepath.Join(t.TempDir(), "cache.db"), bolt.Options{})
 			if err != nil {
 				t.Fatal(err)
 			}

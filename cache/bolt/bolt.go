@@ -3,9 +3,13 @@
 //
 // It does not share the file: one process has it open at a time, and other
 // machines never. It does not keep anything in memory beyond the page cache and
-// a few touches (put a cache.Front before it for that), and does not bound the
-// number of entries. What deleted entries took is used for others; the file is
-// written anew, and smaller, when it is opened and most of it is unused.
+// a few touches (put a cache.Front before it for that). What deleted entries took
+// is used for others; the file is written anew, and smaller, when it is opened
+// and most of it is unused.
+//
+// Size: entries take no more than Options.Most bytes, and the file, whose pages
+// are not full, about twice that. Beyond it entries are forgotten: absences and
+// expired policies first, then those that were not used for longest.
 //
 // Trust: whoever can write the file, or rename another into its place, can
 // switch MTA-STS off for any domain; it is created with mode 0600, and its
@@ -54,6 +58,7 @@ const (
 
 	keyVersion = "version"
 	version    = "1"
+	keyTaken   = "taken" // bytes that entries take, big-endian; see bound.go
 )
 
 // walkStep is how many entries All reads in one transaction.
@@ -81,6 +86,11 @@ type Store struct {
 	ended   error // of Close; good once writer is done
 
 	uncompacted error // why the file was not written anew, though it should have been
+
+	options Options
+	taken   int64         // bytes that entries take; the writer's
+	crowded chan struct{} // holds one: they take too many
+	keeping sync.WaitGroup
 
 	mu      sync.Mutex
 	waiting map[string]time.Time // domain → used; not yet written
@@ -132,7 +142,7 @@ func (s *Store) Put(ctx context.Context, e cache.Entry) error {
 		if err := unindex(tx, old); err != nil {
 			return false, err
 		}
-		return true, save(tx, e, value)
+		return true, s.save(tx, e, value)
 	})
 }
 
@@ -146,7 +156,7 @@ func (s *Store) Delete(ctx context.Context, domain string) error {
 		if err := unindex(tx, old); err != nil {
 			return false, err
 		}
-		return true, entries(tx).Delete([]byte(domain))
+		return true, s.set(tx, domain, nil)
 	})
 }
 
@@ -298,7 +308,7 @@ func (s *Store) leaseRow(tx *bbolt.Tx, row []byte, until time.Time) (e cache.Ent
 	if err != nil {
 		return e, false, err
 	}
-	return e, true, save(tx, leased, value)
+	return e, true, s.save(tx, leased, value)
 }
 
 // load returns the domain's entry; ok is false if there is none that can be
@@ -308,13 +318,13 @@ func load(tx *bbolt.Tx, domain string) (e cache.Entry, ok bool) {
 }
 
 // save writes the entry and its row of the index.
-func save(tx *bbolt.Tx, e cache.Entry, value []byte) error {
+func (s *Store) save(tx *bbolt.Tx, e cache.Entry, value []byte) error {
 	if !e.Refresh.IsZero() {
 		if err := due(tx).Put(dueRow(e), nil); err != nil {
 			return err
 		}
 	}
-	return entries(tx).Put([]byte(e.Domain), value)
+	return s.set(tx, e.Domain, value)
 }
 
 // unindex removes the row of the index of an entry that is to be replaced.

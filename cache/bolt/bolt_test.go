@@ -20,7 +20,7 @@ func newPath(t testing.TB) string { return filepath.Join(t.TempDir(), "cache.db"
 
 func mustOpen(t testing.TB, path string) *Store {
 	t.Helper()
-	s, err := Open(path)
+	s, err := Open(path, Options{})
 	if err != nil {
 		t.Fatalf("Open: %v", err)
 	}
@@ -173,7 +173,7 @@ func TestGroupCommit(t *testing.T) {
 	for i := range 50 {
 		jobs = append(jobs, &job{done: make(chan error, 1), apply: func(tx *bbolt.Tx) (bool, error) {
 			value, err := encode(entry(i))
-			return true, errors.Join(err, save(tx, entry(i), value))
+			return true, errors.Join(err, s.save(tx, entry(i), value))
 		}})
 	}
 	s.commit(jobs)
@@ -209,7 +209,7 @@ func TestOneFails(t *testing.T) {
 	saving := func(e cache.Entry, then func() error) *job {
 		return &job{done: make(chan error, 1), apply: func(tx *bbolt.Tx) (bool, error) {
 			value, err := encode(e)
-			return true, errors.Join(err, save(tx, e, value), then())
+			return true, errors.Join(err, s.save(tx, e, value), then())
 		}}
 	}
 	fine := func() error { return nil }
@@ -299,7 +299,7 @@ func BenchmarkOpen(b *testing.B) {
 					for k := range 50_000 {
 						e := entry(i + k)
 						v, err := encode(e)
-						if err = errors.Join(err, save(tx, e, v)); err != nil {
+						if err = errors.Join(err, s.save(tx, e, v)); err != nil {
 							return err
 						}
 					}

@@ -102,7 +102,7 @@ func TestReadOnly(t *testing.T) {
 		}
 	}
 	again(syscall.MS_RDONLY)
-	if _, err := Open(path); !errors.Is(err, syscall.EROFS) || !strings.Contains(err.Error(), path) {
+	if _, err := Open(path, Options{}); !errors.Is(err, syscall.EROFS) || !strings.Contains(err.Error(), path) {
 		t.Errorf("Open on a read-only file system: %v", err)
 	}
 	again(0)
@@ -141,7 +141,7 @@ func TestFlippedBits(t *testing.T) {
 		if err := os.WriteFile(path, bad, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		s, err := Open(path)
+		s, err := Open(path, Options{})
 		if err != nil {
 			t.Fatalf("round %d: Open: %v", round, err)
 		}
@@ -220,7 +220,7 @@ func TestCompact(t *testing.T) {
 	if _, err := os.Lstat(path + compactSuffix); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a file is left: %v", err)
 	}
-	if _, err := Open(path); !errors.Is(err, ErrLocked) {
+	if _, err := Open(path, Options{}); !errors.Is(err, ErrLocked) {
 		t.Errorf("the new file is not locked: %v", err)
 	}
 	for i := range 10 {

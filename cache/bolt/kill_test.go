@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 // putForever puts entries with several writers, and prints the domain of each
 // after Put has returned.
 func putForever(path string) error {
-	s, err := Open(path)
+	s, err := Open(path, Options{})
 	if err != nil {
 		return err
 	}

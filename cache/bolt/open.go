@@ -17,6 +17,17 @@ import (
 
 const lockTimeout = time.Second
 
+// Options are for Open.
+type Options struct {
+	// Most is how many bytes entries may take, their keys and what belongs to
+	// them included; zero means 4 GiB, which is some millions.
+	Most int64
+	// OnForgotten, if not nil, is told how many policies that still counted
+	// were forgotten because there was no room. It is called without any lock
+	// held.
+	OnForgotten func(policies int)
+}
+
 // errUnreadable marks a file that is not, or not any more, a database of ours.
 var errUnreadable = errors.New("not readable as a cache")
 
@@ -29,8 +40,8 @@ var errUnreadable = errors.New("not readable as a cache")
 // new one is begun: see [Store.SetAside]. For a cache is worth less than mail
 // that flows. An error of the file system is returned and moves nothing, and so
 // is [ErrLocked], after a second of waiting.
-func Open(path string) (*Store, error) {
-	s, err := open(path)
+func Open(path string, o Options) (*Store, error) {
+	s, err := open(path, o)
 	if err == nil {
 		return s, nil
 	}
@@ -42,7 +53,7 @@ func Open(path string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", reason, err)
 	}
-	if s, err = open(path); err != nil {
+	if s, err = open(path, o); err != nil {
 		return nil, err
 	}
 	s.aside, s.reason = aside, reason
@@ -51,12 +62,17 @@ func Open(path string) (*Store, error) {
 
 // open opens or creates the file and starts the writer. Its error is
 // errUnreadable if the file, which is the Store's opened, should be set aside.
-func open(path string) (*Store, error) {
+func open(path string, o Options) (*Store, error) {
 	s := &Store{
 		path:    path,
 		quit:    make(chan struct{}),
 		jobs:    make(chan *job),
 		waiting: make(map[string]time.Time),
+		options: o,
+		crowded: make(chan struct{}, 1),
+	}
+	if s.options.Most == 0 {
+		s.options.Most = 4 << 30
 	}
 	_, statErr := os.Stat(path)
 	if err := s.openDB(); err != nil {
@@ -78,7 +94,11 @@ func open(path string) (*Store, error) {
 			return s, errors.Join(err, s.shut())
 		}
 	}
+	if err := s.readTaken(); err != nil {
+		return s, errors.Join(err, s.shut())
+	}
 	s.writer.Go(s.run)
+	s.keeping.Go(s.keep)
 	return s, nil
 }
 

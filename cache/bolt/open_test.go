@@ -127,12 +127,12 @@ func TestOpenFails(t *testing.T) {
 	}
 	missing := filepath.Join(dir, "missing", "cache.db")
 	for name, path := range map[string]string{"a directory": dir, "no directory": missing, "a symlink to itself": loop} {
-		s, err := Open(path)
+		s, err := Open(path, Options{})
 		if s != nil || err == nil || !strings.Contains(err.Error(), path) {
 			t.Errorf("%s: Open = %v, %v, want an error that names %s", name, s, err, path)
 		}
 	}
-	if _, err := Open(missing); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := Open(missing, Options{}); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("Open = %v, want fs.ErrNotExist", err)
 	}
 	if left, _ := filepath.Glob(dir + "*unreadable*"); len(left) > 0 {
@@ -144,7 +144,7 @@ func TestLocked(t *testing.T) {
 	path := newPath(t)
 	first := mustOpen(t, path)
 	put(t, first, entry(1))
-	_, err := Open(path)
+	_, err := Open(path, Options{})
 	if !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "hint: ") {
 		t.Fatalf("Open = %v, want ErrLocked with the path and a hint", err)
 	}
@@ -185,7 +185,7 @@ func TestBrokenPages(t *testing.T) {
 // usePage uses a store with a broken page, and reports whether all was there.
 func usePage(t *testing.T, path string) (whole bool) {
 	t.Helper()
-	s, err := Open(path)
+	s, err := Open(path, Options{})
 	if err != nil {
 		t.Fatalf("Open: %v", err)
 	}

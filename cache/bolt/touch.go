@@ -21,7 +21,7 @@ const (
 )
 
 // touchAll writes the touches.
-func touchAll(tx *bbolt.Tx, touches map[string]time.Time, wrote bool) (bool, error) {
+func (s *Store) touchAll(tx *bbolt.Tx, touches map[string]time.Time, wrote bool) (bool, error) {
 	for domain, used := range touches {
 		e, ok := load(tx, domain)
 		if !ok || touched(e, used) == e {
@@ -31,7 +31,7 @@ func touchAll(tx *bbolt.Tx, touches map[string]time.Time, wrote bool) (bool, err
 		if err != nil {
 			continue // a time that cannot be written
 		}
-		if err := entries(tx).Put([]byte(domain), value); err != nil {
+		if err := s.set(tx, domain, value); err != nil {
 			return false, fmt.Errorf("%w: %w", errApply, err)
 		}
 		wrote = true

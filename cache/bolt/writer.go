@@ -114,6 +114,7 @@ var errApply = errors.New("not applied")
 // together does all in one transaction. Its error is that of all jobs; each
 // one's own is in the job.
 func (s *Store) together(jobs []*job, touches map[string]time.Time) error {
+	before := s.taken
 	err := s.update(func(tx *bbolt.Tx) (bool, error) {
 		wrote := false
 		for _, j := range jobs {
@@ -127,12 +128,21 @@ func (s *Store) together(jobs []*job, touches map[string]time.Time) error {
 			touches = nil // they do not deserve a commit of their own yet
 			return false, nil
 		}
-		return touchAll(tx, touches, wrote)
+		wrote, err := s.touchAll(tx, touches, wrote)
+		if err == nil && s.taken != before {
+			err = noteTaken(tx, s.taken)
+		}
+		return wrote, err
 	})
-	if err == nil {
-		s.written(touches)
+	if err != nil {
+		s.taken = before // the transaction came to nothing
+		return err
 	}
-	return err
+	s.written(touches)
+	if s.taken > s.options.Most {
+		s.crowd()
+	}
+	return nil
 }
 
 // Close implements [cache.Store]. It returns the error of the last write or of
@@ -141,6 +151,7 @@ func (s *Store) Close() error {
 	var err error
 	s.closing.Do(func() {
 		close(s.quit)
+		s.keeping.Wait()
 		s.writer.Wait()
 		err = errors.Join(s.ended, s.shut())
 	})

@@ -133,6 +133,11 @@ func (d *daemon) storeFailed(op string, err error) {
 	d.monitor.Observe(policy.Event{Kind: policy.StoreFailed, Err: fmt.Errorf("%s: %w", op, err)})
 }
 
+// storeForgot is told how many policies made room for others.
+func (d *daemon) storeForgot(policies int) {
+	d.log.Warn("store is full, the policies that were not used for longest were forgotten", "policies", policies)
+}
+
 // storeState is told when a store on the network goes away, and when it is back.
 func (d *daemon) storeState(what string, err error) {
 	if err == nil {
@@ -164,7 +169,7 @@ func condition(c cache.Condition) admin.Condition {
 
 // openFile opens the store on this host.
 func (d *daemon) openFile(path string, entries int) (cache.Store, error) {
-	store, err := bolt.Open(path)
+	store, err := bolt.Open(path, bolt.Options{OnForgotten: d.storeForgot})
 	switch {
 	case errors.Is(err, fs.ErrPermission):
 		return nil, &failure{code: exitPermission, err: fmt.Errorf("cache.store: %w", err), hint: "the daemon's user must be able to write there"}

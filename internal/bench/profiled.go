@@ -43,7 +43,7 @@ func serveProfiled(conf, profile string) (err error) {
 	}
 	defer pprof.StopCPUProfile()
 
-	back, err := bolt.Open(strings.TrimPrefix(cfg.Cache.Store, "bolt:"))
+	back, err := bolt.Open(strings.TrimPrefix(cfg.Cache.Store, "bolt:"), bolt.Options{})
 	if err != nil {
 		return err
 	}

@@ -22,7 +22,7 @@ func openStore(name string, n int) (cache.Store, error) {
 	case "memory":
 		return cache.NewMemory(n), nil
 	case "bolt":
-		return bolt.Open(rest)
+		return bolt.Open(rest, bolt.Options{})
 	case "redis":
 		return redis.Open(context.Background(), name, redis.Options{})
 	case "postgres":

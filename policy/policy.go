@@ -116,6 +116,7 @@ type Engine struct {
 	ctx     context.Context // of all flights; ends with Close
 	cancel  context.CancelFunc
 	running sync.WaitGroup // flights, and what else Close waits for
+	touches touches
 
 	mu      sync.Mutex
 	flights map[string]*flight // domain to the one retrieval that may run for it
@@ -147,6 +148,7 @@ func New(c Config) *Engine {
 		permitted: make(chan struct{}),
 		checks:    make(chan struct{}, mostDANE),
 		flights:   make(map[string]*flight),
+		touches:   touches{waiting: make(map[string]time.Time)},
 		began:     time.Now(),
 	}
 	if e.observe == nil {
@@ -222,11 +224,7 @@ func (e *Engine) answered(d *Decision, now time.Time) {
 	if d.used.Load() == hour || d.STS == nil || d.used.Swap(hour) == hour {
 		return
 	}
-	e.begin(func() {
-		if err := e.store.Touch(e.ctx, d.Domain, now.Truncate(time.Hour)); err != nil {
-			e.observe(Event{Kind: StoreFailed, Domain: d.Domain, Err: err})
-		}
-	})
+	e.touch(d.Domain, now.Truncate(time.Hour))
 }
 
 // begin runs work on a goroutine that Close waits for; after Close it does

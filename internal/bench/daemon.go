@@ -105,7 +105,8 @@ func (b *bench) daemon(name string, s setup) (*daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	a, err := d.await()
+	// The last of its sockets that it opens.
+	a, err := d.await(d.unix)
 	if err != nil {
 		return nil, errors.Join(err, d.kill())
 	}
@@ -113,10 +114,10 @@ func (b *bench) daemon(name string, s setup) (*daemon, error) {
 }
 
 // await dials until somebody answers. A daemon that ended at once is found out by the limit.
-func (d *daemon) await() (*asker, error) {
+func (d *daemon) await(addr string) (*asker, error) {
 	const limit = time.Minute
 	for end := time.Now().Add(limit); ; {
-		a, err := dial(d.tcp)
+		a, err := dial(addr)
 		if err == nil {
 			return a, nil
 		}

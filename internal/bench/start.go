@@ -53,7 +53,7 @@ func (b *bench) startOnce(name, store, domain string) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	a, err := d.await()
+	a, err := d.await(d.tcp)
 	if err != nil {
 		return 0, errors.Join(err, d.kill())
 	}

@@ -191,7 +191,7 @@ func startCluster(t *testing.T) (nodes []*server, owner int) {
 		nodes = append(nodes, s)
 		addrs = append(addrs, "127.0.0.1:"+s.port)
 	}
-	if out := nodes[0].cli(append(addrs, "--cluster-yes")...); !strings.Contains(out, "All 16384 slots covered") {
+	if out := nodes[0].cliWithin(2*soon, append(addrs, "--cluster-yes")...); !strings.Contains(out, "All 16384 slots covered") {
 		t.Fatal(out)
 	}
 	for i, s := range nodes {

@@ -94,8 +94,10 @@ func (s *server) signal(sig syscall.Signal) {
 }
 
 // cli asks the server with redis-cli, and returns what it says.
-func (s *server) cli(args ...string) string {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+func (s *server) cli(args ...string) string { return s.cliWithin(5*time.Second, args...) }
+
+func (s *server) cliWithin(limit time.Duration, args ...string) string {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	out, _ := exec.CommandContext(ctx, "redis-cli", append([]string{"-p", s.port}, args...)...).CombinedOutput()
 	return strings.TrimSpace(string(out))

@@ -217,7 +217,7 @@ func (p *Private) table(w http.ResponseWriter, r *http.Request) {
 		if !ok {
 			continue
 		}
-		if value, ok := p.Row(p.Engine.Decide(r.Context(), hop)); ok {
+		if value, ok := p.Row(p.Engine.Decide(r.Context(), hop, false)); ok {
 			if _, err := fmt.Fprintf(w, "%s\t%s\n", e.Domain, value); err != nil {
 				return
 			}

@@ -48,6 +48,13 @@ func (c *Client) Status(ctx context.Context) (s Status, err error) {
 	return s, err
 }
 
+// ReadOverrides has the daemon read the overrides again, and returns those that
+// count then.
+func (c *Client) ReadOverrides(ctx context.Context) (s OverridesStatus, err error) {
+	err = c.value(ctx, http.MethodPost, readPath, nil, &s)
+	return s, err
+}
+
 // Show returns what is known of the domain of a key that Postfix would send, or
 // ErrUnknown.
 func (c *Client) Show(ctx context.Context, key string) (r Record, err error) {

@@ -21,6 +21,7 @@ const (
 	importPath   = "/v1/cache/import"
 	tablePath    = "/v1/cache/table"
 	statsPath    = "/v1/cache/stats"
+	readPath     = "/v1/overrides/read"
 )
 
 // writeLimit is how long a client may take to read what it was sent last.
@@ -45,6 +46,8 @@ type Private struct {
 	// Size returns how many bytes the store takes on this machine, and how many
 	// of those are not in use; false if that cannot be told.
 	Size func() (bytes, unused int64, ok bool)
+	// ReadOverrides reads the overrides again.
+	ReadOverrides func() error
 }
 
 // Handler returns what answers requests.
@@ -59,7 +62,18 @@ func (p *Private) Handler() http.Handler {
 	mux.HandleFunc("POST "+importPath, p.takeIn)
 	mux.HandleFunc("GET "+tablePath, p.table)
 	mux.HandleFunc("GET "+statsPath, p.stats)
+	mux.HandleFunc("POST "+readPath, p.readOverrides)
 	return mux
+}
+
+// readOverrides has the overrides read again, and answers with those that count
+// then.
+func (p *Private) readOverrides(w http.ResponseWriter, _ *http.Request) {
+	if err := p.ReadOverrides(); err != nil {
+		refuse(w, http.StatusInternalServerError, err)
+		return
+	}
+	answer(w, p.Status().Overrides)
 }
 
 // answer sends v.

@@ -32,9 +32,9 @@ const dailyFailures = 24
 // concurrently.
 type Monitor struct {
 	log     *slog.Logger
-	lookups atomic.Value                      // string: which lookups make a line
-	counts  [policy.DANEOnly + 1]atomic.Int64 // by policy.Kind
-	dane    atomic.Value                      // string: "on", or "off: " and why; nothing until it is known
+	lookups atomic.Value                  // string: which lookups make a line
+	counts  [policy.Said + 1]atomic.Int64 // by policy.Kind
+	dane    atomic.Value                  // string: "on", or "off: " and why; nothing until it is known
 
 	mu    sync.Mutex
 	quiet map[trouble]*silence // to what was not logged of it
@@ -91,6 +91,9 @@ func (m *Monitor) Summary() string {
 			line += ", "
 		}
 		line += fmt.Sprintf("%d %s", m.counts[k].Load(), k)
+	}
+	if n := m.counts[policy.Said].Load(); n > 0 { // hardly anybody has such overrides
+		line += fmt.Sprintf(", %d %s", n, policy.Said)
 	}
 	if state, ok := m.dane.Load().(string); ok {
 		line += "; DANE " + state
@@ -177,6 +180,8 @@ func describe(ev policy.Event) (level slog.Level, message string, attrs []slog.A
 	switch ev.Kind {
 	case policy.DANEOn, policy.DANEOff, policy.DANEChecked, policy.DANEFailed:
 		return describeDANE(ev)
+	case policy.OverrideUsed:
+		return describeOverride(ev)
 	}
 	attrs = []slog.Attr{slog.String("domain", ev.Domain)}
 	failed := func() { attrs = append(attrs, slog.String("error", shorten(ev.Err.Error()))) }

@@ -290,9 +290,13 @@ func TestSummary(t *testing.T) {
 	if got, want := m.Summary(), "444 answers: 120 enforce, 20 dane, 24 dane-only, 40 testing, 160 none, 80 failed"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	want := map[string]int64{"enforce": 120, "dane": 20, "dane-only": 24, "testing": 40, "none": 160, "failed": 80}
+	want := map[string]int64{"enforce": 120, "dane": 20, "dane-only": 24, "testing": 40, "none": 160, "failed": 80, "said": 0}
 	if got := m.Counts(); !maps.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
+	}
+	m.Observe(policy.Event{Kind: policy.Lookup, Decision: &policy.Decision{Kind: policy.Said}})
+	if got := m.Summary(); !strings.HasSuffix(got, ", 80 failed, 1 said") {
+		t.Errorf("got %q, want 1 said", got)
 	}
 	for _, c := range []struct {
 		ev   policy.Event
@@ -303,7 +307,7 @@ func TestSummary(t *testing.T) {
 		{policy.Event{Kind: policy.DANEOff, Err: errors.New(strings.Repeat("x", 1000))}, "; DANE off: " + strings.Repeat("x", 100) + "..."},
 	} {
 		m.Observe(c.ev)
-		if got := m.Summary(); !strings.HasSuffix(got, " failed"+c.want) {
+		if got := m.Summary(); !strings.HasSuffix(got, " said"+c.want) {
 			t.Errorf("got %q, want %q at the end", got, c.want)
 		}
 	}

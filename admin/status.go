@@ -20,6 +20,8 @@ type Status struct {
 	Postfix PostfixStatus `json:"postfix"`
 	// Store is where policies are remembered.
 	Store StoreStatus `json:"store"`
+	// Overrides are the exceptions of the administrator.
+	Overrides OverridesStatus `json:"overrides"`
 	// Listen has the addresses for lookups, in the form for socketmap.Dial.
 	Listen []string `json:"listen"`
 }

@@ -10,9 +10,9 @@ import (
 // day is always 24 hours here, since nothing depends on the wall clock.
 const day = 24 * time.Hour
 
-// parseDuration reads what time.ParseDuration reads, and days: "90d", "1d12h". Negative spans have no
-// meaning in this file, so it reads none.
-func parseDuration(s string) (time.Duration, bool) {
+// ParseDuration reads what time.ParseDuration reads, and days: "90d", "1d12h". Negative spans have no
+// meaning in a configuration, so it reads none. It returns false for what is no time span.
+func ParseDuration(s string) (time.Duration, bool) {
 	days, rest, found := strings.Cut(s, "d")
 	if !found {
 		d, err := time.ParseDuration(s)
@@ -34,7 +34,7 @@ func parseDuration(s string) (time.Duration, bool) {
 }
 
 // formatDuration writes d as one would have written it: in days from two on if it has no other part,
-// and without zeros at the end. parseDuration reads it back.
+// and without zeros at the end. ParseDuration reads it back.
 func formatDuration(d time.Duration) string {
 	if d >= 2*day && d%day == 0 {
 		return strconv.FormatInt(int64(d/day), 10) + "d"

@@ -116,7 +116,7 @@ func syntaxHint(line string) string {
 	_, v, _ := strings.Cut(line, "=")
 	v, _, _ = strings.Cut(v, "#")
 	v = strings.TrimSpace(v)
-	if _, ok := parseDuration(v); !ok {
+	if _, ok := ParseDuration(v); !ok {
 		return ""
 	}
 	return "; a time span needs quotes: " + quote(v)

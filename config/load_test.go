@@ -185,14 +185,14 @@ func TestDuration(t *testing.T) {
 		{"20h", 20 * time.Hour, "20h"},
 		{"106751d", 106751 * day, "106751d"},
 	} {
-		got, ok := parseDuration(c.text)
+		got, ok := ParseDuration(c.text)
 		if !ok || got != c.want || formatDuration(got) != c.format {
 			t.Errorf("%s: %v %v %s", c.text, got, ok, formatDuration(got))
 		}
 	}
 	for _, s := range []string{"", "d", "1", "-1s", "-1d", "+1d", "1.5d", "1d-1h", "1d1d", "106752d", "106751d24h",
 		"99999999999999999999d", " 1d", "1 d", "12h1d"} {
-		if d, ok := parseDuration(s); ok {
+		if d, ok := ParseDuration(s); ok {
 			t.Errorf("%q is %v", s, d)
 		}
 	}

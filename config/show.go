@@ -52,7 +52,6 @@ func (l *Loaded) Settings() []Setting {
 // what the daemon does instead.
 func NotYet() []string {
 	return []string{
-		"overrides.file",
 		"admin.listen",
 	}
 }

@@ -127,7 +127,7 @@ func (d *duration) set(v any) []string {
 	if !ok {
 		return []string{"is " + kind(v) + ", " + want}
 	}
-	parsed, ok := parseDuration(s)
+	parsed, ok := ParseDuration(s)
 	if !ok {
 		return []string{strconv.Quote(s) + " is not a time span; " + want}
 	}

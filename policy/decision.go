@@ -9,6 +9,7 @@ import (
 
 	"stsmap/cache"
 	"stsmap/dane"
+	"stsmap/override"
 	"stsmap/sts"
 )
 
@@ -35,11 +36,14 @@ const (
 	// DANEOnly means that mail must go only to MX hosts that can be
 	// authenticated with DANE.
 	DANEOnly
+	// Said means that the administrator has said what to answer, with an
+	// override: see Decision.Override.
+	Said
 )
 
 // String returns the word for k that logs and metrics use.
 func (k Kind) String() string {
-	return [...]string{"none", "testing", "enforce", "failed", "dane", "dane-only"}[k]
+	return [...]string{"none", "testing", "enforce", "failed", "dane", "dane-only", "said"}[k]
 }
 
 // A Decision says which policy applies to a domain, and why. It is shared by
@@ -55,6 +59,11 @@ type Decision struct {
 	// Answer is what Config.Render made of the policy, whatever became of that;
 	// empty if it was not asked. This package never looks at it.
 	Answer string
+
+	// Override is the exception of the administrator that the decision is made
+	// of. It is nil if there is none, and one to enforce only where a policy is
+	// in mode testing.
+	Override *override.Override
 
 	until   int64        // when the decision stops to count, in Unix nanoseconds
 	recheck int64        // when something has to be looked at again on use, likewise
@@ -86,12 +95,13 @@ type Decision struct {
 	// enforce. It is set for a policy in mode testing, with Config.Strict.
 	Strict *Decision
 
-	absence string   // why MTA-STS has no policy
-	unfit   string   // why STS cannot be put into force: the error of Config.Render
-	fetched int64    // when STS was downloaded, in Unix nanoseconds
-	expires int64    // when STS, or the knowledge that there is none, expires, likewise
-	record  int64    // when to look at the record again on use, likewise
-	found   *finding // about DANE; nil if it does not matter
+	absence string          // why MTA-STS has no policy
+	unfit   string          // why STS cannot be put into force: the error of Config.Render
+	fetched int64           // when STS was downloaded, in Unix nanoseconds
+	expires int64           // when STS, or the knowledge that there is none, expires, likewise
+	record  int64           // when to look at the record again on use, likewise
+	under   *override.Table // the overrides that it was decided under
+	found   *finding        // about DANE; nil if it does not matter
 }
 
 // attach puts Answer into one piece of memory with NextHop: whoever reads the
@@ -134,12 +144,18 @@ func (d *Decision) hop() dane.NextHop {
 // String tells people what the decision rests on, in one line, to be escaped
 // like Reason.
 func (d *Decision) String() string {
+	if d.Override != nil && d.Override.Action != override.Enforce {
+		return d.Reason
+	}
 	text := d.absence
 	if d.STS != nil {
 		text = fmt.Sprintf("policy in mode %s, id %s, downloaded %s", d.STS.Mode, d.ID, time.Unix(0, d.fetched).UTC().Format(time.RFC3339))
 	}
 	if d.Reason != "" && d.Reason != d.absence {
 		text = strings.TrimSuffix(d.Reason+"; "+text, "; ")
+	}
+	if d.Override != nil {
+		text = because(d.Override) + "; " + text
 	}
 	if d.DANE != nil {
 		text += "; DANE: " + summary(d.DANE)
@@ -152,7 +168,7 @@ func (d *Decision) String() string {
 
 // says reports whether d and other are the same answer for the same reason.
 func (d *Decision) says(other *Decision) bool {
-	if d.Kind != other.Kind || d.standing != other.standing || d.ID != other.ID || d.Reason != other.Reason || (d.STS == nil) != (other.STS == nil) {
+	if d.Kind != other.Kind || d.standing != other.standing || d.ID != other.ID || d.Reason != other.Reason || d.Override != other.Override || (d.STS == nil) != (other.STS == nil) {
 		return false
 	}
 	return d.STS == nil || slices.Equal(d.STS.MX, other.STS.MX)
@@ -201,9 +217,11 @@ func decide(e cache.Entry, now time.Time) *Decision {
 // decide is the function decide, with what Config.Render makes of the policy.
 func (e *Engine) decide(entry cache.Entry, now time.Time) *Decision {
 	d := decide(entry, now)
+	d.under = e.overrides.Load()
 	if d.STS == nil {
 		return d
 	}
+	d.enforceTesting(now)
 	if e.render != nil && d.standing != None {
 		var err error
 		if d.Answer, err = e.render(d); err != nil {
@@ -271,6 +289,7 @@ func (d *Decision) about(hop dane.NextHop, f *finding, s *settings, now time.Tim
 	n := &Decision{
 		standing: d.standing, noMX: hop.NoMX, port: hop.Port, Answer: d.Answer,
 		STS: d.STS, ID: d.ID, absence: d.absence, unfit: d.unfit, fetched: d.fetched,
+		Override: d.Override, under: d.under,
 	}
 	n.name(hop.String(), d.Domain)
 	n.used.Store(d.used.Load())
@@ -278,6 +297,9 @@ func (d *Decision) about(hop dane.NextHop, f *finding, s *settings, now time.Tim
 	if n.NextHop != n.Domain {
 		n.until = min(n.until, n.replaced(now))
 		n.recheck = n.until
+	}
+	if d.Override != nil && !d.Override.Until.IsZero() {
+		n.until = min(n.until, d.Override.Until.UnixNano())
 	}
 	if f != nil && s.matters(d.standing) {
 		n.found, n.DANE = f, f.result

@@ -45,6 +45,9 @@ const (
 	// DANEFailed: it could not be found out. Err, DANEBefore, and DANE if an
 	// earlier result stays in force.
 	DANEFailed
+	// OverrideUsed: an override has decided an answer, for the first time in
+	// this hour. Decision.
+	OverrideUsed
 )
 
 // An Event is one thing that happened. Logs, metrics and pages are made of
@@ -54,7 +57,7 @@ type Event struct {
 	Kind   EventKind
 	Domain string // Domain is the policy domain; empty if it is about none.
 
-	Decision *Decision // Decision is the answer of a Lookup.
+	Decision *Decision // Decision is the answer of a Lookup, or the one an override has made.
 	First    bool      // First is true the first time that this is the answer since it was another one.
 
 	Before *cache.Entry // Before is what was known; without policy, if none was.

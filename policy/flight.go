@@ -23,9 +23,14 @@ type trigger uint8
 
 const (
 	onUse     trigger = iota // Postfix asks for the domain
+	onLook                   // a person asks what Postfix would be told
 	daily                    // a refresh is due: download whatever the record says
 	onRequest                // somebody wants it downloaded now, if there is a policy at all
 )
+
+// asks reports whether a flight is for an answer, which does not download a
+// policy again that is known and has not changed.
+func (t trigger) asks() bool { return t == onUse || t == onLook }
 
 // A flight is everything that is done for one domain at one time: reading the
 // store, asking the domain, remembering. There is at most one a domain, so
@@ -138,7 +143,7 @@ func (e *Engine) fly(f *flight) {
 		d := e.decide(entry, now)
 		e.keep(d)
 		f.publish(d)
-		if f.why == onUse && now.Before(entry.Recheck) {
+		if f.why.asks() && now.Before(entry.Recheck) {
 			return
 		}
 	}
@@ -260,7 +265,7 @@ func (e *Engine) download(ctx context.Context, f *flight, got *outcome) error {
 
 // wanted reports whether what the record said is reason to download.
 func wanted(old cache.Entry, got outcome, why trigger, now time.Time) bool {
-	if why != onUse && holds(old, now) {
+	if !why.asks() && holds(old, now) {
 		// RFC 8461, Section 10.2: whatever the record says.
 		return true
 	}

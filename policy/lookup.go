@@ -61,7 +61,7 @@ func (e *Engine) behind(d *Decision, now int64) {
 // for it goes on and serves the next lookup. strict asks for Decision.Strict
 // where there is one.
 func (e *Engine) Lookup(ctx context.Context, hop dane.NextHop, strict bool) *Decision {
-	d := e.Decide(ctx, hop)
+	d := e.find(ctx, hop, onUse)
 	if strict && d.Strict != nil {
 		d = d.Strict
 	}
@@ -69,15 +69,32 @@ func (e *Engine) Lookup(ctx context.Context, hop dane.NextHop, strict bool) *Dec
 	return d
 }
 
-// Decide returns what Lookup would, for a person instead of for mail: it is
-// neither counted nor taken for use of the domain.
-func (e *Engine) Decide(ctx context.Context, hop dane.NextHop) *Decision {
+// Decide returns what Known or else Lookup would, for a person instead of for
+// mail: it is neither counted nor taken for use of the domain. What is not known
+// is found out, as for a lookup.
+func (e *Engine) Decide(ctx context.Context, hop dane.NextHop, strict bool) *Decision {
+	now := time.Now()
+	d := e.ready.get([]byte(hop.String()))
+	if d == nil || now.UnixNano() > d.until || e.clockWasSet(now) {
+		d = e.find(ctx, hop, onLook)
+	}
+	if strict && d.Strict != nil {
+		d = d.Strict
+	}
+	return d
+}
+
+// find makes a decision that is not at hand.
+func (e *Engine) find(ctx context.Context, hop dane.NextHop, why trigger) *Decision {
+	if d := e.overridden(hop); d != nil {
+		return d
+	}
 	s := e.settings.Load()
 	ctx, cancel := context.WithTimeoutCause(ctx, s.timeout, errors.New("nothing could be found out in time"))
 	defer cancel()
-	d := e.await(ctx, s, e.join(hop.Domain, onUse), hop)
+	d := e.await(ctx, s, e.join(hop.Domain, why), hop)
 	for d == nil { // that one was about something else
-		d = e.await(ctx, s, e.join(hop.Domain, onUse), hop)
+		d = e.await(ctx, s, e.join(hop.Domain, why), hop)
 	}
 	return d
 }
@@ -138,11 +155,12 @@ func (e *Engine) settle(d *Decision, hop dane.NextHop, found *finding) *Decision
 	defer e.settling.Unlock()
 	s := e.settings.Load()
 	late := s.matters(d.standing) && e.denied() != (found == nil) // it was switched on or off since
+	late = late || e.overruled(d)
 	if e.denied() {
 		found = nil
 	}
 	last := e.ready.get([]byte(hop.String()))
-	if last != nil && last.found == found && last.standing == d.standing && last.record >= d.record && now.UnixNano() <= last.until {
+	if last != nil && last.Override == d.Override && last.found == found && last.standing == d.standing && last.record >= d.record && now.UnixNano() <= last.until {
 		return last // made by another who waited, or of what was learned since
 	}
 	n := d.with(hop, found, s, now)
@@ -157,6 +175,9 @@ func (e *Engine) settle(d *Decision, hop dane.NextHop, found *finding) *Decision
 func (e *Engine) keep(d *Decision) {
 	e.settling.Lock()
 	defer e.settling.Unlock()
+	if e.overruled(d) {
+		return // what the administrator said is at hand, or will be
+	}
 	s := e.settings.Load()
 	var found *finding
 	if s.matters(d.standing) && !e.denied() {

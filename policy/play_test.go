@@ -16,6 +16,7 @@ import (
 
 	"stsmap/cache"
 	"stsmap/dane"
+	"stsmap/override"
 	"stsmap/sts"
 	"stsmap/stsfetch"
 )
@@ -37,6 +38,10 @@ import (
 //	lookup KIND [ID]           ask, and expect this decision
 //	of NEXT-HOP KIND [ID]      the same for another next-hop than example.com
 //	strictly KIND [ID]         the same for who wants mode testing to be enforced
+//	look KIND [ID]             expect this decision if a person asks, which is no use
+//	override none              there are no overrides (any more)
+//	override DOMAIN ACTION [for=D] [WORD…]   there is this one alone; the words are its reason
+//	uses N                     expect that it has decided so many answers
 //	checked N                  expect so many DANE checks since the last "checked"
 //	because TEXT               expect that in the reason of the last lookup
 //	retrieve [known] [WORD…]   have it retrieved, or downloaded even if known; expect mode, or none, and the words in the error
@@ -100,6 +105,7 @@ type stage struct {
 	engine *Engine
 	stop   func() // ends Run
 	unsaid bool   // whether DANE may be used
+	rules  *override.Table
 
 	last *Decision
 	took time.Duration
@@ -141,7 +147,7 @@ func (s *stage) observe(ev Event) {
 func kindName(k EventKind) string {
 	return [...]string{"lookup", "new", "changed", "renewed", "gone", "absent", "invalid",
 		"record-failed", "policy-failed", "store-failed", "panicked",
-		"dane-on", "dane-off", "dane-checked", "dane-failed"}[k]
+		"dane-on", "dane-off", "dane-checked", "dane-failed", "override-used"}[k]
 }
 
 func (s *stage) do(verb string, args []string) error {
@@ -158,7 +164,9 @@ func (s *stage) do(verb string, args []string) error {
 		return s.domain.setPolicy(args)
 	case "store":
 		return s.store.setMood(args[0])
-	case "lookup", "of", "strictly", "lookups", "took", "expires", "because":
+	case "override", "uses":
+		return s.override(verb, args)
+	case "lookup", "look", "of", "strictly", "lookups", "took", "expires", "because":
 		return s.ask(verb, args)
 	case "asked":
 		return s.domain.asked(args)
@@ -273,7 +281,11 @@ func (s *stage) ask(verb string, args []string) error {
 		hop, args = nextHop(args[0]), args[1:]
 	}
 	began := time.Now()
-	s.last = s.lookup(hop, verb == "strictly")
+	if verb == "look" {
+		s.last = s.engine.Decide(context.Background(), hop, false)
+	} else {
+		s.last = s.lookup(hop, verb == "strictly")
+	}
 	s.took = time.Since(began)
 	// What goes on behind the answer gets its turn, as far as it can get
 	// without time passing.

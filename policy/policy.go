@@ -29,6 +29,7 @@ import (
 	"time"
 
 	"stsmap/cache"
+	"stsmap/override"
 	"stsmap/sts"
 	"stsmap/stsfetch"
 )
@@ -103,6 +104,8 @@ type Engine struct {
 	ready    *decisions
 	findings *findings
 	settings atomic.Pointer[settings]
+
+	overrides atomic.Pointer[override.Table] // nil or empty for most
 
 	permit     atomic.Pointer[permit] // nil until AllowDANE was called
 	permitted  chan struct{}          // closed then
@@ -220,6 +223,9 @@ func (e *Engine) clockWasSet(now time.Time) bool {
 // answered counts one answer, and notes that the domain is in use.
 func (e *Engine) answered(d *Decision, now time.Time) {
 	e.observe(Event{Kind: Lookup, Domain: d.Domain, Decision: d, First: !d.told.Load() && d.told.CompareAndSwap(false, true)})
+	if d.Override != nil && d.Override.Use(now) {
+		e.observe(Event{Kind: OverrideUsed, Domain: d.Domain, Decision: d})
+	}
 	hour := now.Unix() / 3600
 	if d.used.Load() == hour || d.STS == nil || d.used.Swap(hour) == hour {
 		return

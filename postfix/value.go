@@ -31,6 +31,8 @@ func Reply(d *policy.Decision, m Map, known bool) socketmap.Reply {
 		return socketmap.Reply{Status: socketmap.OK, Text: text}
 	case policy.Failed:
 		return temp(d.Domain, d.Reason)
+	case policy.Said:
+		return socketmap.Reply{Status: socketmap.OK, Text: d.Override.Text}
 	case policy.DANEOnly:
 		// No attributes: match= with these levels is an error, and makes mail
 		// wait (smtp/smtp_tls_policy.c).
@@ -58,21 +60,36 @@ func encoded(d *policy.Decision) packed {
 	return packed(text)
 }
 
+// leastReason is how much of a reason there is always room for, and leastName how
+// much of a name where it is for reading.
+const leastReason, leastName = 24, 40
+
 // temp makes the reply that keeps mail waiting. Postfix prints its text into
 // the mail log, where the administrator looks first; so it says what is wrong
-// with which domain, and what to run.
+// with which domain, and what to run. Postfix cuts it, so the reason is cut
+// here before, and then a name that is very long: first where it is for
+// reading, and if there is no room for it as a whole in the command either, the
+// word DOMAIN stands there for the one that the log has in to=<>.
 func temp(domain, reason string) socketmap.Reply {
-	begin, end := "mta-sts: "+domain+": ", "; run: stsmap explain "+domain
+	const before, between = "mta-sts: ", "; run: stsmap explain "
+	shown, typed := domain, domain
+	room := maxReason - leastReason - len(before+": "+between)
+	if len(shown)+len(typed) > room {
+		shown = printable(domain, max(room-len(typed), leastName))
+	}
+	if len(shown)+len(typed) > room {
+		typed = "DOMAIN"
+		shown = printable(domain, room-len(typed))
+	}
+	begin, end := before+shown+": ", between+typed
 	return socketmap.Reply{
 		Status: socketmap.Temp,
 		Text:   begin + printable(reason, maxReason-len(begin)-len(end)) + end,
 	}
 }
 
-// printable returns s for a reply: one line of ASCII, no longer than n bytes
-// (but never less than a word, for domains that are very long themselves).
+// printable returns s for a reply: one line of ASCII, no longer than n bytes.
 func printable(s string, n int) string {
-	n = max(n, 24)
 	clean := strings.Map(func(r rune) rune {
 		if r < ' ' || r > '~' || r == utf8.RuneError {
 			return '?'
@@ -80,7 +97,7 @@ func printable(s string, n int) string {
 		return r
 	}, s)
 	if len(clean) > n {
-		clean = clean[:n-3] + "..."
+		clean = clean[:n-len("...")] + "..."
 	}
 	return clean
 }

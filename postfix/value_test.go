@@ -5,6 +5,9 @@ import (
 	"strings"
 	"testing"
 
+	"stsmap/cache"
+	"stsmap/dane"
+	"stsmap/override"
 	"stsmap/policy"
 	"stsmap/postfix"
 	"stsmap/socketmap"
@@ -207,8 +210,59 @@ func TestTempText(t *testing.T) {
 	if !strings.Contains(got.Text, "xxx...; run: ") || len(got.Text) != 200 {
 		t.Errorf("%d bytes: %q", len(got.Text), got.Text)
 	}
-	// Names that leave no room still get a word of reason and the advice.
-	domain := nameOf(244, 60)
-	got = postfix.Reply(&policy.Decision{Domain: domain, Kind: policy.Failed, Reason: strings.Repeat("x", 1000)}, postfix.Map{}, false)
-	checkTemp(t, got, domain, "xxx...; run: ")
+}
+
+// TestTempLongNames: whatever a name takes, a word of the reason is left and the
+// command, with the name as long as there is room for it.
+func TestTempLongNames(t *testing.T) {
+	for n := 3; n <= 244; n++ {
+		domain := nameOf(n, 60)
+		got := postfix.Reply(&policy.Decision{Domain: domain, Kind: policy.Failed, Reason: strings.Repeat("x", 1000)}, postfix.Map{}, false)
+		begin, end := "mta-sts: "+domain+": x", "x...; run: stsmap explain "+domain
+		if n > 71 {
+			begin = "mta-sts: " + domain[:20]
+		}
+		if n > 103 {
+			end = "x...; run: stsmap explain DOMAIN"
+		}
+		if !strings.HasPrefix(got.Text, begin) || !strings.HasSuffix(got.Text, end) || len(got.Text) > 200 || !strings.Contains(got.Text, strings.Repeat("x", 20)) {
+			t.Errorf("%d bytes for a name of %d: %q", len(got.Text), n, got.Text)
+		}
+		checkForm(t, got)
+	}
+}
+
+// TestReplyOverrides: an override in Postfix's words.
+func TestReplyOverrides(t *testing.T) {
+	rules, err := override.Parse(`
+[[override]]
+domain = "exempt.example"
+action = "exempt"
+[[override]]
+domain = "reply.example"
+action = "reply"
+text = "encrypt protocols=>=TLSv1.2"
+[[override]]
+domain = "defer.example"
+action = "defer"
+reason = "they \u2028 are moving"
+`, postfix.CheckText)
+	if err != nil {
+		t.Fatal(err)
+	}
+	engine := policy.New(policy.Config{Store: cache.NewMemory(10)})
+	defer engine.Close()
+	engine.Override(rules)
+	for domain, want := range map[string]string{
+		"exempt.example": "NOTFOUND ",
+		"reply.example":  "OK encrypt protocols=>=TLSv1.2",
+		"defer.example":  "TEMP mta-sts: defer.example: override: they ? are moving; run: stsmap explain defer.example",
+	} {
+		for _, attributes := range []bool{false, true} {
+			got := postfix.Reply(engine.Lookup(t.Context(), dane.NextHop{Domain: domain}, false), postfix.Map{}, attributes)
+			if text := got.Status.String() + " " + got.Text; text != want {
+				t.Errorf("%s: %q, want %q", domain, text, want)
+			}
+		}
+	}
 }

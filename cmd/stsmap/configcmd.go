@@ -9,6 +9,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"stsmap/config"
+	"stsmap/override"
+	"stsmap/postfix"
 )
 
 func configCommand(c console, g *globals) *cobra.Command {
@@ -26,8 +28,8 @@ func configCheckCommand(c console, g *globals) *cobra.Command {
 	return &cobra.Command{
 		Use:   "check",
 		Short: "Find every mistake in the configuration",
-		Long: `Find every mistake in the configuration file and the environment, and say where
-it is. Silent and 0 if there is none, 78 otherwise.`,
+		Long: `Find every mistake in the configuration file, the environment and the file of the
+overrides, and say where it is. Silent and 0 if there is none, 78 otherwise.`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			cfg, err := g.load()
@@ -39,6 +41,9 @@ it is. Silent and 0 if there is none, 78 otherwise.`,
 			}
 			if err := checkStore(cfg.Cache.Store); err != nil {
 				return err
+			}
+			if _, err := override.Load(cfg.Overrides.File, postfix.CheckText); err != nil {
+				return overrideTrouble(err)
 			}
 			for _, s := range cfg.Settings() {
 				if s.Idle && !g.quiet {

@@ -103,7 +103,8 @@ func (d *daemon) private() *admin.Private {
 			reply := postfix.Reply(dec, postfix.Map{Attributes: postfix.Never}, false)
 			return reply.Text, reply.Status == socketmap.OK
 		},
-		Size: d.storeSize,
+		Size:          d.storeSize,
+		ReadOverrides: d.overrides.again,
 	}
 }
 
@@ -118,6 +119,8 @@ func (d *daemon) status() admin.Status {
 		Answers: d.monitor.Counts(),
 		Store:   d.storeStatus(),
 		Listen:  d.addrs,
+
+		Overrides: d.overrides.status(time.Now()),
 	}
 	d.surroundings.describe(&s)
 	s.Postfix.Attributes = d.attributes.Load()

@@ -119,7 +119,7 @@ func (s *screen) when(label string, t, now time.Time) {
 	switch {
 	case t.IsZero():
 	case t.After(now):
-		s.row(label, "%s (in %s)", t.Local().Format("2006-01-02 15:04:05 MST"), span(t.Sub(now)))
+		s.row(label, "%s (in %s)", moment(t), span(t.Sub(now)))
 	default:
 		s.row(label, "%s", ago(t, now))
 	}

@@ -39,6 +39,7 @@ func (d *daemon) reload() {
 		}
 	}
 	d.engine.Configure(settings)
+	d.overrides.follow(cfg.Overrides.File)
 	d.surroundings.ask(inquiriesOf(cfg, resolve))
 	d.setHandler(cfg)
 	d.level.Set(admin.ParseLevel(cfg.Log.Level))

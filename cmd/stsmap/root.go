@@ -48,6 +48,7 @@ func rootCommand(c console) *cobra.Command {
 		statusCommand(c, g),
 		cacheCommand(c, g),
 		warmCommand(c, g),
+		overrideCommand(c, g),
 		configCommand(c, g),
 		healthcheckCommand(c, g),
 		versionCommand(c),

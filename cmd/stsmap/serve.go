@@ -71,6 +71,7 @@ type daemon struct {
 	running    sync.WaitGroup // everything that ends with the daemon
 
 	surroundings *surroundings
+	overrides    *overrides
 	since        time.Time // when it began to serve
 	storeName    string    // fit to be shown
 }
@@ -102,6 +103,8 @@ func serve(ctx context.Context, c console, g *globals, cfg *config.Config) error
 	}
 	d.engine = policy.New(settings)
 	defer d.engine.Close()
+	d.overrides = newOverrides(d.log, d.engine.Override)
+	d.overrides.follow(cfg.Overrides.File)
 	d.surroundings = newSurroundings(d.engine.AllowDANE, d.setRelease)
 	d.surroundings.ask(inquiriesOf(cfg, resolve))
 	d.setHandler(cfg)
@@ -135,6 +138,7 @@ func (d *daemon) run(ctx context.Context, listeners []net.Listener, signals <-ch
 	}
 	d.keepStore(ctx)
 	d.running.Go(func() { d.engine.Run(ctx) })
+	d.running.Go(func() { d.overrides.run(ctx) })
 	d.running.Go(func() { d.watch(ctx) })
 	d.running.Go(func() { d.tellStatus(ctx) })
 	names := d.cfg.Cache.Warm // a reload may replace d.cfg meanwhile

@@ -84,6 +84,10 @@ func showStatus(w io.Writer, s admin.Status, now time.Time) error {
 		total += n
 		each = append(each, fmt.Sprintf("%d %s", n, k))
 	}
+	if n := s.Answers[policy.Said.String()]; n > 0 {
+		total += n
+		each = append(each, fmt.Sprintf("%d %s", n, policy.Said))
+	}
 	out.row("lookups", "%d: %s", total, strings.Join(each, ", "))
 	since := ""
 	if !s.DANE.Since.IsZero() {
@@ -107,6 +111,7 @@ func showStatus(w io.Writer, s admin.Status, now time.Time) error {
 	if s.Store.Waiting > 0 {
 		out.row("", "%d policies wait in memory until they can be written", s.Store.Waiting)
 	}
+	out.overrides(s.Overrides, now)
 	out.row("listen", "%s", strings.Join(s.Listen, ", "))
 	_, err := io.WriteString(w, out.String())
 	return err
@@ -138,6 +143,46 @@ func (s *screen) condition(what string, c admin.Condition, now time.Time) {
 	}
 }
 
+// mostOverrides is how many overrides a status shows.
+const mostOverrides = 10
+
+// overrides adds the overrides, if there are any.
+func (s *screen) overrides(o admin.OverridesStatus, now time.Time) {
+	label := "overrides"
+	for i, one := range o.List {
+		if i == mostOverrides {
+			s.row("", "and %d more: stsmap override list", len(o.List)-i)
+			break
+		}
+		s.row(label, "%s", overrideText(one, now))
+		label = ""
+	}
+	if o.Error != "" {
+		s.row(label, "not read, the old ones count: %s", o.Error)
+	}
+}
+
+// overrideText is an override in words.
+func overrideText(o admin.OverrideStatus, now time.Time) string {
+	text := o.Domain + " " + o.Action
+	if o.Text != "" {
+		text += fmt.Sprintf(" %q", o.Text)
+	}
+	switch {
+	case o.Expired:
+		text += ", expired " + ago(o.Until, now)
+	case !o.Until.IsZero():
+		text += ", until " + moment(o.Until)
+	}
+	if o.Uses != nil {
+		text += fmt.Sprintf(", used %d times", *o.Uses)
+	}
+	if o.Reason != "" {
+		text += ": " + o.Reason
+	}
+	return text
+}
+
 func orElse(s, otherwise string) string {
 	if s == "" {
 		return otherwise
@@ -154,8 +199,11 @@ func yesNo(b bool) string {
 
 // ago is a time of the past, and how long ago that is.
 func ago(t, now time.Time) string {
-	return fmt.Sprintf("%s (%s ago)", t.Local().Format("2006-01-02 15:04:05 MST"), span(now.Sub(t)))
+	return fmt.Sprintf("%s (%s ago)", moment(t), span(now.Sub(t)))
 }
+
+// moment is a time in this machine's zone.
+func moment(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05 MST") }
 
 // span is a duration in its two greatest units.
 func span(d time.Duration) string {

@@ -55,6 +55,13 @@ func (c *Client) ReadOverrides(ctx context.Context) (s OverridesStatus, err erro
 	return s, err
 }
 
+// Explain returns what Postfix is told of a key that it asks for in the map of
+// this name, and what leads to that.
+func (c *Client) Explain(ctx context.Context, mapName, key string) (e Explanation, err error) {
+	err = c.value(ctx, http.MethodGet, explainPath+"?"+url.Values{"key": {key}, "map": {mapName}}.Encode(), nil, &e)
+	return e, err
+}
+
 // Show returns what is known of the domain of a key that Postfix would send, or
 // ErrUnknown.
 func (c *Client) Show(ctx context.Context, key string) (r Record, err error) {

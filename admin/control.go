@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -22,6 +23,7 @@ const (
 	tablePath    = "/v1/cache/table"
 	statsPath    = "/v1/cache/stats"
 	readPath     = "/v1/overrides/read"
+	explainPath  = "/v1/explain"
 )
 
 // writeLimit is how long a client may take to read what it was sent last.
@@ -48,6 +50,13 @@ type Private struct {
 	Size func() (bytes, unused int64, ok bool)
 	// ReadOverrides reads the overrides again.
 	ReadOverrides func() error
+	// Explain answers the key of an Explanation in its map as Postfix would be,
+	// without counting that as a use, and fills in what belongs to Postfix:
+	// MapKnown, Testing, Attributes and Reply. It returns what was decided, and
+	// nil for a key that has no policy domain.
+	Explain func(ctx context.Context, e *Explanation) *policy.Decision
+	// History is what happened.
+	History *History
 }
 
 // Handler returns what answers requests.
@@ -63,6 +72,7 @@ func (p *Private) Handler() http.Handler {
 	mux.HandleFunc("GET "+tablePath, p.table)
 	mux.HandleFunc("GET "+statsPath, p.stats)
 	mux.HandleFunc("POST "+readPath, p.readOverrides)
+	mux.HandleFunc("GET "+explainPath, p.explain)
 	return mux
 }
 

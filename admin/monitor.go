@@ -207,6 +207,8 @@ func describe(ev policy.Event) (level slog.Level, message string, attrs []slog.A
 		return slog.LevelWarn, "record could not be looked up", attrs
 	case policy.PolicyFailed:
 		return policyFailed(ev, attrs)
+	case policy.Recovered:
+		return slog.LevelDebug, "failure is over", attrs
 	case policy.StoreFailed:
 		failed()
 		return slog.LevelError, "store failed; answers go on from memory", attrs

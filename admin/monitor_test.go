@@ -125,7 +125,7 @@ func (c *eventCase) read(word, rest string) (err error) {
 	case "kind":
 		ev.Kind = policy.EventKind(index("lookup", "policy-new", "policy-changed", "policy-renewed", "policy-gone",
 			"record-absent", "record-invalid", "record-failed", "policy-failed", "store-failed", "panicked",
-			"dane-on", "dane-off", "dane-checked", "dane-failed"))
+			"dane-on", "dane-off", "dane-checked", "dane-failed", "override-used", "recovered"))
 	case "domain":
 		ev.Domain = rest
 	case "id":

@@ -166,6 +166,16 @@ func (d *Decision) String() string {
 	return text
 }
 
+// DANEError returns why it could not be found out whether DANE applies to the
+// next-hop, or why what is known of it cannot be renewed; nil if there is no
+// such reason, or DANE does not matter. It is to be escaped like Reason.
+func (d *Decision) DANEError() error {
+	if d.found == nil {
+		return nil
+	}
+	return d.found.err
+}
+
 // says reports whether d and other are the same answer for the same reason.
 func (d *Decision) says(other *Decision) bool {
 	if d.Kind != other.Kind || d.standing != other.standing || d.ID != other.ID || d.Reason != other.Reason || d.Override != other.Override || (d.STS == nil) != (other.STS == nil) {

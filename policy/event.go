@@ -48,6 +48,9 @@ const (
 	// OverrideUsed: an override has decided an answer, for the first time in
 	// this hour. Decision.
 	OverrideUsed
+	// Recovered: a failure of a domain is over, and nothing else has changed.
+	// Before, After.
+	Recovered
 )
 
 // An Event is one thing that happened. Logs, metrics and pages are made of

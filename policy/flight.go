@@ -341,6 +341,8 @@ func (e *Engine) report(f *flight, before, after cache.Entry, got outcome) {
 		ev.Kind = RecordAbsent
 	case got.record.Why != nil:
 		ev.Kind, ev.Err = RecordInvalid, got.record.Why
+	case before.Error != "" && after.Error == "":
+		ev.Kind = Recovered
 	default:
 		return // the record is as it was
 	}

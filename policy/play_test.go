@@ -147,7 +147,7 @@ func (s *stage) observe(ev Event) {
 func kindName(k EventKind) string {
 	return [...]string{"lookup", "new", "changed", "renewed", "gone", "absent", "invalid",
 		"record-failed", "policy-failed", "store-failed", "panicked",
-		"dane-on", "dane-off", "dane-checked", "dane-failed", "override-used"}[k]
+		"dane-on", "dane-off", "dane-checked", "dane-failed", "override-used", "recovered"}[k]
 }
 
 func (s *stage) do(verb string, args []string) error {

@@ -19,7 +19,7 @@ const maxReason = 200
 // A reply without those attributes has only match and servername, which every
 // Postfix from 3.4 on understands.
 func Reply(d *policy.Decision, m Map, known bool) socketmap.Reply {
-	send := m.Attributes == Always || m.Attributes == ByRelease && known
+	send := m.sends(known)
 	switch d.Kind {
 	case policy.Enforce:
 		text := encoded(d).enforce(send)
@@ -49,6 +49,12 @@ func Reply(d *policy.Decision, m Map, known bool) socketmap.Reply {
 	// A policy in mode testing is none, too: any level that we could name
 	// replaces the administrator's own, which may be stricter.
 	return socketmap.Reply{Status: socketmap.NotFound}
+}
+
+// sends reports whether policy attributes go to a Postfix of which it is known
+// whether it knows them.
+func (m Map) sends(known bool) bool {
+	return m.Attributes == Always || m.Attributes == ByRelease && known
 }
 
 // encoded returns what Render made of a policy, or makes it now.

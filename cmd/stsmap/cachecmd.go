@@ -32,6 +32,7 @@ func cacheCommand(c console, g *globals) *cobra.Command {
 // addFilter adds the flags that say which records are meant.
 func addFilter(cmd *cobra.Command, f *admin.Filter) {
 	cmd.Flags().StringVar(&f.Mode, "mode", "", "only those in this mode: enforce, testing, none or absent")
+	completeFlag(cmd, "mode", words("enforce", "testing", "none", admin.Absent))
 	cmd.Flags().BoolVar(&f.Failing, "failing", false, "only those that could not be retrieved the last time")
 	cmd.Flags().DurationVar(&f.Older, "older", 0, "only what was learned at least so long ago, such as 24h")
 	cmd.Flags().DurationVar(&f.Younger, "younger", 0, "only what was learned less long ago than this")
@@ -94,7 +95,8 @@ func cacheShowCommand(c console, g *globals) *cobra.Command {
 		Short: "Show all that is remembered of a domain",
 		Long: `Show all that is remembered of each domain, with its policy as it was served.
 The exit code is 1 if nothing is known of one of them.`,
-		Args: cobra.MinimumNArgs(1),
+		Args:              cobra.MinimumNArgs(1),
+		ValidArgsFunction: g.domains(),
 		RunE: func(cmd *cobra.Command, keys []string) error {
 			return eachKey(cmd.Context(), c, g, keys, func(ctx context.Context, client *admin.Client, key string) error {
 				rec, err := client.Show(ctx, key)
@@ -117,7 +119,8 @@ func cacheRefreshCommand(c console, g *globals) *cobra.Command {
 		Long: `Ask each domain now: look up its record, and download its policy, whatever is
 remembered and even if that has just failed. A policy that is known stays in force
 if that fails (RFC 8461, Section 3.3); then the exit code is 1.`,
-		Args: cobra.MinimumNArgs(1),
+		Args:              cobra.MinimumNArgs(1),
+		ValidArgsFunction: g.domains(),
 		RunE: func(cmd *cobra.Command, keys []string) error {
 			return eachKey(cmd.Context(), c, g, keys, func(ctx context.Context, client *admin.Client, key string) error {
 				rec, err := client.Retrieve(ctx, key, true)
@@ -188,6 +191,7 @@ func cacheForgetCommand(c console, g *globals) *cobra.Command {
 		Long: `Forget each domain, or each that a pattern such as '*.example.com' matches, or with
 --all every one. The next message to such a domain is met without protection, if the
 policy cannot be retrieved then: to have one downloaded again, "refresh" is better.`,
+		ValidArgsFunction: g.domains(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if all != (len(args) == 0) {
 				return errors.New("either domains are named, or --all")

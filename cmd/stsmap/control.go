@@ -105,6 +105,8 @@ func (d *daemon) private() *admin.Private {
 		},
 		Size:          d.storeSize,
 		ReadOverrides: d.overrides.again,
+		Explain:       d.explain,
+		History:       d.history,
 	}
 }
 

@@ -188,6 +188,8 @@ is, and an empty value takes it away. Comments stay. It counts at once.`,
 	flags.StringVar(&until, "until", "", "a date or time, or how long from now: 2027-01-31, 30d")
 	flags.StringVar(&reason, "reason", "", "why, for people")
 	flags.StringVar(&text, "text", "", "with action reply: what Postfix is answered, such as encrypt")
+	completeFlag(cmd, "action", words("exempt", "reply", "enforce", "defer"))
+	cmd.ValidArgsFunction = once(g.both())
 	return cmd
 }
 
@@ -208,7 +210,8 @@ func overrideRemoveCommand(c console, g *globals) *cobra.Command {
 		Short: "Remove overrides",
 		Long: `Remove the override of each DOMAIN from the file. Comments above it stay. It ends to
 count at once. The exit code is 1 if there is none for one of them.`,
-		Args: cobra.MinimumNArgs(1),
+		Args:              cobra.MinimumNArgs(1),
+		ValidArgsFunction: g.overrides(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var missing []string
 			err := g.editOverrides(cmd.Context(), c, func(file string) (string, error) {

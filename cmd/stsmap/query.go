@@ -40,6 +40,8 @@ and 69 if the daemon cannot be reached.`,
 	}
 	cmd.Flags().StringVar(&server, "server", "", "address of the daemon, host:port or unix:/path (default: the first of listen)")
 	cmd.Flags().StringVar(&name, "map", "postfix", "socketmap name to ask for")
+	completeFlag(cmd, "map", g.mapNames())
+	cmd.ValidArgsFunction = g.domains()
 	return cmd
 }
 

@@ -45,6 +45,7 @@ func rootCommand(c console) *cobra.Command {
 	root.AddCommand(
 		serveCommand(c, g),
 		queryCommand(c, g),
+		explainCommand(c, g),
 		statusCommand(c, g),
 		cacheCommand(c, g),
 		warmCommand(c, g),

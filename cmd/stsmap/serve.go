@@ -59,6 +59,7 @@ type daemon struct {
 	log        *slog.Logger
 	level      *slog.LevelVar
 	monitor    *admin.Monitor
+	history    *admin.History
 	store      cache.Store
 	front      *cache.Front // store, if there is another one behind it
 	guard      *cache.Guard // behind front, if that one is shared
@@ -81,7 +82,7 @@ func serve(ctx context.Context, c console, g *globals, cfg *config.Config) error
 	d := &daemon{globals: g, cfg: cfg, level: new(slog.LevelVar)}
 	d.level.Set(admin.ParseLevel(cfg.Log.Level))
 	d.log = slog.New(logHandler(c.err, cfg.Log.Format, d.level))
-	d.monitor = admin.NewMonitor(d.log, cfg.Log.Lookups)
+	d.monitor, d.history = admin.NewMonitor(d.log, cfg.Log.Lookups), admin.NewHistory()
 
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGINT)
@@ -190,6 +191,7 @@ func (d *daemon) stop(signals <-chan os.Signal) error {
 
 // observe is told everything that the engine has to tell.
 func (d *daemon) observe(ev policy.Event) {
+	d.history.Observe(ev) // before the line in the log that somebody may act upon
 	d.monitor.Observe(ev)
 	d.surroundings.observe(ev)
 }

@@ -175,7 +175,7 @@ func overrideText(o admin.OverrideStatus, now time.Time) string {
 		text += ", until " + moment(o.Until)
 	}
 	if o.Uses != nil {
-		text += fmt.Sprintf(", used %d times", *o.Uses)
+		text += fmt.Sprintf(", used %d %s", *o.Uses, map[bool]string{true: "time", false: "times"}[*o.Uses == 1])
 	}
 	if o.Reason != "" {
 		text += ": " + o.Reason

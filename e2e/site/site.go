@@ -171,6 +171,7 @@ func (s *Site) daemonConf(dir string, p *Postfix, extra string) string {
 	}
 	fmt.Fprintf(&conf, "admin.listen = %q\n", "")
 	fmt.Fprintf(&conf, "admin.socket = %q\n", filepath.Join(dir, "control.sock"))
+	fmt.Fprintf(&conf, "overrides.file = %q\n", filepath.Join(dir, "overrides.toml"))
 	conf.WriteString(extra)
 	return conf.String()
 }

@@ -1,0 +1,139 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"stsmap/cache"
+	"stsmap/policy"
+)
+
+// An Explanation is what Postfix is told of a key now, and everything that leads
+// to it. Names are only ever added to its JSON.
+type Explanation struct {
+	Key string `json:"key"`
+	// Map is the name of the socketmap, and MapKnown whether it is known: an
+	// unknown one is answered as "postfix".
+	Map      string `json:"map"`
+	MapKnown bool   `json:"map_known"`
+	// Testing is what becomes of policies in mode testing: "ignore", "report"
+	// or "enforce".
+	Testing string `json:"testing"`
+	// NextHop is what the key means, and Domain its policy domain; empty if it
+	// has none, and then only Reply is there.
+	NextHop string `json:"next_hop,omitempty"`
+	Domain  string `json:"domain,omitempty"`
+	// Override is the one that counts.
+	Override *OverrideStatus `json:"override,omitempty"`
+	// Record is what is remembered of the domain, and StoreError why that could
+	// not be read.
+	Record     *Record `json:"record,omitempty"`
+	StoreError string  `json:"store_error,omitempty"`
+	// DANE is what is known about DANE for the next-hop.
+	DANE *DANEFindings `json:"dane,omitempty"`
+	// Decision is the policy.Kind of what was decided, Reason why no policy is in
+	// force, or why not that one, and empty if one is; and Until how long it holds; zero if it was made for this answer only.
+	Decision string    `json:"decision,omitempty"`
+	Reason   string    `json:"reason,omitempty"`
+	Until    time.Time `json:"until,omitzero"`
+	// Postfix is who asks, and Attributes whether it is sent policy attributes.
+	Postfix    PostfixStatus `json:"postfix"`
+	Attributes bool          `json:"attributes"`
+	// Reply is what it is told.
+	Reply ReplyText `json:"reply"`
+	// History is what happened to the domain since the daemon began, the latest
+	// first.
+	History []Change `json:"history"`
+}
+
+// A ReplyText is a reply in the words of Postfix.
+type ReplyText struct {
+	Status string `json:"status"` // "OK", "NOTFOUND" or "TEMP"
+	Text   string `json:"text,omitempty"`
+}
+
+// DANEFindings are what is known about DANE for one next-hop.
+type DANEFindings struct {
+	// State is that of DANEStatus, with Reasons.
+	State   string   `json:"state"`
+	Reasons []string `json:"reasons,omitempty"`
+	// Looked is whether DNS was asked, since it may matter, and has said what
+	// follows.
+	Looked   bool       `json:"looked"`
+	MXSecure bool       `json:"mx_secure"`
+	NoMail   bool       `json:"no_mail,omitempty"`
+	Hosts    []DANEHost `json:"hosts,omitempty"`
+	// Error is why it could not be found out, or not anew.
+	Error string `json:"error,omitempty"`
+}
+
+// A DANEHost is an MX host.
+type DANEHost struct {
+	Name  string `json:"name"`
+	State string `json:"state"` // "usable", "unusable", "none", "failed" or "absent"
+	Base  string `json:"base,omitempty"`
+	Error string `json:"error,omitempty"`
+}
+
+// historyLength is how much of what happened is part of an Explanation.
+const historyLength = 20
+
+// explain answers how a key is answered.
+func (p *Private) explain(w http.ResponseWriter, r *http.Request) {
+	unbounded(w) // the Engine has limits of its own
+	q := r.URL.Query()
+	e := Explanation{Key: q.Get("key"), Map: q.Get("map"), History: []Change{}}
+	d := p.Explain(r.Context(), &e)
+	status := p.Status()
+	e.Postfix = status.Postfix
+	if d != nil {
+		p.steps(r.Context(), &e, d, status.DANE)
+	}
+	answer(w, e)
+}
+
+// steps adds what has led to d.
+func (p *Private) steps(ctx context.Context, e *Explanation, d *policy.Decision, state DANEStatus) {
+	now := time.Now()
+	e.NextHop, e.Domain = d.NextHop, d.Domain
+	e.Decision, e.Reason = d.Kind.String(), shorten(d.Reason)
+	// An override that does not end makes a decision that does not.
+	if until := d.Expires(); until.Year() < 2200 {
+		e.Until = until
+	}
+	if d.Override != nil {
+		o := CountedOverride(d.Override, now)
+		e.Override = &o
+	}
+	switch entry, err := p.Store.Get(ctx, d.Domain); {
+	case err == nil:
+		rec := RecordOf(entry)
+		e.Record = &rec
+	case !errors.Is(err, cache.ErrNotFound):
+		e.StoreError = err.Error()
+	}
+	e.DANE = findingsOf(d, state)
+	e.History = p.History.Of(d.Domain, historyLength)
+}
+
+// findingsOf returns what d knows about DANE.
+func findingsOf(d *policy.Decision, state DANEStatus) *DANEFindings {
+	f := &DANEFindings{State: state.State, Reasons: state.Reasons}
+	if err := d.DANEError(); err != nil {
+		f.Error = shorten(err.Error())
+	}
+	if d.DANE == nil {
+		return f
+	}
+	f.Looked, f.MXSecure, f.NoMail = true, d.DANE.MXSecure, d.DANE.NoMail
+	for _, h := range d.DANE.Hosts {
+		host := DANEHost{Name: h.Name, State: h.State.String(), Base: h.Base}
+		if h.Err != nil {
+			host.Error = shorten(h.Err.Error())
+		}
+		f.Hosts = append(f.Hosts, host)
+	}
+	return f
+}

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"stsmap/override"
 	"stsmap/postfix"
 	"stsmap/socketmap"
 )
@@ -14,6 +15,19 @@ import (
 // or the absence of one, and neither does a key without a domain.
 func TestNoAllocations(t *testing.T) {
 	d := start(t, &vector{timeout: 0, phases: []*phase{newPhase("fixture")}})
+	rules, err := override.Parse(`
+[[override]]
+domain = "exempt.example"
+action = "exempt"
+[[override]]
+domain = ".reply.example"
+action = "reply"
+text = "encrypt"
+`, postfix.CheckText)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.engine.Override(rules)
 	var known atomic.Bool
 	h := &postfix.Handler{Engine: d.engine, Bracketed: true, Maps: theMaps(), Attributes: &known}
 	for _, c := range []struct {
@@ -25,6 +39,8 @@ func TestNoAllocations(t *testing.T) {
 		{"Example.COM:587", socketmap.OK},
 		{"[example.com]:25", socketmap.OK},
 		{"absent.example", socketmap.NotFound},
+		{"exempt.example", socketmap.NotFound},
+		{"below.reply.example", socketmap.OK},
 		{".example.com", socketmap.NotFound},
 		{"[192.0.2.1]", socketmap.NotFound},
 	} {

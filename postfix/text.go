@@ -25,7 +25,7 @@ func attributesOf(level string) []attribute {
 	return []attribute{
 		{"match", func(v string) error { return matches(level, v) }, true},
 		{"ciphers", func(v string) error { return oneOf(v, "export", "low", "medium", "high", "null") }, false},
-		{"protocols", func(v string) error { return nil }, false},
+		{"protocols", protocols, false},
 		{"exclude", func(v string) error { return nil }, true},
 		{"tafile", func(v string) error { return nil }, true},
 		{"servername", serverName, false},
@@ -123,6 +123,21 @@ func matches(level, value string) error {
 		name := strings.TrimPrefix(part, ".")
 		if part == "" || level != "fingerprint" && !validHostname(name) {
 			return fmt.Errorf("%.40q cannot be matched", part)
+		}
+	}
+	return nil
+}
+
+// protocols checks a list of protocols: names, each excluded by "!", or bounds by
+// ">=" and "<=" (tls/tls_misc.c).
+func protocols(value string) error {
+	for part := range strings.SplitSeq(value, ":") {
+		name := part
+		for _, sign := range []string{"!", ">=", "<="} {
+			name = strings.TrimPrefix(name, sign)
+		}
+		if err := oneOf(name, "sslv2", "sslv3", "tlsv1", "tlsv1.1", "tlsv1.2", "tlsv1.3"); err != nil {
+			return err
 		}
 	}
 	return nil

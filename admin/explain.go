@@ -27,6 +27,10 @@ type Explanation struct {
 	Domain  string `json:"domain,omitempty"`
 	// Override is the one that counts.
 	Override *OverrideStatus `json:"override,omitempty"`
+	// Others are those that are for the domain, too, and do not count: they have
+	// expired, or a more specific one does, or there is no policy in mode testing
+	// to enforce.
+	Others []OverrideStatus `json:"other_overrides,omitempty"`
 	// Record is what is remembered of the domain, and StoreError why that could
 	// not be read.
 	Record     *Record `json:"record,omitempty"`
@@ -89,13 +93,13 @@ func (p *Private) explain(w http.ResponseWriter, r *http.Request) {
 	status := p.Status()
 	e.Postfix = status.Postfix
 	if d != nil {
-		p.steps(r.Context(), &e, d, status.DANE)
+		p.steps(r.Context(), &e, d, status)
 	}
 	answer(w, e)
 }
 
 // steps adds what has led to d.
-func (p *Private) steps(ctx context.Context, e *Explanation, d *policy.Decision, state DANEStatus) {
+func (p *Private) steps(ctx context.Context, e *Explanation, d *policy.Decision, status Status) {
 	now := time.Now()
 	e.NextHop, e.Domain = d.NextHop, d.Domain
 	e.Decision, e.Reason = d.Kind.String(), shorten(d.Reason)
@@ -107,6 +111,11 @@ func (p *Private) steps(ctx context.Context, e *Explanation, d *policy.Decision,
 		o := CountedOverride(d.Override, now)
 		e.Override = &o
 	}
+	for _, o := range status.Overrides.List {
+		if o.covers(d.Domain) && (e.Override == nil || e.Override.Domain != o.Domain) {
+			e.Others = append(e.Others, o)
+		}
+	}
 	switch entry, err := p.Store.Get(ctx, d.Domain); {
 	case err == nil:
 		rec := RecordOf(entry)
@@ -114,7 +123,7 @@ func (p *Private) steps(ctx context.Context, e *Explanation, d *policy.Decision,
 	case !errors.Is(err, cache.ErrNotFound):
 		e.StoreError = err.Error()
 	}
-	e.DANE = findingsOf(d, state)
+	e.DANE = findingsOf(d, status.DANE)
 	e.History = p.History.Of(d.Domain, historyLength)
 }
 

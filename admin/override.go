@@ -2,6 +2,7 @@ package admin
 
 import (
 	"log/slog"
+	"strings"
 	"time"
 
 	"stsmap/override"
@@ -30,6 +31,11 @@ type OverrideStatus struct {
 	Expired bool      `json:"expired"` // it does not count any more
 	Reason  string    `json:"reason,omitempty"`
 	Uses    *int64    `json:"uses,omitempty"` // answers since the daemon began; absent if it was not asked
+}
+
+// covers reports whether o is for a domain.
+func (o OverrideStatus) covers(domain string) bool {
+	return o.Domain == domain || strings.HasPrefix(o.Domain, ".") && strings.HasSuffix(domain, o.Domain)
 }
 
 // OverrideOf returns o as it is at the time now, without Uses.

@@ -37,14 +37,18 @@ func (b block) find(key string) (statement, bool) {
 	return statement{}, false
 }
 
+// mostLines is how many lines one statement may have.
+const mostLines = 100
+
 // blocks finds the overrides of a valid file, and the lines of whatever else is
-// at its top, from 1.
+// at its top, from 1; and where a statement begins that is too long, or 0.
 //
 // The toml package does not tell where things are. So the file is cut into
 // statements, and the package says what each has: a statement is complete as
 // soon as it can be read alone, since whatever may continue on the next line (a
-// list, a string in three quotes) is an error if it does not.
-func blocks(text string) (all []block, other map[string]int) {
+// list, a string in three quotes) is an error if it does not. Statements are
+// bounded because each of their lines is read again with every further one.
+func blocks(text string) (all []block, other map[string]int, long int) {
 	other = make(map[string]int)
 	var statement strings.Builder
 	inside, n, first := false, 0, 0
@@ -55,6 +59,9 @@ func blocks(text string) (all []block, other map[string]int) {
 		statement.WriteString(line)
 		var values map[string]any
 		md, err := toml.Decode(statement.String(), &values)
+		if err != nil && n-first > mostLines {
+			return all, other, first + 1
+		}
 		if err != nil {
 			continue
 		}
@@ -79,7 +86,7 @@ func blocks(text string) (all []block, other map[string]int) {
 			}
 		}
 	}
-	return all, other
+	return all, other, 0
 }
 
 func (b *block) add(key string, first, end int) {

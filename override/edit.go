@@ -32,7 +32,7 @@ func Set(text, domain string, c Change) (string, error) {
 		if c.Action == nil {
 			return "", fmt.Errorf("%s has no override yet: an action is needed", name)
 		}
-		all, _ := blocks(text)
+		all, _, _ := blocks(text)
 		i, lines = len(all), append(lines, header(lines)...)
 		lines = assign(lines, i, "domain", quote(name))
 	}
@@ -65,7 +65,7 @@ func Remove(text, domain string) (string, bool, error) {
 	if i < 0 {
 		return text, false, nil
 	}
-	all, _ := blocks(text)
+	all, _, _ := blocks(text)
 	lines, b := splitLines(text), all[i]
 	end := b.end
 	if end < len(lines) && strings.TrimSpace(lines[end]) == "" && (b.first == 0 || strings.TrimSpace(lines[b.first-1]) == "") {
@@ -112,7 +112,7 @@ func quote(s string) string {
 // assign gives a key of the block with this number a value, which is TOML; an
 // empty one takes the key away. A comment after the old value stays.
 func assign(lines []string, number int, key, value string) []string {
-	all, _ := blocks(strings.Join(lines, ""))
+	all, _, _ := blocks(strings.Join(lines, ""))
 	b := all[number]
 	s, found := b.find(key)
 	switch {

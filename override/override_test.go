@@ -325,6 +325,10 @@ func TestLoad(t *testing.T) {
 	if _, err := Parse(strings.Repeat("#", mostBytes+1), checkLevel); err == nil {
 		t.Error("a file of any length was read")
 	}
+	_, err := Parse("# x\n[[override]]\nreason = \"\"\""+strings.Repeat("\\\n", 100000)+"\"\"\"\n", checkLevel)
+	if err == nil || at("FILE", err).Error() != "FILE:3: has more than 100 lines" {
+		t.Errorf("a value of 100,000 lines: %v", err)
+	}
 }
 
 // FuzzEdit: whatever a file has, an edit of one without mistakes leaves one

@@ -89,7 +89,11 @@ func (p *parser) read(text string) {
 		return
 	}
 	var other map[string]int
-	p.blocks, other = blocks(text)
+	var long int
+	if p.blocks, other, long = blocks(text); long > 0 {
+		p.fail(long, "", fmt.Sprintf("has more than %d lines", mostLines))
+		return
+	}
 	for _, name := range slices.Sorted(maps.Keys(values)) {
 		if line, ok := other[name]; ok {
 			p.fail(line, name, misplaced(name))

@@ -4,8 +4,9 @@
 // a failure means (RFC 8461, Sections 3.3, 5 and 10.2).
 //
 // It speaks to nobody by itself: stsfetch and dane ask, cache remembers,
-// postfix puts the decision into Postfix's words, and admin shows what
-// happened. It does not log; all that it has to tell is an Event.
+// override has the exceptions of the administrator, which go before all that,
+// postfix puts the decision into Postfix's words, and admin shows what happened.
+// It does not log; all that it has to tell is an Event.
 //
 // The rules are in pure functions with the clock as an argument: next says what
 // is to be remembered of a domain after something was learned, decide what that
@@ -13,7 +14,9 @@
 // what the two mean together. The rest of the package is about who asks when.
 //
 //	Known ──► decisions at hand, no I/O
-//	Lookup ─► one flight per domain ─► store ─► known and valid? publish it
+//	Lookup ─► an override? its answer
+//	   │
+//	   ├────► one flight per domain ─► store ─► known and valid? publish it
 //	   │                                 │
 //	   │      Run ─► what is due ────────┤   record to be looked at again?
 //	   │                                 ▼

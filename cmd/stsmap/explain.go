@@ -75,9 +75,7 @@ func showExplanation(w io.Writer, e admin.Explanation, now time.Time) error {
 	}
 	out.explainMap(e)
 	if e.Domain != "" {
-		if e.Override != nil {
-			out.row("override", "%s", overrideText(*e.Override, now))
-		}
+		out.explainOverrides(e, now)
 		out.remembered(e, now)
 		out.daneFindings(e.DANE)
 		out.row("decision", "%s", strings.TrimSuffix(e.Decision+": "+e.Reason, ": "))
@@ -102,6 +100,27 @@ func (s *screen) explainMap(e admin.Explanation) {
 		text += " (not known, answered as postfix)"
 	}
 	s.row("map", "%s; policies in mode testing: %s", text, e.Testing)
+}
+
+// explainOverrides adds the override that counts, and those that do not.
+func (s *screen) explainOverrides(e admin.Explanation, now time.Time) {
+	label := "override"
+	if e.Override != nil {
+		s.row(label, "%s", overrideText(*e.Override, now))
+		label = ""
+	}
+	for _, o := range e.Others {
+		why := "does not count"
+		switch {
+		case o.Expired:
+		case e.Override != nil:
+			why += ", another is more specific"
+		case o.Action == "enforce":
+			why += ", there is no policy in mode testing"
+		}
+		s.row(label, "%s (%s)", overrideText(o, now), why)
+		label = ""
+	}
 }
 
 // remembered adds what the store has of the domain.

@@ -214,7 +214,8 @@ func (s *screen) history(all []admin.Change) {
 		if c.Count > 1 {
 			times = fmt.Sprintf(" (%d times since %s)", c.Count, c.First.Local().Format("2006-01-02 15:04:05"))
 		}
-		s.row(label, "%s %s%s: %s", c.Time.Local().Format("2006-01-02 15:04:05"), c.Message, times, c.Text)
+		text := strings.TrimSuffix(c.Message+times+": "+c.Text, ": ")
+		s.row(label, "%s %s", c.Time.Local().Format("2006-01-02 15:04:05"), text)
 		label = ""
 	}
 	if label != "" {

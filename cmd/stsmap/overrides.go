@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"stsmap/admin"
@@ -20,18 +21,25 @@ const overridesEvery = 2 * time.Second
 type overrides struct {
 	log   *slog.Logger
 	apply func(*override.Table)
+	known atomic.Pointer[readOverrides]
 
-	mu    sync.Mutex
+	reading sync.Mutex           // orders looks at the file; only those wait for it
+	stamp   override.Stamp       // of the file that was read last, or could not be
+	over    map[string]time.Time // expired ones that were told of, by domain
+}
+
+// A readOverrides is what counts, and where it is from. It is not changed.
+type readOverrides struct {
 	path  string
-	stamp override.Stamp // of the file that was read last, or could not be
 	table *override.Table
-	read  time.Time
-	err   error                // why the file does not count as it is
-	over  map[string]time.Time // expired ones that were told of, by domain
+	at    time.Time
+	err   error // why the file does not count as it is
 }
 
 func newOverrides(log *slog.Logger, apply func(*override.Table)) *overrides {
-	return &overrides{log: log, apply: apply, over: make(map[string]time.Time)}
+	o := &overrides{log: log, apply: apply}
+	o.known.Store(new(readOverrides))
+	return o
 }
 
 // run keeps them true until ctx ends.
@@ -50,60 +58,64 @@ func (o *overrides) run(ctx context.Context) {
 
 // follow reads the file at path, and looks at that one from now on.
 func (o *overrides) follow(path string) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.path = path
-	_ = o.load() // it was logged
+	o.reading.Lock()
+	defer o.reading.Unlock()
+	_ = o.load(path) // it was logged
 }
 
 // again reads the file again, whether or not it seems to have changed.
 func (o *overrides) again() error {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.load()
+	o.reading.Lock()
+	defer o.reading.Unlock()
+	return o.load(o.known.Load().path)
 }
 
 // look reads the file if it has changed.
 func (o *overrides) look() {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if override.StampOf(o.path) != o.stamp {
-		_ = o.load() // it was logged
+	o.reading.Lock()
+	defer o.reading.Unlock()
+	known := o.known.Load()
+	if override.StampOf(known.path) != o.stamp {
+		_ = o.load(known.path) // it was logged
 		return
 	}
-	o.expire(time.Now())
+	o.expire(known.table, time.Now())
 }
 
-// load reads the file. One with a mistake changes nothing: half of the overrides
-// of a file would be a state that nobody wanted. The lock must be held. No answer
-// waits for it.
-func (o *overrides) load() error {
+// load reads the file at path. One with a mistake changes nothing: half of the
+// overrides of a file would be a state that nobody wanted. The lock for reading
+// must be held. No answer waits for it.
+func (o *overrides) load(path string) error {
 	// What is written from here on makes another stamp, and is read next time.
-	o.stamp = override.StampOf(o.path)
-	table, err := override.Load(o.path, postfix.CheckText)
-	if o.err = err; err != nil {
-		o.log.Error("overrides not read, the old ones stay in force", "file", o.path, "error", oneLine(err))
+	o.stamp = override.StampOf(path)
+	table, err := override.Load(path, postfix.CheckText)
+	last := o.known.Load()
+	if err != nil {
+		o.known.Store(&readOverrides{path: path, table: last.table, at: last.at, err: err})
+		o.log.Error("overrides not read, the old ones stay in force", "file", path, "error", oneLine(err))
 		return err
 	}
-	o.read = time.Now()
-	if !table.Equal(o.table) {
-		table.Inherit(o.table)
-		o.table = table
+	now := time.Now()
+	if table.Equal(last.table) {
+		table = last.table // what was counted is counted on
+	} else {
+		table.Inherit(last.table)
 		o.apply(table)
-		o.log.Info("overrides read", "file", o.path, "overrides", len(table.All()))
+		o.log.Info("overrides read", "file", path, "overrides", len(table.All()))
 	}
-	o.expire(o.read)
+	o.known.Store(&readOverrides{path: path, table: table, at: now})
+	o.expire(table, now)
 	return nil
 }
 
 // oneLine is the text of an error that can have several.
 func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
-// expire tells once of each override that does not count any more. The lock must
-// be held.
-func (o *overrides) expire(now time.Time) {
+// expire tells once of each override that does not count any more. The lock for
+// reading must be held.
+func (o *overrides) expire(table *override.Table, now time.Time) {
 	told := make(map[string]time.Time)
-	for _, one := range o.table.All() {
+	for _, one := range table.All() {
 		if !one.Expired(now) {
 			continue
 		}
@@ -117,13 +129,12 @@ func (o *overrides) expire(now time.Time) {
 
 // status says what counts.
 func (o *overrides) status(now time.Time) admin.OverridesStatus {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	s := admin.OverridesStatus{File: o.path, Read: o.read, List: []admin.OverrideStatus{}}
-	if o.err != nil {
-		s.Error = oneLine(o.err)
+	known := o.known.Load()
+	s := admin.OverridesStatus{File: known.path, Read: known.at, List: []admin.OverrideStatus{}}
+	if known.err != nil {
+		s.Error = oneLine(known.err)
 	}
-	for _, one := range o.table.All() {
+	for _, one := range known.table.All() {
 		s.List = append(s.List, admin.CountedOverride(one, now))
 	}
 	return s

@@ -125,7 +125,7 @@ func printOverrides(w io.Writer, all []admin.OverrideStatus) error {
 		case o.Expired:
 			until = "expired"
 		case !o.Until.IsZero():
-			until = o.Until.Local().Format("2006-01-02 15:04")
+			until = lastDay(o.Until.Local())
 		}
 		if o.Uses != nil {
 			uses = fmt.Sprint(*o.Uses)
@@ -137,6 +137,15 @@ func printOverrides(w io.Writer, all []admin.OverrideStatus) error {
 	}
 	_, err := io.WriteString(w, out.String())
 	return err
+}
+
+// lastDay is when an override ends, as the file has it: a day that it counts to
+// the end of, where that is the end.
+func lastDay(t time.Time) string {
+	if day := t.AddDate(0, 0, -1); t.Equal(time.Date(t.Year(), t.Month(), t.Day(), 0, 0, 0, 0, t.Location())) {
+		return day.Format(time.DateOnly)
+	}
+	return t.Format("2006-01-02 15:04")
 }
 
 func overrideSetCommand(c console, g *globals) *cobra.Command {

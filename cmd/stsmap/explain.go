@@ -58,8 +58,9 @@ func (d *daemon) explain(ctx context.Context, e *admin.Explanation) *policy.Deci
 	return x.Decision
 }
 
-// shownHistory is how much of what happened is shown to people.
-const shownHistory = 8
+// shownHistory is how much of what happened is shown to people, and shownMX how
+// many patterns of a policy.
+const shownHistory, shownMX = 8, 10
 
 // showExplanation prints e as it is at the time now, in the order in which it
 // comes about.
@@ -149,7 +150,11 @@ func (s *screen) remembered(e admin.Explanation, now time.Time) {
 		s.row("", "%s %s", what, strings.TrimSpace(one.String()))
 	}
 	if rec.Policy != "" {
-		s.row("", "mx %s", strings.Join(rec.MX, " "))
+		more := ""
+		if n := len(rec.MX) - shownMX; n > 0 {
+			more = fmt.Sprintf(" and %d more: stsmap cache show %s", n, rec.Domain)
+		}
+		s.row("", "mx %s%s", strings.Join(rec.MX[:min(len(rec.MX), shownMX)], " "), more)
 		line("downloaded", rec.Fetched)
 		line("expires", rec.Expires)
 		line("to be downloaded again", rec.Refresh)

@@ -19,7 +19,7 @@ func FuzzUsable(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, usage, selector, matching uint8, data []byte) {
 		r := resolver.TLSA{Usage: usage, Selector: selector, Matching: matching, Data: data}
-		got := usable(r) == nil
+		got := Usability(r) == nil
 		known := (usage == 2 || usage == 3) && (selector == 0 || selector == 1)
 		if !known || matching > 2 {
 			if got {
@@ -37,10 +37,10 @@ func FuzzUsable(f *testing.F) {
 			return
 		}
 		r.Data = append(data[:len(data):len(data)], 0)
-		if usable(r) == nil {
+		if Usability(r) == nil {
 			t.Errorf("still usable with another byte: %x", r.Data)
 		}
-		if r.Data = data[:len(data)-1]; usable(r) == nil {
+		if r.Data = data[:len(data)-1]; Usability(r) == nil {
 			t.Errorf("still usable without the last byte: %x", r.Data)
 		}
 	})

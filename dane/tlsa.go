@@ -19,7 +19,7 @@ const (
 func judge(records []resolver.TLSA) (State, error) {
 	var first error
 	for _, r := range records {
-		err := usable(r)
+		err := Usability(r)
 		if err == nil {
 			return Usable, nil
 		}
@@ -30,12 +30,12 @@ func judge(records []resolver.TLSA) (State, error) {
 	return Unusable, first
 }
 
-// usable returns nil if a host can be authenticated with the record, else why
+// Usability returns nil if a host can be authenticated with the record, else why
 // not: unsupported, or malformed (RFC 7671, Section 9). In doubt a record is
 // usable. To take a usable one for unusable would put MTA-STS in the place of
 // DANE; to take an unusable one for usable delays mail to a domain that has
 // published nonsense.
-func usable(r resolver.TLSA) error {
+func Usability(r resolver.TLSA) error {
 	switch r.Usage {
 	case daneTA, daneEE:
 	case pkixTA, pkixEE:

@@ -65,7 +65,7 @@ func TestUsable(t *testing.T) {
 func checkUsable(t *testing.T, r resolver.TLSA, want string) {
 	t.Helper()
 	got := ""
-	if err := usable(r); err != nil {
+	if err := Usability(r); err != nil {
 		got = err.Error()
 	}
 	if got != want {

@@ -256,7 +256,7 @@ func (m *message) check(rr record) error {
 		ok = off == rr.end
 	case dns.TypeTLSA:
 		ok = n >= 3
-	case dns.TypeCNAME:
+	case dns.TypeCNAME, dns.TypeNS:
 		ok = m.nameEnd(rr.off) == rr.end
 	case dns.TypeMX:
 		ok = n > 2 && m.nameEnd(rr.off+2) == rr.end

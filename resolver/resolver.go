@@ -183,6 +183,12 @@ func (r *Resolver) Alias(ctx context.Context, name string) (Answer[string], erro
 	return lookup(ctx, r, name, dns.TypeCNAME, decodeAlias)
 }
 
+// NS asks for the name servers of a zone, in lower case and without the final dot. A name that is not the
+// top of a zone has none.
+func (r *Resolver) NS(ctx context.Context, name string) (Answer[string], error) {
+	return lookup(ctx, r, name, dns.TypeNS, decodeAlias)
+}
+
 // Addr asks for the A and AAAA records at the same time; IPv4 comes first in the answer. If there are
 // addresses of one kind only, Secure and TTL are those of that kind. If one question fails and the
 // other has addresses, those are the answer; if it has none, the failure is returned, since the name

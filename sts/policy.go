@@ -60,25 +60,18 @@ type Policy struct {
 // a policy means, many an editor leaves one, and refusing them would silently take the protection away
 // from a domain that asked for it. Empty lines elsewhere are refused.
 func ParsePolicy(body []byte) (*Policy, error) {
-	// The one copy: all strings of the policy are parts of it.
-	text := trimEnd(string(body))
-	if text == "" {
-		return nil, &SyntaxError{Line: 1, Reason: "the policy is empty"}
+	p := newParser(body)
+	if len(p.lines) == 0 {
+		return nil, p.empty()
 	}
-	p := parser{policy: new(Policy), lines: splitLines(text)}
 	for i, line := range p.lines {
 		p.n = i + 1
 		if err := p.line(line); err != nil {
 			return nil, err
 		}
 	}
-	for _, f := range []field{version, mode, maxage} {
-		if !p.seen[f] {
-			return nil, p.missing(f.String())
-		}
-	}
-	if len(p.policy.MX) == 0 && p.policy.Mode != None {
-		return nil, p.missing("mx")
+	if absent := p.absent(); len(absent) > 0 {
+		return nil, absent[0]
 	}
 	p.policy.Lines = p.lines
 	return p.policy, nil
@@ -114,6 +107,34 @@ type parser struct {
 	mx     map[Pattern]struct{} // what policy.MX has, once that is long
 }
 
+// newParser prepares to read body. There are no lines if it is empty.
+func newParser(body []byte) *parser {
+	p := &parser{policy: new(Policy)}
+	// The one copy: all strings of the policy are parts of it.
+	if text := trimEnd(string(body)); text != "" {
+		p.lines = splitLines(text)
+	}
+	return p
+}
+
+// empty is the mistake of having nothing to say.
+func (p *parser) empty() *SyntaxError {
+	return &SyntaxError{Line: 1, Reason: "the policy is empty"}
+}
+
+// absent are the mistakes of a policy that lacks fields, once its lines have been read.
+func (p *parser) absent() (all []*SyntaxError) {
+	for _, f := range []field{version, mode, maxage} {
+		if !p.seen[f] {
+			all = append(all, p.missing(f.String()))
+		}
+	}
+	if len(p.policy.MX) == 0 && p.policy.Mode != None {
+		all = append(all, p.missing("mx"))
+	}
+	return all
+}
+
 // trimEnd takes the line ends at the end of the policy away: the one that the grammar has there, and
 // those of empty lines, which it has not. This is the whole of the departure that ParsePolicy speaks of;
 // to be strict, take one only.
@@ -146,7 +167,7 @@ func splitLines(text string) []string {
 }
 
 // line reads sts-policy-field.
-func (p *parser) line(line string) error {
+func (p *parser) line(line string) *SyntaxError {
 	name, value, ok := strings.Cut(line, ":")
 	if !ok || !isName(name) {
 		return p.fail("", lineReason(p.n, line))
@@ -170,7 +191,7 @@ func (p *parser) line(line string) error {
 }
 
 // exchanger reads the value of a line "mx:".
-func (p *parser) exchanger(value string) error {
+func (p *parser) exchanger(value string) *SyntaxError {
 	pattern, reason := parsePattern(value)
 	if reason != "" {
 		return p.fail("mx", reason)
@@ -205,7 +226,7 @@ func (p *parser) known(pattern Pattern) bool {
 // once reads the value of a field of which only the first counts: "all entries except for the first
 // SHALL be ignored" (RFC 8461, Section 3.2). The later ones may contain anything, since they still have
 // the form of an unknown field.
-func (p *parser) once(f field, value string) error {
+func (p *parser) once(f field, value string) *SyntaxError {
 	if p.seen[f] {
 		return nil
 	}
@@ -228,7 +249,7 @@ func (p *parser) once(f field, value string) error {
 }
 
 // fail is a mistake in the line that is being read.
-func (p *parser) fail(field, reason string) error {
+func (p *parser) fail(field, reason string) *SyntaxError {
 	return &SyntaxError{Line: p.n, Field: field, Reason: reason}
 }
 

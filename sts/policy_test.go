@@ -213,6 +213,10 @@ func FuzzParsePolicy(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		p, err := ParsePolicy(body)
+		lines, mistakes := ReadPolicy(body)
+		if (err == nil) != (len(mistakes) == 0) || err != nil && *err.(*SyntaxError) != *mistakes[0] || err == nil && len(lines) != len(p.Lines) {
+			t.Fatalf("ParsePolicy says %v, ReadPolicy %v", err, mistakes)
+		}
 		if err != nil {
 			syntax, ok := err.(*SyntaxError)
 			if p != nil || !ok || syntax.Line < 1 || syntax.Line > strings.Count(string(body), "\n")+1 {

@@ -56,7 +56,7 @@ func fileReason(line string) string {
 }
 
 // missing is the mistake of having no field of this name. Often there is one that nearly has it.
-func (p *parser) missing(name string) error {
+func (p *parser) missing(name string) *SyntaxError {
 	for _, line := range p.lines {
 		other, _, _ := strings.Cut(line, ":")
 		if equalFold(strings.ReplaceAll(other, "-", "_"), name) && other != name {

@@ -14,6 +14,8 @@ import (
 	"net/url"
 	"sync"
 	"time"
+
+	"stsmap/resolver"
 )
 
 const (
@@ -27,25 +29,42 @@ const (
 // connect opens a connection to port 443 of host, directly or through the
 // proxy.
 func (f *Fetcher) connect(ctx context.Context, host string) (net.Conn, error) {
-	proxy, err := f.proxy(&http.Request{URL: &url.URL{Scheme: "https", Host: host}})
+	proxy, err := f.proxyFor(host)
 	if err != nil {
-		return nil, at(StepConnect, fmt.Errorf("proxy: %w", err))
+		return nil, err
 	}
 	if proxy != nil {
 		return f.connectProxy(ctx, proxy, host)
 	}
-	answer, err := f.resolver.Addr(ctx, host)
+	answer, err := f.addresses(ctx, host)
 	if err != nil {
-		return nil, at(StepDNS, err)
-	}
-	if len(answer.Records) == 0 {
-		if answer.NXDomain {
-			return nil, atf(StepDNS, "%s does not exist", host)
-		}
-		return nil, atf(StepDNS, "%s has no address", host)
+		return nil, err
 	}
 	addrs := interleave(answer.Records)
 	return f.race(ctx, addrs[:min(len(addrs), maxAddrs)])
+}
+
+// proxyFor returns the proxy to go through to host, or nil.
+func (f *Fetcher) proxyFor(host string) (*url.URL, error) {
+	proxy, err := f.proxy(&http.Request{URL: &url.URL{Scheme: "https", Host: host}})
+	if err != nil {
+		return nil, at(StepConnect, fmt.Errorf("proxy: %w", err))
+	}
+	return proxy, nil
+}
+
+// addresses looks up host, and has one address at least.
+func (f *Fetcher) addresses(ctx context.Context, host string) (answer resolver.Answer[netip.Addr], err error) {
+	answer, err = f.resolver.Addr(ctx, host)
+	switch {
+	case err != nil:
+		return answer, at(StepDNS, err)
+	case len(answer.Records) > 0:
+		return answer, nil
+	case answer.NXDomain:
+		return answer, atf(StepDNS, "%s does not exist", host)
+	}
+	return answer, atf(StepDNS, "%s has no address", host)
 }
 
 // interleave orders addresses as RFC 8305, Section 4 does: the families take

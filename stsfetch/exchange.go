@@ -18,8 +18,8 @@ const maxHeader = 32 << 10
 //
 // Neither conditional headers nor anything else that a cache could act upon
 // is sent (RFC 8461, Section 3.3), and no coding is offered, so that the size
-// on the wire is the size of the policy.
-func exchange(conn net.Conn, host, userAgent string, maxSize int) (body []byte, toEOF bool, err error) {
+// on the wire is the size of the policy. What was answered is noted in v.
+func exchange(conn net.Conn, host, userAgent string, maxSize int, v *Visit) (body []byte, toEOF bool, err error) {
 	request := "GET /.well-known/mta-sts.txt HTTP/1.1\r\nHost: " + host +
 		"\r\nUser-Agent: " + userAgent +
 		"\r\nAccept: text/plain\r\nAccept-Encoding: identity\r\nConnection: close\r\n\r\n"
@@ -37,6 +37,7 @@ func exchange(conn net.Conn, host, userAgent string, maxSize int) (body []byte, 
 	defer resp.Body.Close()
 	// From here on the size of the body is what counts.
 	limited.N = math.MaxInt64
+	v.Status = resp.StatusCode
 	if err := acceptable(resp); err != nil {
 		return nil, false, err
 	}

@@ -118,6 +118,10 @@ type Record struct {
 	// Why is nil for a usable record, and otherwise sts.ErrNoRecord,
 	// sts.ErrManyRecords or a *sts.SyntaxError.
 	Why error
+	// Texts are the TXT records that were found, each with its strings joined.
+	Texts []string
+	// Name is where they were found: below the domain, or where CNAMEs lead to.
+	Name string
 }
 
 // Record looks up the MTA-STS record of domain, an A-label name without a
@@ -129,14 +133,14 @@ func (f *Fetcher) Record(ctx context.Context, domain string) (Record, error) {
 	if err != nil {
 		return Record{}, &Error{Domain: domain, Step: StepDNS, Err: err}
 	}
+	found := Record{TTL: answer.TTL, Texts: answer.Records, Name: answer.Name}
 	if len(answer.Records) == 0 {
-		return Record{TTL: answer.TTL, Why: sts.ErrNoRecord}, nil
+		found.Why = sts.ErrNoRecord
+		return found, nil
 	}
 	rec, err := sts.ParseRecords(answer.Records)
-	if err != nil {
-		return Record{TTL: answer.TTL, Why: err}, nil
-	}
-	return Record{ID: rec.ID, TTL: answer.TTL}, nil
+	found.ID, found.Why = rec.ID, err
+	return found, nil
 }
 
 // Policy downloads the policy of domain, an A-label name without a trailing
@@ -182,6 +186,12 @@ func (f *Fetcher) get(ctx context.Context, host string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	return f.talk(ctx, conn, host, new(Visit))
+}
+
+// talk fetches the policy file from host over conn, which it closes, and notes
+// in v what it sees on the way.
+func (f *Fetcher) talk(ctx context.Context, conn net.Conn, host string, v *Visit) ([]byte, error) {
 	defer conn.Close()
 	// One deadline and one callback cover handshake and exchange; tls's own
 	// HandshakeContext would start a goroutine for the same.
@@ -207,10 +217,12 @@ func (f *Fetcher) get(ctx context.Context, host string) ([]byte, error) {
 		// some firewalls still stumble over.
 		CurvePreferences: []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384, tls.CurveP521},
 	})
-	if err := secured.Handshake(); err != nil {
+	err := secured.Handshake()
+	v.shook(secured, err)
+	if err != nil {
 		return nil, handshakeError(err)
 	}
-	body, toEOF, err := exchange(secured, host, f.userAgent, f.maxSize)
+	body, toEOF, err := exchange(secured, host, f.userAgent, f.maxSize, v)
 	if err == nil && toEOF && raw.eof {
 		return nil, atf(StepHTTP, "policy ended early: the connection was cut")
 	}

@@ -1,0 +1,101 @@
+package stsfetch
+
+import (
+	"crypto/tls"
+	"errors"
+	"net/netip"
+	"testing"
+	"time"
+
+	"stsmap/resolver"
+)
+
+// TestVisit: what each address of a policy host does is told by itself, with as
+// much as was seen up to the failure.
+func TestVisit(t *testing.T) {
+	const description = `
+-- dns --
+mta-sts.example.com. CNAME web.example.net.
+web.example.net. A 127.0.0.2
+web.example.net. A 127.0.0.3
+web.example.net. A 127.0.0.4
+web.example.net. A 127.0.0.5
+web.example.net. A 127.0.0.6
+web.example.net. AAAA 2001:db8::7
+web.example.net. A 10.0.0.1
+-- https --
+mta-sts.example.com addr=127.0.0.2 policy=p
+mta-sts.example.com addr=127.0.0.3 down
+mta-sts.example.com addr=127.0.0.4 policy=p cert=expired
+mta-sts.example.com addr=127.0.0.5 policy=p tls=1.0
+mta-sts.example.com addr=127.0.0.6 policy=bad
+mta-sts.example.com addr=2001:db8::7 status=404 policy=p shuns=stsmap
+-- policy/bad --
+nonsense`
+	w := newWorld(t, description)
+	f := w.fetcher(t, Config{AllowPrivate: append(loopback(), netip.MustParsePrefix("2001:db8::/32"))})
+	h, err := f.Visit(t.Context(), "example.com")
+	if err != nil || h.Name != "mta-sts.example.com" || h.Alias != "web.example.net" || h.Proxy || len(h.Visits) != 7 {
+		t.Fatalf("%+v, %v", h, err)
+	}
+	for i, want := range []struct {
+		addr      string
+		step      Step
+		connected bool
+		version   uint16
+		certs     bool
+		status    int
+		text      string
+	}{
+		{"2001:db8::7", StepStatus, true, tls.VersionTLS13, true, 403, ""},
+		{"127.0.0.2", "", true, tls.VersionTLS13, true, 200, policyText},
+		{"127.0.0.3", StepConnect, false, 0, false, 0, ""},
+		{"127.0.0.4", StepCert, true, 0, true, 0, ""},
+		{"127.0.0.5", StepTLS, true, tls.VersionTLS10, false, 0, ""},
+		{"127.0.0.6", StepSyntax, true, tls.VersionTLS13, true, 200, "nonsense\n"},
+		{"10.0.0.1", StepBlocked, false, 0, false, 0, ""},
+	} {
+		v := h.Visits[i]
+		step := Step("")
+		if e, ok := errors.AsType[*Error](v.Err); ok {
+			step = e.Step
+		}
+		if v.Addr.String() != want.addr || step != want.step || v.Connected != want.connected || v.Version != want.version ||
+			len(v.Certificates) > 0 != want.certs || v.Status != want.status || v.Text != want.text || (v.Policy != nil) != (v.Err == nil) || v.Took <= 0 {
+			t.Errorf("%d: %+v, want %+v", i, v, want)
+		}
+	}
+	// Under another name it is served.
+	if h, err = f.As("Mozilla/5.0").Visit(t.Context(), "example.com"); err != nil || h.Visits[0].Status != 404 {
+		t.Errorf("as a browser: %+v, %v", h.Visits[0], err)
+	}
+}
+
+// TestVisitNobody: without an address there is an error, of the usual kind.
+func TestVisitNobody(t *testing.T) {
+	w := newWorld(t, "-- dns --\n!servfail mta-sts.broken.example *\n")
+	f := w.fetcher(t, Config{AllowPrivate: loopback()})
+	for domain, text := range map[string]string{"none.example": "mta-sts.none.example does not exist", "broken.example": ""} {
+		_, err := f.Visit(t.Context(), domain)
+		e, ok := errors.AsType[*Error](err)
+		if !ok || e.Step != StepDNS || e.Domain != domain || text != "" && e.Error() != text {
+			t.Errorf("%s: %#v", domain, err)
+		}
+		if _, dns := errors.AsType[*resolver.Error](err); dns != (text == "") {
+			t.Errorf("%s: %#v", domain, err)
+		}
+	}
+}
+
+// TestVisitProxy: through a proxy there is one visit, to nobody knows where.
+func TestVisitProxy(t *testing.T) {
+	w := newWorld(t, "-- https --\nproxy.example addr=127.0.0.9 down\n")
+	f := w.fetcher(t, Config{Proxy: "http://127.0.0.9:443", Timeout: 30 * time.Second})
+	h, err := f.Visit(t.Context(), "example.com")
+	if err != nil || !h.Proxy || len(h.Visits) != 1 || h.Visits[0].Addr.IsValid() {
+		t.Fatalf("%+v, %v", h, err)
+	}
+	if e, ok := errors.AsType[*Error](h.Visits[0].Err); !ok || e.Step != StepConnect {
+		t.Errorf("%v", h.Visits[0].Err)
+	}
+}

@@ -46,6 +46,7 @@ const (
 	certGood certKind = iota
 	certExpired
 	certNotYet
+	certSoon
 	certSelfSigned
 	certCNOnly
 	certOtherCA
@@ -157,6 +158,8 @@ func (a *authority) issue(spec certSpec) (*tls.Certificate, error) {
 		template.NotBefore, template.NotAfter = a.born.AddDate(0, -3, 0), a.born.AddDate(0, 0, -1)
 	case certNotYet:
 		template.NotBefore = a.born.AddDate(0, 1, 0)
+	case certSoon:
+		template.NotAfter = a.born.AddDate(0, 0, 5)
 	case certSelfSigned:
 		up = &issuer{template, a.leafKey}
 	case certCNOnly:
@@ -199,6 +202,8 @@ func kindOf(value, host string) (certSpec, error) {
 		spec.kind = certExpired
 	case word == "notyet":
 		spec.kind = certNotYet
+	case word == "soon":
+		spec.kind = certSoon
 	case word == "selfsigned":
 		spec.kind = certSelfSigned
 	case word == "cnonly":

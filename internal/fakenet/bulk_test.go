@@ -2,6 +2,7 @@ package fakenet
 
 import (
 	"fmt"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -91,7 +92,7 @@ func BenchmarkDNS(b *testing.B) {
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		n.handle(packet, false)
+		n.handle(packet, false, netip.Addr{})
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 // !drop and the mail servers, which are running between start and stop.
 type world struct {
 	*zone
+	views      map[netip.Addr]*zone // what single name servers answer instead
 	sites      map[netip.Addr]*site
 	exchangers map[netip.Addr]*exchanger
 }
@@ -61,6 +62,7 @@ func (n *Net) parse(description string) (*world, error) {
 		policies: make(map[string][]byte),
 		world: &world{
 			zone:       newZone(),
+			views:      make(map[netip.Addr]*zone),
 			sites:      make(map[netip.Addr]*site),
 			exchangers: make(map[netip.Addr]*exchanger),
 		},
@@ -80,13 +82,17 @@ func (n *Net) parse(description string) (*world, error) {
 		var err error
 		switch s.name {
 		case "dns":
-			err = p.dns(s)
+			err = p.dns(s, p.world.zone)
 		case "https":
 			err = p.each(s, p.policyHost)
 		case "smtp":
 			err = p.each(s, p.exchanger)
 		case "bulk":
 			err = p.each(s, p.bulk)
+		default:
+			if addr, ok := strings.CutPrefix(s.name, "ns/"); ok {
+				err = p.view(s, addr)
+			}
 		}
 		if err != nil {
 			return nil, err
@@ -104,6 +110,7 @@ type parser struct {
 	world    *world
 	policies map[string][]byte // by the name after the slash
 	tlsa     []tlsaRequest     // to be answered when the MX hosts are known
+	zone     *zone             // that is being read
 }
 
 // policy reads a policy section, and refuses a section that nobody reads.
@@ -112,6 +119,8 @@ func (p *parser) policy(s section) error {
 	body := s.data
 	switch {
 	case s.name == "dns" || s.name == "https" || s.name == "smtp" || s.name == "bulk":
+		return nil
+	case kind == "ns":
 		return nil
 	case name == "":
 		return atLine(s.line-1, fmt.Errorf("unknown section %q", s.name))
@@ -236,6 +245,11 @@ func (f field) number(low, high int) (int, error) {
 // endpoints yields all that has to be listened to.
 func (w *world) endpoints() iter.Seq[endpoint] {
 	return func(yield func(endpoint) bool) {
+		for addr := range w.views {
+			if !yield(endpoint{dnsTCP, addr}) {
+				return
+			}
+		}
 		for addr, s := range w.sites {
 			if !s.down && !yield(endpoint{https, addr}) {
 				return
@@ -247,6 +261,18 @@ func (w *world) endpoints() iter.Seq[endpoint] {
 			}
 		}
 	}
+}
+
+// silent reports whether nobody answers at an endpoint, not even that nobody is
+// there.
+func (w *world) silent(at endpoint) bool {
+	switch at.service {
+	case https:
+		return w.sites[at.addr] != nil && w.sites[at.addr].silent
+	case smtp25:
+		return w.exchangers[at.addr] != nil && w.exchangers[at.addr].silent
+	}
+	return false
 }
 
 // knows reports whether the world has something at an endpoint, be it down.

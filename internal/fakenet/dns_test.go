@@ -352,3 +352,43 @@ func TestIPv6(t *testing.T) {
 		t.Errorf("root server: %s", got)
 	}
 }
+
+// TestViews: a name server with a section of its own gives its own answers, over
+// UDP and TCP, also after an update.
+func TestViews(t *testing.T) {
+	t.Parallel()
+	const world = "-- dns --\nexample.com. TXT all\n-- ns/192.0.2.53 --\nexample.com. TXT "
+	n := open(t, world+"one\n")
+	ask := func(network string) string {
+		conn, err := n.Dial(t.Context(), network, "192.0.2.53:53")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		m := new(dns.Msg)
+		m.SetQuestion("example.com.", dns.TypeTXT)
+		c := &dns.Conn{Conn: conn}
+		if err := c.WriteMsg(m); err != nil {
+			t.Fatal(err)
+		}
+		reply, err := c.ReadMsg()
+		if err != nil || len(reply.Answer) != 1 {
+			t.Fatal(reply, err)
+		}
+		return reply.Answer[0].(*dns.TXT).Txt[0]
+	}
+	for _, network := range []string{"udp", "tcp"} {
+		if got := ask(network); got != "one" {
+			t.Errorf("%s: %s", network, got)
+		}
+	}
+	if err := n.Update(world + "two\n"); err != nil {
+		t.Fatal(err)
+	}
+	if got := ask("udp"); got != "two" {
+		t.Errorf("after an update: %s", got)
+	}
+	if err := n.Update("-- ns/nowhere --\n"); err == nil || !strings.Contains(err.Error(), "line 1: bad address") {
+		t.Error(err)
+	}
+}

@@ -99,7 +99,7 @@ func (p *parser) fault(line int, words []string) error {
 	if err := f.aim(args); err != nil {
 		return fmt.Errorf("!%s: %w", kind, err)
 	}
-	l := &p.world.faults
+	l := &p.zone.faults
 	if strings.HasPrefix(f.name, "*") {
 		l.wide = append(l.wide, f)
 		return nil

@@ -66,7 +66,7 @@
 //
 //	addr=127.0.0.2          where; may be there twice
 //	policy=example.com      the section that is the body; without it the status is 404
-//	cert=good               or expired, notyet, selfsigned, othername, wildcard (*.parent), cnonly,
+//	cert=good               or expired, notyet, soon (5 days left), selfsigned, othername, wildcard (*.parent), cnonly,
 //	                        otherca, name=foo.example, wildcard=*.foo.example
 //	direct                  signed by the root, without the usual intermediate
 //	tls=1.1                 the highest version (1.0 to 1.3); fail: handshakes are refused
@@ -82,7 +82,9 @@
 //	stall=accept            or tls, headers, body: where nothing goes on; accept is for the whole address
 //	reset                   the request is answered with a TCP reset
 //	truncate                half of the body, then the end of the connection
+//	shuns=stsmap            status 403 for a User-Agent that begins so
 //	down                    nothing listens at the address
+//	silent                  nobody answers at the address, as far as Dial goes
 //
 // # Sections policy
 //
@@ -101,6 +103,12 @@
 //	reject, defer      recipients get 550 or 451
 //	requiretls         after STARTTLS, REQUIRETLS is offered (RFC 8689)
 //	down               nothing listens at the address
+//	silent             nobody answers at the address, as far as Dial goes
+//
+// # Sections ns
+//
+// ns/192.0.2.53 is what the name server at that address answers, in the same words as section dns; Dial
+// leads there. Without one, all name servers are the one of DNSAddr.
 //
 // # Section bulk
 //

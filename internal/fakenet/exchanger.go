@@ -27,6 +27,7 @@ type exchanger struct {
 	refuse  *smtp.SMTPError
 	keeps   bool // it offers REQUIRETLS
 	down    bool
+	silent  bool // nobody answers, see Net.Dial
 
 	server *smtp.Server
 	door   *door
@@ -109,6 +110,8 @@ func (x *exchanger) read(f field) (err error) {
 		x.keeps = true
 	case "down":
 		x.down = true
+	case "silent":
+		x.silent = true
 	default:
 		return f.unknown()
 	}

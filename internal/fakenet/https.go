@@ -114,6 +114,9 @@ func (n *Net) serveHTTPS(raw net.Conn, addr netip.Addr, conf *tls.Config) {
 		if h == nil || r.path != wellKnown {
 			h = nowhere()
 		}
+		if h.shuns != "" && strings.HasPrefix(r.agent, h.shuns) {
+			h = forbidden()
+		}
 		if !n.respond(c, raw, h, r) {
 			return
 		}
@@ -130,6 +133,11 @@ func nowhere() *policyHost {
 		head: []byte("HTTP/1.1 404 Fakenet\r\nContent-Type: text/plain\r\nContent-Length: 10\r\n\r\n"),
 		body: []byte("not found\n"),
 	}
+}
+
+// forbidden is the host that does not like its visitor.
+func forbidden() *policyHost {
+	return &policyHost{head: []byte("HTTP/1.1 403 Fakenet\r\nContent-Type: text/html\r\nContent-Length: 0\r\n\r\n")}
 }
 
 // respond sends the answer of h, and reports whether the connection can go on.
@@ -186,6 +194,7 @@ func (n *Net) drip(c *tls.Conn, h *policyHost, body []byte) bool {
 // request is as much of an HTTP request as matters here.
 type request struct {
 	method, path, host string
+	agent              string
 	last               bool // the client wants the connection closed
 }
 
@@ -217,6 +226,8 @@ func readRequest(in *bufio.Reader) (request, error) {
 				value = host
 			}
 			r.host = hostKey(value)
+		case bytes.EqualFold(key, []byte("User-Agent")):
+			r.agent = value
 		case bytes.EqualFold(key, []byte("Connection")):
 			r.last = r.last || strings.EqualFold(value, "close")
 		}

@@ -291,3 +291,24 @@ func TestKeepAlive(t *testing.T) {
 		t.Errorf("%d requests in %d handshakes", r, h)
 	}
 }
+
+// TestShuns: a policy host can refuse programs, which say who they are.
+func TestShuns(t *testing.T) {
+	t.Parallel()
+	n := open(t, "-- https --\nmta-sts.example.com addr=127.0.0.2 policy=p shuns=stsmap\n-- policy/p --\nversion: STSv1\n")
+	for agent, want := range map[string]int{"stsmap/1.0": http.StatusForbidden, "Mozilla/5.0": http.StatusOK} {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://mta-sts.example.com/.well-known/mta-sts.txt", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("User-Agent", agent)
+		resp, err := client(n, "").Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != want {
+			t.Errorf("%s: %s", agent, resp.Status)
+		}
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -40,17 +41,48 @@ func (n *Net) listenDNS(addr string) (*nameServer, error) {
 		s := &nameServer{udp: udp.(*net.UDPConn)}
 		_ = s.udp.SetReadBuffer(1 << 20) // as much as the system grants will do
 		at := endpoint{service: dnsTCP}
-		l := &listener{Listener: tcp, at: at, serve: n.serveTCP}
+		l := &listener{Listener: tcp, at: at, serve: func(c net.Conn) { n.serveTCP(c, at.addr) }}
 		n.listeners[at] = l
 		n.wg.Go(func() { n.accept(l) })
-		n.wg.Go(func() { n.serveUDP(s.udp) })
+		n.wg.Go(func() { n.serveUDP(s.udp, at.addr) })
 		return s, nil
 	}
 	return nil, err
 }
 
+// listenView opens the ports of a name server that has answers of its own, at
+// an address that Dial knows.
+func (n *Net) listenView(at endpoint) (*listener, error) {
+	var err error
+	for range 20 {
+		var tcp net.Listener
+		if tcp, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+			return nil, err
+		}
+		var udp net.PacketConn
+		if udp, err = net.ListenPacket("udp", tcp.Addr().String()); err != nil {
+			tcp.Close()
+			continue
+		}
+		n.wg.Go(func() { n.serveUDP(udp.(*net.UDPConn), at.addr) })
+		return &listener{Listener: both{tcp, udp}, at: at, serve: func(c net.Conn) { n.serveTCP(c, at.addr) }}, nil
+	}
+	return nil, err
+}
+
+// both are the two ports of a name server, which are closed together.
+type both struct {
+	net.Listener
+	udp net.PacketConn
+}
+
+func (b both) Close() error {
+	b.udp.Close()
+	return b.Listener.Close()
+}
+
 // serveUDP answers in the loop itself what need not wait: that is faster than a goroutine a question.
-func (n *Net) serveUDP(c *net.UDPConn) {
+func (n *Net) serveUDP(c *net.UDPConn, view netip.Addr) {
 	buf := make([]byte, 64<<10)
 	for {
 		size, from, err := c.ReadFromUDPAddrPort(buf)
@@ -60,7 +92,7 @@ func (n *Net) serveUDP(c *net.UDPConn) {
 		if err != nil {
 			continue
 		}
-		t := n.handle(buf[:size], false)
+		t := n.handle(buf[:size], false, view)
 		n.deliver(t, func() {
 			for _, packet := range t.packets {
 				_, _ = c.WriteToUDPAddrPort(packet, from)
@@ -71,7 +103,7 @@ func (n *Net) serveUDP(c *net.UDPConn) {
 
 // serveTCP answers questions in the order in which they are ready, not that in which they came
 // (RFC 7766, Section 6.2.1.1).
-func (n *Net) serveTCP(c net.Conn) {
+func (n *Net) serveTCP(c net.Conn, view netip.Addr) {
 	var mu sync.Mutex // one message at a time
 	var pending sync.WaitGroup
 	defer pending.Wait()
@@ -85,7 +117,7 @@ func (n *Net) serveTCP(c net.Conn) {
 		if _, err := io.ReadFull(c, packet); err != nil {
 			return
 		}
-		t := n.handle(packet, true)
+		t := n.handle(packet, true, view)
 		if t.hangUp {
 			return
 		}
@@ -123,7 +155,7 @@ type treatment struct {
 }
 
 // handle turns a packet into its treatment, which does not refer to the packet any more.
-func (n *Net) handle(packet []byte, tcp bool) treatment {
+func (n *Net) handle(packet []byte, tcp bool, view netip.Addr) treatment {
 	var query dns.Msg
 	if err := query.Unpack(packet); err != nil || query.Response {
 		return treatment{}
@@ -151,14 +183,18 @@ func (n *Net) handle(packet []byte, tcp bool) treatment {
 	case query.Question[0].Qclass != dns.ClassINET:
 		reply.Rcode = dns.RcodeRefused
 	default:
-		return n.treat(&query, reply, room, tcp)
+		return n.treat(&query, reply, room, tcp, view)
 	}
 	return treatment{packets: pack(reply, room)}
 }
 
 // treat answers a well-formed question, as far as its faults allow.
-func (n *Net) treat(query, reply *dns.Msg, room int, tcp bool) treatment {
-	w := n.world.Load()
+func (n *Net) treat(query, reply *dns.Msg, room int, tcp bool, view netip.Addr) treatment {
+	world := n.world.Load()
+	w := world.zone
+	if z := world.views[view]; z != nil {
+		w = z
+	}
 	q := query.Question[0]
 	name := dns.CanonicalName(q.Name)
 	n.counts.query(name, q.Qtype)

@@ -169,7 +169,7 @@ func (n *Net) adopt(w *world, fresh map[endpoint]*listener) bool {
 		needed[at] = true
 	}
 	for at, l := range n.listeners {
-		if !needed[at] && at.service != dnsTCP {
+		if !needed[at] && at != (endpoint{service: dnsTCP}) {
 			delete(n.listeners, at)
 			l.Close()
 			for c, from := range n.conns {
@@ -242,7 +242,8 @@ func (n *Net) where(s service, addrs []netip.Addr) string {
 }
 
 // Dial is a net.Dialer for this world: port 443 of a policy host's address and port 25 of an MX
-// host's lead to where they are really served, or to ECONNREFUSED if the host is down. Any other
+// host's lead to where they are really served, or to ECONNREFUSED if the host is down, or nowhere until
+// ctx ends if it is silent; port 53 of a name server with a section of its own leads there. Any other
 // address is dialled as it is.
 func (n *Net) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	var d net.Dialer
@@ -251,8 +252,15 @@ func (n *Net) Dial(ctx context.Context, network, addr string) (net.Conn, error) 
 		return d.DialContext(ctx, network, addr)
 	}
 	at := endpoint{service(ap.Port()), ap.Addr().Unmap().WithZone("")}
+	if n.world.Load().silent(at) {
+		<-ctx.Done()
+		return nil, &net.OpError{Op: "dial", Net: network, Addr: net.TCPAddrFromAddrPort(ap), Err: ctx.Err()}
+	}
 	if l := n.listener(at); l != nil {
-		return d.DialContext(ctx, "tcp", l.Addr().String())
+		if at.service != dnsTCP {
+			network = "tcp" // of whatever family the address was
+		}
+		return d.DialContext(ctx, network, l.Addr().String())
 	}
 	if n.world.Load().knows(at) {
 		return nil, &net.OpError{Op: "dial", Net: network, Addr: net.TCPAddrFromAddrPort(ap), Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
@@ -307,6 +315,9 @@ func (n *Net) listener(at endpoint) *listener {
 
 // listen opens the port for an endpoint.
 func (n *Net) listen(at endpoint) (*listener, error) {
+	if at.service == dnsTCP {
+		return n.listenView(at)
+	}
 	port := n.opts.HTTPSPort
 	if at.service == smtp25 {
 		port = n.opts.SMTPPort

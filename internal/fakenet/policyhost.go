@@ -15,11 +15,12 @@ import (
 
 // site is an address at which policy hosts are served.
 type site struct {
-	hosts map[string]*policyHost // by name, see hostKey
-	names []string               // in the order of the description
-	bulks []*bulk
-	mute  bool // connections are accepted, and that is all
-	down  bool
+	hosts  map[string]*policyHost // by name, see hostKey
+	names  []string               // in the order of the description
+	bulks  []*bulk
+	mute   bool // connections are accepted, and that is all
+	down   bool
+	silent bool // nobody answers, see Net.Dial
 }
 
 // policyHost is one line of the https section.
@@ -32,6 +33,7 @@ type policyHost struct {
 	stall   stage
 	delay   time.Duration // of the answer, from the request on
 	drip    time.Duration // between two bytes of the body
+	shuns   string        // the beginning of a User-Agent that gets status 403
 	reset   bool          // the connection, instead of an answer
 	cut     bool          // the body ends early
 	head    []byte        // of the answer, with the empty line
@@ -116,7 +118,7 @@ func (p *parser) policyHost(fields []field) error {
 	h := &policyHost{name: name, cert: certSpec{names: name}}
 	a := &answer{status: 200, mime: "text/plain"}
 	var addrs []netip.Addr
-	down := false
+	down, silent := false, false
 	for _, f := range fields[1:] {
 		switch f.key {
 		case "addr":
@@ -125,6 +127,8 @@ func (p *parser) policyHost(fields []field) error {
 			addrs = append(addrs, addr)
 		case "down":
 			down = true
+		case "silent":
+			silent = true
 		case "policy":
 			body, ok := p.policies[f.value]
 			if !ok {
@@ -155,6 +159,7 @@ func (p *parser) policyHost(fields []field) error {
 		s.names = append(s.names, name)
 		s.mute = s.mute || h.stall == stallAccept
 		s.down = s.down || down
+		s.silent = s.silent || silent
 	}
 	return nil
 }
@@ -190,6 +195,8 @@ func (h *policyHost) read(f field) (err error) {
 		h.delay, err = f.duration()
 	case "drip":
 		h.drip, err = f.duration()
+	case "shuns":
+		h.shuns = f.value
 	case "reset":
 		h.reset = true
 	case "truncate":

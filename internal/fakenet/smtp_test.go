@@ -1,10 +1,12 @@
 package fakenet
 
 import (
+	"context"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
+	"errors"
 	"net"
 	"net/smtp"
 	"slices"
@@ -210,5 +212,20 @@ mx2.example.com addr=127.0.0.3
 	}
 	if data, err := n.TLSA("mx3.example.com", 3, 1, 1); err == nil {
 		t.Errorf("TLSA of a host that is not there: %q", data)
+	}
+}
+
+// TestSilent: nobody answers at an address that is silent, until the caller
+// gives up.
+func TestSilent(t *testing.T) {
+	t.Parallel()
+	n := open(t, "-- https --\nmta-sts.example.com addr=127.0.0.2 silent\n-- smtp --\nmx.example.com addr=127.0.0.3 silent\n")
+	for _, addr := range []string{"127.0.0.2:443", "127.0.0.3:25"} {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		_, err := n.Dial(ctx, "tcp", addr)
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: %v", addr, err)
+		}
 	}
 }

@@ -177,7 +177,8 @@ func owned(rr dns.RR, owner string) dns.RR {
 
 // dns reads the dns section: fault lines are taken out, the rest goes through a parser of master files,
 // padded with empty lines so that the line in its errors is that of the description.
-func (p *parser) dns(s section) error {
+func (p *parser) dns(s section, z *zone) error {
+	p.zone = z
 	var text strings.Builder
 	text.WriteString(strings.Repeat("\n", s.line-1))
 	line := s.line
@@ -201,9 +202,20 @@ func (p *parser) dns(s section) error {
 		if bare(rr) {
 			return atLine(in.lines, fmt.Errorf("%s %s without data", rr.Header().Name, dns.Type(rr.Header().Rrtype)))
 		}
-		p.world.add(rr)
+		z.add(rr)
 	}
 	return zoneError(zp.Err())
+}
+
+// view reads what a single name server answers.
+func (p *parser) view(s section, text string) error {
+	addr, err := netip.ParseAddr(text)
+	if err != nil {
+		return atLine(s.line-1, fmt.Errorf("bad address %q", text))
+	}
+	z := newZone()
+	p.world.views[addr.Unmap()] = z
+	return p.dns(s, z)
 }
 
 // lineReader counts the lines that the zone parser has read. The parser takes a byte at a time from it, as
@@ -253,5 +265,8 @@ func (p *parser) finish() error {
 	}
 	server, _ := netip.ParseAddrPort(p.net.DNSAddr())
 	p.world.complete(server.Addr().Unmap())
+	for addr, z := range p.world.views {
+		z.complete(addr)
+	}
 	return nil
 }

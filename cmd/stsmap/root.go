@@ -45,6 +45,7 @@ func rootCommand(c console) *cobra.Command {
 	root.AddCommand(
 		serveCommand(c, g),
 		queryCommand(c, g),
+		checkCommand(c, g),
 		explainCommand(c, g),
 		statusCommand(c, g),
 		cacheCommand(c, g),
@@ -54,6 +55,7 @@ func rootCommand(c console) *cobra.Command {
 		healthcheckCommand(c, g),
 		versionCommand(c),
 	)
+	root.SetHelpCommand(helpCommand(c))
 	return root
 }
 

@@ -58,12 +58,12 @@ func daneConfig(cfg *config.Config, resolve *resolver.Resolver) policy.DANEConfi
 	}
 }
 
-// engineConfig makes the settings of the engine from the configuration: all
-// that a reload can change.
-func (d *daemon) engineConfig(cfg *config.Config, resolve *resolver.Resolver) (policy.Config, error) {
+// newFetcher makes what retrieves policies, for the daemon and for those who
+// look at what it would retrieve.
+func newFetcher(cfg *config.Config, resolve *resolver.Resolver) (*stsfetch.Fetcher, error) {
 	roots, err := trustAnchors(cfg.Fetch.CAFile)
 	if err != nil {
-		return policy.Config{}, err
+		return nil, err
 	}
 	fetch, err := stsfetch.New(stsfetch.Config{
 		Resolver:     resolve,
@@ -75,7 +75,17 @@ func (d *daemon) engineConfig(cfg *config.Config, resolve *resolver.Resolver) (p
 		UserAgent:    "stsmap/" + version(),
 	})
 	if err != nil {
-		return policy.Config{}, &failure{code: exitConfig, err: fmt.Errorf("fetch: %w", err)}
+		return nil, &failure{code: exitConfig, err: fmt.Errorf("fetch: %w", err)}
+	}
+	return fetch, nil
+}
+
+// engineConfig makes the settings of the engine from the configuration: all
+// that a reload can change.
+func (d *daemon) engineConfig(cfg *config.Config, resolve *resolver.Resolver) (policy.Config, error) {
+	fetch, err := newFetcher(cfg, resolve)
+	if err != nil {
+		return policy.Config{}, err
 	}
 	return policy.Config{
 		Store:   d.store,

@@ -153,38 +153,19 @@ func words(list string) []string {
 // smtp(8) from doing DANE although main.cf says main. All services ask with
 // the same keys, so one is enough to keep the answer from being DANE.
 func (p *postconf) exception(ctx context.Context, main settings) (string, error) {
-	services, err := p.ask(ctx, "-M")
+	all, err := p.services(ctx)
 	if err != nil {
 		return "", err
 	}
-	overrides, err := p.settings(ctx, "-P")
-	if err != nil {
-		return "", err
-	}
-	own := make(map[string]settings) // by "name/type"
-	for key, value := range overrides {
-		slash := strings.LastIndexByte(key, '/')
-		if slash < 0 {
-			return "", odd(key + " = " + value)
-		}
-		service, name := key[:slash], key[slash+1:]
-		if own[service] == nil {
-			own[service] = maps.Clone(main)
-		}
-		own[service][name] = value
-	}
-	for _, line := range services {
-		const columns = 8 // name, type, private, unpriv, chroot, wakeup, maxproc, command
-		f := strings.Fields(line)
-		if len(f) < columns {
-			return "", odd(line)
-		}
-		service := f[0] + "/" + f[1]
+	for _, s := range all {
 		// lmtp(8) is the same program, but has parameters of its own.
-		if s := own[service]; s != nil && f[columns-1] == "smtp" {
-			if why := s.against(); why != "" {
-				return fmt.Sprintf("master.cf: %s: %s", service, why), nil
-			}
+		if len(s.Own) == 0 || s.Program != "smtp" {
+			continue
+		}
+		with := maps.Clone(main)
+		maps.Copy(with, s.Own)
+		if why := with.against(); why != "" {
+			return fmt.Sprintf("master.cf: %s: %s", s.Name, why), nil
 		}
 	}
 	return "", nil

@@ -45,6 +45,7 @@ type message struct {
 	truncated bool
 	ad        bool // as received
 	secure    bool // ad, and from a server that is trusted with it
+	edns      bool // it has an OPT record
 	answers   []record
 	denial    record // the first SOA of the authority section
 	extended  string // what the server says about a failure
@@ -287,6 +288,7 @@ func (m *message) nameAt(off int) string {
 // options reads the OPT record: the upper part of the response code (RFC 6891, Section 6.1.3), without
 // which BADVERS would be an answer without records, and the reason of a failure (RFC 8914, Section 2).
 func (m *message) options(rr record) {
+	m.edns = true
 	m.rcode |= int(rr.ttl>>24) << 4
 	if m.rcode == dns.RcodeSuccess {
 		return

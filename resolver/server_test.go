@@ -34,7 +34,7 @@ type trick struct {
 // tricks maps what a server can do wrong to the number of arguments before an optional count.
 func trickArgs(verb string) (int, bool) {
 	switch verb {
-	case "silent", "truncate", "notcp", "tcp-closes", "tcp-silent", "tcp-truncated", "ad", "bare", "reverse", "upper", "nosoa", "nxdomain", "badvers":
+	case "silent", "truncate", "notcp", "tcp-closes", "tcp-silent", "tcp-truncated", "ad", "bare", "reverse", "upper", "nosoa", "nxdomain", "badvers", "opt":
 		return 0, true
 	case "rcode", "fails", "ad-for", "refusal", "no-edns", "before", "instead", "tcp-instead":
 		return 1, true
@@ -237,6 +237,9 @@ func (s *testServer) respond(req *dns.Msg, network string) *dns.Msg {
 		}
 	}
 	s.fill(m)
+	if req.IsEdns0() != nil && s.plays("opt") != nil {
+		m.SetEdns0(1232, false)
+	}
 	m.AuthenticatedData = req.AuthenticatedData && (s.plays("ad") != nil || s.singles("ad-for", req.Question[0]))
 	if s.plays("nxdomain") != nil {
 		m.Rcode = dns.RcodeNameError

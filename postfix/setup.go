@@ -1,0 +1,235 @@
+package postfix
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"strconv"
+	"strings"
+)
+
+// A Setup is how one instance of Postfix is configured, as far as it matters to
+// mail that goes out by smtp(8).
+type Setup struct {
+	// Directory is what postconf was given with -c; empty if it was given nothing.
+	Directory string
+	// Release is mail_version, "3.7.11".
+	Release string
+	// Services are those of master.cf, in its order.
+	Services []Service
+
+	main settings
+}
+
+// A Service is a line of master.cf.
+type Service struct {
+	// Name is as postconf -P has it: "smtp/unix".
+	Name string
+	// Program is what it runs, "smtp".
+	Program string
+	// Chroot says that it runs in the queue directory.
+	Chroot bool
+	// Root says that it keeps the rights of root.
+	Root bool
+	// Own has the settings of its -o options, by name.
+	Own map[string]string
+
+	undecided bool // its column chroot is "-"
+}
+
+// ReadSetup asks postconf(1) for the setup of an instance; an empty
+// configDirectory is that which postconf finds by itself. Errors are those of
+// Detect. It may be called concurrently.
+func ReadSetup(ctx context.Context, configDirectory string) (*Setup, error) {
+	p := postconf{directory: configDirectory}
+	if err := p.find(); err != nil {
+		return nil, err
+	}
+	s := &Setup{Directory: configDirectory}
+	var err error
+	// All of them: what somebody wants to know of is not known here, and they
+	// are printed as quickly as a few.
+	if s.main, err = p.settings(ctx); err != nil {
+		return nil, err
+	}
+	// As for DetectRelease: what it is, and not what main.cf says that it is.
+	if s.Release, err = DetectRelease(ctx, configDirectory); err != nil {
+		return nil, err
+	}
+	if s.Services, err = p.services(ctx); err != nil {
+		return nil, err
+	}
+	for i, line := range s.Services {
+		s.Services[i].Chroot = line.Chroot || line.undecided && s.oldDefaults()
+	}
+	return s, nil
+}
+
+// Main returns a setting of main.cf, with what $name stands for, or the default
+// of this release; ok is false for a name that it does not know.
+func (s *Setup) Main(name string) (value string, ok bool) {
+	value, ok = s.main[name]
+	return value, ok
+}
+
+// Value returns a setting as a service has it. A name that this release does not
+// know has none.
+func (s *Setup) Value(of Service, name string) string {
+	if v, ok := of.Own[name]; ok {
+		return v
+	}
+	return s.main[name]
+}
+
+// Against returns the setting that keeps a service from looking up DNSSEC, or
+// nothing.
+func (s *Setup) Against(of Service) string {
+	with := maps.Clone(s.main)
+	maps.Copy(with, of.Own)
+	return with.against()
+}
+
+// oldDefaults says that "-" in the column chroot of master.cf means yes, as it
+// did before compatibility_level was 1 (COMPATIBILITY_README).
+func (s *Setup) oldDefaults() bool {
+	level, _, _ := strings.Cut(s.main["compatibility_level"], ".")
+	n, err := strconv.Atoi(level)
+	return err == nil && n < 1
+}
+
+// services asks for those of master.cf, with their own settings.
+func (p *postconf) services(ctx context.Context) ([]Service, error) {
+	lines, err := p.ask(ctx, "-M")
+	if err != nil {
+		return nil, err
+	}
+	overrides, err := p.settings(ctx, "-P")
+	if err != nil {
+		return nil, err
+	}
+	own := make(map[string]settings) // by "name/type"
+	for key, value := range overrides {
+		slash := strings.LastIndexByte(key, '/')
+		if slash < 0 {
+			return nil, odd(key + " = " + value)
+		}
+		service, name := key[:slash], key[slash+1:]
+		if own[service] == nil {
+			own[service] = make(settings)
+		}
+		own[service][name] = value
+	}
+	var all []Service
+	for _, line := range lines {
+		const columns = 8 // name, type, private, unpriv, chroot, wakeup, maxproc, command
+		f := strings.Fields(line)
+		if len(f) < columns {
+			return nil, odd(line)
+		}
+		name := f[0] + "/" + f[1]
+		all = append(all, Service{
+			Name: name, Program: f[columns-1], Root: f[3] == "n", Chroot: f[4] == "y", undecided: f[4] == "-", Own: own[name],
+		})
+	}
+	return all, nil
+}
+
+// A Table is one of the tables that a setting such as smtp_tls_policy_maps
+// lists.
+type Table struct {
+	// Text is as it stands there: "proxy:socketmap:unix:map.sock:postfix".
+	Text string
+	// Address is where a socketmap is, in the form for socketmap.Dial; the path
+	// of a UNIX-domain socket may be relative to the queue directory. It is empty
+	// for other tables.
+	Address string
+	// Map is the name that is asked for there.
+	Map string
+	// Proxied says that it is asked by way of proxymap(8).
+	Proxied bool
+}
+
+// Tables reads a list of tables as Postfix does: separated by commas and blanks,
+// unless they are within braces (util/mystrtok.c).
+func Tables(list string) []Table {
+	var all []Table
+	depth, start := 0, -1
+	for i, r := range list + " " {
+		switch {
+		case strings.ContainsRune(", \t\r\n", r) && depth == 0:
+			if start >= 0 {
+				all = append(all, parseTable(list[start:i]))
+			}
+			start = -1
+			continue
+		case r == '{':
+			depth++
+		case r == '}' && depth > 0:
+			depth--
+		}
+		if start < 0 {
+			start = i
+		}
+	}
+	if start >= 0 { // an open brace
+		all = append(all, parseTable(list[start:]))
+	}
+	return all
+}
+
+// parseTable takes a socketmap apart (proto/socketmap_table).
+func parseTable(text string) Table {
+	t := Table{Text: text}
+	rest, proxied := strings.CutPrefix(text, "proxy:")
+	t.Proxied = proxied
+	rest, ok := strings.CutPrefix(rest, "socketmap:")
+	colon := strings.LastIndexByte(rest, ':')
+	if !ok || colon < 0 {
+		return t
+	}
+	address, name := rest[:colon], rest[colon+1:]
+	if where, ok := strings.CutPrefix(address, "inet:"); ok {
+		t.Address, t.Map = where, name
+	} else if strings.HasPrefix(address, "unix:") {
+		t.Address, t.Map = address, name
+	}
+	return t
+}
+
+// String returns Text.
+func (t Table) String() string { return t.Text }
+
+// Shell returns the command that sets a parameter in main.cf, to be pasted.
+func (s *Setup) Shell(name, value string) string {
+	return fmt.Sprintf("postconf %s-e %s", s.option(), quoted(name+" = "+value))
+}
+
+// ShellOwn returns the command that sets a parameter of a service in master.cf.
+func (s *Setup) ShellOwn(service, name, value string) string {
+	return fmt.Sprintf("postconf %s-P %s", s.option(), quoted(service+"/"+name+"="+value))
+}
+
+// ShellInherit returns the command that removes a parameter of a service from
+// master.cf.
+func (s *Setup) ShellInherit(service, name string) string {
+	return fmt.Sprintf("postconf %s-PX %s", s.option(), quoted(service+"/"+name))
+}
+
+// ShellReload returns the command that has Postfix read its configuration.
+func (s *Setup) ShellReload() string { return "postfix " + s.option() + "reload" }
+
+// option is what tells a command of Postfix which instance is meant.
+func (s *Setup) option() string {
+	if s.Directory == "" {
+		return ""
+	}
+	return "-c " + quoted(s.Directory) + " "
+}
+
+// quoted is text as one word of a shell.
+func quoted(text string) string {
+	if text != "" && strings.Trim(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-+:=") == "" {
+		return text
+	}
+	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
+}

@@ -10,6 +10,9 @@ type Status struct {
 	Version string `json:"version"`
 	// Since is when it began to serve.
 	Since time.Time `json:"since"`
+	// Reload is why the configuration was not reloaded the last time, and when;
+	// zero if it was, or nobody has tried.
+	Reload Condition `json:"reload,omitzero"`
 	// Answers has the lookups since then, by decision (Monitor.Counts).
 	Answers map[string]int64 `json:"answers"`
 	// DANE is whether DANE goes before policies.

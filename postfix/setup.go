@@ -2,7 +2,6 @@ package postfix
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"strconv"
 	"strings"
@@ -198,38 +197,3 @@ func parseTable(text string) Table {
 
 // String returns Text.
 func (t Table) String() string { return t.Text }
-
-// Shell returns the command that sets a parameter in main.cf, to be pasted.
-func (s *Setup) Shell(name, value string) string {
-	return fmt.Sprintf("postconf %s-e %s", s.option(), quoted(name+" = "+value))
-}
-
-// ShellOwn returns the command that sets a parameter of a service in master.cf.
-func (s *Setup) ShellOwn(service, name, value string) string {
-	return fmt.Sprintf("postconf %s-P %s", s.option(), quoted(service+"/"+name+"="+value))
-}
-
-// ShellInherit returns the command that removes a parameter of a service from
-// master.cf.
-func (s *Setup) ShellInherit(service, name string) string {
-	return fmt.Sprintf("postconf %s-PX %s", s.option(), quoted(service+"/"+name))
-}
-
-// ShellReload returns the command that has Postfix read its configuration.
-func (s *Setup) ShellReload() string { return "postfix " + s.option() + "reload" }
-
-// option is what tells a command of Postfix which instance is meant.
-func (s *Setup) option() string {
-	if s.Directory == "" {
-		return ""
-	}
-	return "-c " + quoted(s.Directory) + " "
-}
-
-// quoted is text as one word of a shell.
-func quoted(text string) string {
-	if text != "" && strings.Trim(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-+:=") == "" {
-		return text
-	}
-	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
-}

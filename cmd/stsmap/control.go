@@ -124,6 +124,9 @@ func (d *daemon) status() admin.Status {
 
 		Overrides: d.overrides.status(time.Now()),
 	}
+	if refused := d.refused.Load(); refused != nil {
+		s.Reload = *refused
+	}
 	d.surroundings.describe(&s)
 	s.Postfix.Attributes = d.attributes.Load()
 	return s

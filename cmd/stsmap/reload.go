@@ -2,6 +2,7 @@ package main
 
 import (
 	"slices"
+	"time"
 
 	"stsmap/admin"
 	"stsmap/systemd"
@@ -13,18 +14,18 @@ func (d *daemon) reload() {
 	defer func() { d.tell(systemd.Ready()) }()
 	loaded, err := d.globals.load()
 	if err != nil {
-		d.log.Error("configuration not reloaded, the old one stays in force", "error", err.Error())
+		d.notReloaded(err)
 		return
 	}
 	cfg := &loaded.Config
 	resolve, err := newResolver(cfg)
 	if err != nil {
-		d.log.Error("configuration not reloaded, the old one stays in force", "error", err.Error())
+		d.notReloaded(err)
 		return
 	}
 	settings, err := d.engineConfig(cfg, resolve)
 	if err != nil {
-		d.log.Error("configuration not reloaded, the old one stays in force", "error", err.Error())
+		d.notReloaded(err)
 		return
 	}
 	for key, changed := range map[string]bool{
@@ -49,5 +50,13 @@ func (d *daemon) reload() {
 	cfg.Listen, cfg.Cache.Store, cfg.Cache.Entries, cfg.Log.Format = d.cfg.Listen, d.cfg.Cache.Store, d.cfg.Cache.Entries, d.cfg.Log.Format
 	cfg.Admin.Socket = d.cfg.Admin.Socket
 	d.cfg = cfg
+	d.refused.Store(nil)
 	d.log.Info("configuration reloaded")
+}
+
+// notReloaded says why the old configuration stays, and keeps it for those who
+// ask.
+func (d *daemon) notReloaded(err error) {
+	d.refused.Store(&admin.Condition{Error: err.Error(), Since: time.Now()})
+	d.log.Error("configuration not reloaded, the old one stays in force", "error", err.Error())
 }

@@ -52,6 +52,8 @@ func rootCommand(c console) *cobra.Command {
 		warmCommand(c, g),
 		overrideCommand(c, g),
 		configCommand(c, g),
+		doctorCommand(c, g),
+		lookAsCommand(),
 		healthcheckCommand(c, g),
 		versionCommand(c),
 	)

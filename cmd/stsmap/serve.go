@@ -67,9 +67,10 @@ type daemon struct {
 	engine     *policy.Engine
 	server     *socketmap.Server
 	handler    atomic.Pointer[postfix.Handler]
-	attributes atomic.Bool    // whether the Postfix that asks knows policy attributes
-	addrs      []string       // where it listens, in the form for socketmap.Dial
-	running    sync.WaitGroup // everything that ends with the daemon
+	attributes atomic.Bool                     // whether the Postfix that asks knows policy attributes
+	refused    atomic.Pointer[admin.Condition] // why the last reload changed nothing; nil if it did
+	addrs      []string                        // where it listens, in the form for socketmap.Dial
+	running    sync.WaitGroup                  // everything that ends with the daemon
 
 	surroundings *surroundings
 	overrides    *overrides

@@ -77,6 +77,9 @@ func (s *screen) row(label, format string, args ...any) {
 func showStatus(w io.Writer, s admin.Status, now time.Time) error {
 	var out screen
 	out.row("stsmap", "%s, up since %s", s.Version, ago(s.Since, now))
+	if s.Reload.Error != "" {
+		out.row("", "- the configuration was not reloaded %s: %s", ago(s.Reload.Since, now), s.Reload.Error)
+	}
 	total := int64(0)
 	var each []string
 	for _, k := range []policy.Kind{policy.Enforce, policy.DANE, policy.DANEOnly, policy.Testing, policy.None, policy.Failed} {

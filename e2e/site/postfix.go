@@ -330,3 +330,12 @@ func ignoreEOF(err error) error {
 	}
 	return err
 }
+
+// Answer puts the postconf of a root in the place of the one that stsmap will ask, while the Postfix that runs stays; empty
+// is that of this machine. Move and Unmute end it.
+func (p *Postfix) Answer(root string) error {
+	running := p.root
+	defer func() { p.root = running }()
+	p.root = root
+	return p.speak()
+}

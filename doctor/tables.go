@@ -1,0 +1,246 @@
+package doctor
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"stsmap/postfix"
+)
+
+const (
+	policyMaps = "smtp_tls_policy_maps"
+	dnsLevel   = "smtp_dns_support_level"
+)
+
+// checkTables is LOC-02.
+func checkTables(_ context.Context, e *exam) []Finding {
+	if len(e.setups) == 0 {
+		return []Finding{e.noSetup()}
+	}
+	var all []Finding
+	for _, s := range e.setups {
+		some := mailers(s)
+		if len(some) == 0 {
+			all = append(all, warn("%sno service in master.cf runs smtp(8)", e.which(s)).because("no mail goes out by SMTP").
+				fix(postconf(s)+"-M 'smtp/unix=smtp unix - - n - - smtp'", reload(s)))
+			continue
+		}
+		for _, c := range cohorts(s, some, policyMaps) {
+			all = append(all, e.judgeTables(s, c)...)
+		}
+	}
+	if e.setupBy != nil {
+		all = append(all, e.noSetup())
+	}
+	return all
+}
+
+// judgeTables says what is to be said of the tables of some services.
+func (e *exam) judgeTables(s *postfix.Setup, c cohort) []Finding {
+	where, tables := e.where(s, c.services), postfix.Tables(c.values[0])
+	at := slices.IndexFunc(tables, func(t postfix.Table) bool { return e.ours(s, t) })
+	if at < 0 {
+		return []Finding{e.notAsked(s, c, where, tables)}
+	}
+	var all []Finding
+	for _, before := range tables[:at] {
+		if f, bad := e.before(s, c, where, tables, before); bad {
+			all = append(all, f)
+		}
+	}
+	if tables[at].Proxied {
+		direct := slices.Clone(tables)
+		direct[at].Text = strings.TrimPrefix(direct[at].Text, "proxy:")
+		all = append(all, warn("%sthe socketmap is asked by way of proxymap(8): %s", where, tables[at]).
+			because("one lookup that takes long holds up the lookups of all others").fix(set(s, c, policyMaps, list(direct))...))
+	}
+	if after := tables[at+1:]; len(after) > 0 {
+		last := append(slices.Delete(slices.Clone(tables), at, at+1), tables[at])
+		all = append(all, warn("%sasked after stsmap: %s", where, list(after)).
+			because("the first table that has the domain decides: an exception there does not count for a domain with a policy").
+			fix(set(s, c, policyMaps, list(last))...))
+	}
+	if len(all) > 0 {
+		return all
+	}
+	f := ok("%s%s asks %s", where, policyMaps, tables[at])
+	if at > 0 {
+		f.Seen += ", after " + list(tables[:at])
+	}
+	return []Finding{f}
+}
+
+// before says what is wrong with a table that is asked before stsmap, if
+// something is: exceptions are meant to stand there.
+func (e *exam) before(s *postfix.Setup, c cohort, where string, tables []postfix.Table, t postfix.Table) (Finding, bool) {
+	without := slices.DeleteFunc(slices.Clone(tables), func(other postfix.Table) bool { return other.Text == t.Text })
+	switch {
+	case t.Address != "":
+		return warn("%sanother socketmap is asked first: %s", where, t).
+			because("it decides for every domain that it knows; two daemons for the same are one too many").
+			fix(set(s, c, policyMaps, list(without))...), true
+	case strings.HasPrefix(strings.TrimPrefix(t.Text, "proxy:"), "static:"):
+		return fail("%s%s is asked first, and has every domain", where, t).
+			because("stsmap is never asked").fix(set(s, c, policyMaps, list(without))...), true
+	}
+	return Finding{}, false
+}
+
+// notAsked is for services that do not ask stsmap.
+func (e *exam) notAsked(s *postfix.Setup, c cohort, where string, tables []postfix.Table) Finding {
+	f := fail("%s%s = %s", where, policyMaps, orNothing(c.values[0])).because("policies of other domains are not applied to mail that goes out there")
+	for _, t := range tables {
+		if t.Address != "" {
+			f = fail("%sthe socketmap %s is asked, and stsmap does not listen there", where, t).
+				because("if nobody answers there, all mail waits; if another daemon does, stsmap is of no use")
+		}
+	}
+	others := slices.DeleteFunc(slices.Clone(tables), func(t postfix.Table) bool { return t.Address != "" })
+	if c.inherits {
+		return f.fix(set(s, c, policyMaps, list(append(others, e.table(s))))...)
+	}
+	// With -o somebody has said so for these services alone.
+	if len(tables) == 0 {
+		f.Severity = Info
+	} else if f.Severity = Warn; len(others) < len(tables) {
+		f.Severity = Fail
+	}
+	return f.fix(inherit(s, c, policyMaps)...)
+}
+
+// table is how an instance would best ask: over the socket in its queue
+// directory, if there is one, and otherwise over TCP.
+func (e *exam) table(s *postfix.Setup) postfix.Table {
+	queue, _ := s.Main("queue_directory")
+	best := ""
+	for _, a := range e.addresses() {
+		path, isUnix := strings.CutPrefix(a, "unix:")
+		inside, within := strings.CutPrefix(path, strings.TrimSuffix(queue, "/")+"/")
+		switch {
+		case isUnix && within:
+			return postfix.Table{Text: "socketmap:unix:" + inside + ":postfix"}
+		case !isUnix && best == "":
+			best = "inet:" + a
+		case isUnix && best == "":
+			best = a
+		}
+	}
+	if best == "" {
+		best = "inet:127.0.0.1:8461"
+	}
+	return postfix.Table{Text: "socketmap:" + best + ":postfix"}
+}
+
+// list puts tables together as they stand in main.cf.
+func list(tables []postfix.Table) string {
+	var all []string
+	for _, t := range tables {
+		all = append(all, t.Text)
+	}
+	return strings.Join(all, ", ")
+}
+
+func orNothing(value string) string {
+	if value == "" {
+		return "(nothing)"
+	}
+	return value
+}
+
+// asking are the tables of this daemon that a service has.
+func (e *exam) asking(s *postfix.Setup, service postfix.Service) []postfix.Table {
+	return slices.DeleteFunc(postfix.Tables(s.Value(service, policyMaps)), func(t postfix.Table) bool { return !e.ours(s, t) })
+}
+
+// checkLog is LOC-11.
+func checkLog(_ context.Context, e *exam) []Finding {
+	const parameter = "smtp_tls_loglevel"
+	return e.eachSetup(mailers, func(s *postfix.Setup, services []postfix.Service) (all []Finding) {
+		for _, c := range cohorts(s, services, parameter) {
+			where, level := e.where(s, c.services), c.values[0]
+			if level == "" || level == "0" {
+				all = append(all, warn("%s%s = %s", where, parameter, level).
+					because(`mail.log has no line "Verified TLS connection established": nothing shows whether policies are applied`).
+					fix(set(s, c, parameter, "1")...))
+				continue
+			}
+			all = append(all, ok("%s%s = %s", where, parameter, level))
+		}
+		return all
+	})
+}
+
+// checkLevel is LOC-03.
+func checkLevel(_ context.Context, e *exam) []Finding {
+	return e.eachSetup(mailers, func(s *postfix.Setup, services []postfix.Service) (all []Finding) {
+		blind := false
+		for _, c := range cohorts(s, services, "smtp_tls_security_level", "smtp_use_tls", "smtp_enforce_tls", dnsLevel) {
+			f := e.judgeLevel(s, c)
+			blind = blind || f.Severity == Fail
+			all = append(all, f)
+		}
+		if blind {
+			return all // which says it already
+		}
+		return append(all, e.judgeDNSSEC(s, services))
+	})
+}
+
+// judgeLevel is about what holds where stsmap has nothing to say.
+func (e *exam) judgeLevel(s *postfix.Setup, c cohort) Finding {
+	const parameter = "smtp_tls_security_level"
+	where, level := e.where(s, c.services), c.values[0]
+	seen := fmt.Sprintf("%s%s = %s", where, parameter, orNothing(level))
+	against := s.Against(c.services[0])
+	switch level {
+	case "may", "encrypt", "verify", "secure", "fingerprint":
+		return ok("%s", seen)
+	case "dane", "dane-only":
+		if against == "" {
+			return ok("%s", seen)
+		}
+		why := `without DNSSEC the level "dane" is no more than "may"`
+		if level == "dane-only" {
+			why = `without DNSSEC all mail of the level "dane-only" waits`
+		}
+		return fail("%s, and %s", seen, against).because("%s", why).fix(lookUpDNSSEC(s, c.services[0])...)
+	case "", "none":
+		if level == "" && (c.values[1] == "yes" || c.values[2] == "yes") {
+			return info("%s; smtp_use_tls and smtp_enforce_tls are obsolete", seen)
+		}
+		return warn("%s", seen).because("mail to domains without a policy goes in the clear, even where TLS is offered").
+			fix(set(s, c, parameter, "may")...)
+	}
+	return fail("%s", seen).because("Postfix has no such level, and smtp(8) does not start").fix(set(s, c, parameter, "may")...)
+}
+
+// judgeDNSSEC is about whether DANE can go first.
+func (e *exam) judgeDNSSEC(s *postfix.Setup, services []postfix.Service) Finding {
+	if e.Settings.DANE.Mode == "off" {
+		return info(`dane.mode = "off": policies are answered where DANE may apply`)
+	}
+	for _, service := range services {
+		against := s.Against(service)
+		if against == "" {
+			continue
+		}
+		where := e.where(s, []postfix.Service{service})
+		if e.Settings.Postfix.DNSSEC == "yes" {
+			return fail(`%spostfix.dnssec = "yes", and %s`, where, against).
+				because(`mail to domains that are answered "dane-only" waits`).fix(lookUpDNSSEC(s, service)...)
+		}
+		return info("%sDNSSEC is not looked up: %s", where, against).
+			because("DANE cannot go before policies (RFC 8461, Section 2)").fix(lookUpDNSSEC(s, service)...)
+	}
+	return ok("%sDNSSEC is looked up", e.where(s, services))
+}
+
+// lookUpDNSSEC has a service do so.
+func lookUpDNSSEC(s *postfix.Setup, service postfix.Service) []string {
+	if _, own := service.Own[dnsLevel]; own {
+		return inherit(s, cohort{own: []string{service.Name}}, dnsLevel)
+	}
+	return set(s, cohort{inherits: true}, dnsLevel, "dnssec")
+}

@@ -30,6 +30,7 @@ type play struct {
 	status    site.Status    // the outcome of the last of them
 	stream    *stream        // nil if there is none
 	asking    *asking        // nil if there is none
+	impostor  *impostor      // nil if there is none
 	output    string         // of the last command
 
 	release  release                                       // of the Postfix that the play began with
@@ -102,6 +103,11 @@ func (p *play) end() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), hang)
 	defer cancel()
+	if p.impostor != nil {
+		if err := p.impostor.stop(ctx); err != nil {
+			p.t.Error(err)
+		}
+	}
 	defer func() {
 		if err := p.site.ServeWorld(ctx); err != nil {
 			p.t.Error(err)
@@ -124,8 +130,9 @@ func (p *play) end() {
 		}
 	}
 	if !p.t.Failed() {
+		p.prove()
 		reports, err := p.collector.Rest()
-		if err == nil && len(reports) == 0 {
+		if err == nil && len(reports) == 0 && !p.t.Failed() {
 			return
 		}
 		p.t.Errorf("reports that no step has taken: %s: %v", reports, err)

@@ -45,6 +45,8 @@ func steps() map[string]step {
 		"postconf":   postconf,
 		"upgrade":    upgrade,
 		"chroot":     chroot,
+		"socket":     socket,
+		"impostor":   impersonate,
 		"stream":     startStream,
 		"flow":       flow,
 		"endstream":  endStream,

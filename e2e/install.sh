@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs the neighbours that the tests and the demonstration use: Postfix, Unbound, Knot DNS, Redis, PostgreSQL, SQLite, ip(8),
-# and mmdebstrap, which gets other releases of Postfix. Debian and its descendants only. Does nothing if they are there; else
+# mandoc, and mmdebstrap, which gets other releases of Postfix. Debian and its descendants only. Does nothing if they are there; else
 # needs root. Neither starts a service nor changes the configuration of one that exists.
 set -eu
 PATH=$PATH:/usr/sbin:/sbin
@@ -15,6 +15,7 @@ command -v redis-server >/dev/null 2>&1 && command -v redis-cli >/dev/null 2>&1 
 	missing="$missing redis-server redis-sentinel"
 command -v sqlite3 >/dev/null 2>&1 || missing="$missing sqlite3"
 ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$missing postgresql"
+command -v mandoc >/dev/null 2>&1 || missing="$missing mandoc"
 # With its keyring, for the roots that hold other releases of Postfix.
 command -v mmdebstrap >/dev/null 2>&1 || missing="$missing mmdebstrap debian-archive-keyring"
 [ -n "$missing" ] || exit 0

@@ -2,7 +2,7 @@
 package man
 
 import (
-	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"stsmap/config"
+	"stsmap/doctor"
 )
 
 // pages are the manual pages, by file.
@@ -314,9 +315,26 @@ func TestHints(t *testing.T) {
 	}
 }
 
-// TestPages: the pages are well-formed mdoc, and refer to each other. What
-// mandoc finds is better than what this test does by itself; both are run,
-// and the latter alone where there is no mandoc.
+// TestFindings: every check of doctor stands in stsmap(8), in order, and no other.
+func TestFindings(t *testing.T) {
+	lines := section(t, "stsmap.8", "DIAGNOSTICS")
+	begin := slices.Index(lines, ".Ss Findings of doctor")
+	var told, have []string
+	for _, line := range lines[max(begin, 0):] {
+		if id, ok := strings.CutPrefix(line, ".It LOC-"); ok {
+			told = append(told, "LOC-"+id)
+		}
+	}
+	for _, check := range doctor.Checks() {
+		have = append(have, check.ID)
+	}
+	if begin < 0 || !slices.Equal(told, have) {
+		t.Errorf("stsmap.8 has the checks %v, doctor %v", told, have)
+	}
+}
+
+// TestPages: the pages are well-formed mdoc, refer to each other, and mandoc
+// has nothing to say about them, not even about their style.
 func TestPages(t *testing.T) {
 	for _, page := range pages() {
 		for _, problem := range malformed(source(t, page)) {
@@ -329,13 +347,26 @@ func TestPages(t *testing.T) {
 				t.Errorf("%s does not refer to %s", page, other)
 			}
 		}
-		if mandoc, err := exec.LookPath("mandoc"); err == nil {
-			out, err := exec.Command(mandoc, "-T", "lint", "-W", "warning", page).CombinedOutput()
-			if err != nil || len(bytes.TrimSpace(out)) > 0 {
-				t.Errorf("mandoc: %v\n%s", err, out)
-			}
+		for _, complaint := range lint(t, page) {
+			t.Error(complaint)
 		}
 	}
+}
+
+// lint returns what mandoc(1) finds in a page. What manual pages there are on
+// this machine does not matter.
+func lint(t *testing.T, page string) (complaints []string) {
+	t.Helper()
+	out, err := exec.Command("mandoc", "-T", "lint", page).Output()
+	if errors.Is(err, exec.ErrNotFound) {
+		t.Fatalf("%v; it is installed by e2e/install.sh", err)
+	}
+	for line := range strings.Lines(string(out)) {
+		if !strings.Contains(line, "referenced manual not found") {
+			complaints = append(complaints, strings.TrimSpace(line))
+		}
+	}
+	return complaints
 }
 
 func cutLast(s, sep string) (before, after string, found bool) {

@@ -63,7 +63,7 @@ install:                   ## install below DESTDIR and PREFIX what make has bui
 	install -Dm644 man/stsmap-check.1 $(DESTDIR)$(PREFIX)/share/man/man1/stsmap-check.1
 	install -Dm644 man/stsmap.toml.5 $(DESTDIR)$(PREFIX)/share/man/man5/stsmap.toml.5
 	install -Dm644 man/stsmap-postfix.7 $(DESTDIR)$(PREFIX)/share/man/man7/stsmap-postfix.7
-	install -Dm644 -t $(DESTDIR)$(PREFIX)/share/doc/stsmap docs/from-postfix-tlspol.md docs/from-postfix-mta-sts-resolver.md
+	install -Dm644 -t $(DESTDIR)$(PREFIX)/share/doc/stsmap docs/from-postfix-tlspol.md docs/from-postfix-mta-sts-resolver.md docs/mail-log.md
 
 clean:                     ## remove what was built
 	rm -rf bin dist var

@@ -15,12 +15,14 @@ import (
 
 const (
 	mainUnit = "stsmap.service"
+	// postfixSocket is the one in the queue directory.
+	postfixSocket = "stsmap-postfix.socket"
 	// properties are those that systemctl is asked for.
 	properties = "Id,LoadState,ActiveState,SubState,UnitFileState,FragmentPath,DropInPaths,NeedDaemonReload,MainPID,Result"
 )
 
 // ourUnits are those that packages have.
-func ourUnits() []string { return []string{mainUnit, "stsmap.socket", "stsmap-postfix.socket"} }
+func ourUnits() []string { return []string{mainUnit, "stsmap.socket", postfixSocket} }
 
 // otherUnits are those of other programs for the same.
 func otherUnits() []string {
@@ -43,7 +45,11 @@ func checkUnits(ctx context.Context, e *exam) []Finding {
 	if err != nil {
 		return append(all, skip("systemctl: %v", err))
 	}
-	return append(all, judgeUnits(parseUnits(out), deletedProgram)...)
+	units := parseUnits(out)
+	if _, err := os.Stat("/var/spool/postfix"); err != nil {
+		delete(units, postfixSocket) // it has a condition that is not met
+	}
+	return append(all, judgeUnits(units, deletedProgram)...)
 }
 
 // systemctl asks for all units at once.
@@ -134,6 +140,9 @@ func startsByItself(units map[string]unit) bool {
 
 // judgeUnit is about one of ours.
 func judgeUnit(name string, u unit) (all []Finding) {
+	if u["LoadState"] == "masked" {
+		return []Finding{fail("%s is masked", name).because("systemd never starts it").fix("systemctl unmask "+name, "systemctl enable --now "+name)}
+	}
 	if u["LoadState"] != "loaded" {
 		all = append(all, fail("%s cannot be loaded: %s", name, u["LoadState"]).because("systemd does not start it").
 			fix("systemd-analyze verify "+orElse(u["FragmentPath"], name)))

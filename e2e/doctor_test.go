@@ -348,8 +348,6 @@ func (p *patient) do(ctx context.Context, verb, rest string) {
 	case "mute":
 		p.must(p.site.Postfix.Mute())
 		p.later(p.site.Postfix.Unmute)
-	case "speak":
-		p.must(p.site.Postfix.Unmute())
 	case "await":
 		p.await(ctx, rest)
 	case "undo":

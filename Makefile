@@ -9,7 +9,7 @@ FUZZTIME ?= 20000x
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: all bin/stsmap run demo test unit e2e bench fuzz check install clean help neighbours
+.PHONY: all bin/stsmap run demo test unit e2e bench fuzz check install clean help neighbours fill
 
 all: bin/stsmap            ## build bin/stsmap
 
@@ -54,6 +54,9 @@ check:                     ## gofmt, vet, staticcheck, govulncheck, house rules,
 	GOVULNCHECK=$(GOVULNCHECK) GO=$(GO) internal/house/vulncheck.sh
 	$(GO) test -count=1 ./internal/house
 	$(GO) mod tidy -diff
+
+fill:                      ## break the lines of the manual pages that mandoc finds too long
+	man/fill.sh
 
 install:                   ## install below DESTDIR and PREFIX what make has built
 	@test -x bin/stsmap || { echo "nothing is built yet: run make first"; exit 1; }

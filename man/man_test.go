@@ -362,6 +362,9 @@ func lint(t *testing.T, page string) (complaints []string) {
 		t.Fatalf("%v; it is installed by e2e/install.sh", err)
 	}
 	for line := range strings.Lines(string(out)) {
+		if strings.Contains(line, "longer than 80 bytes") {
+			line = strings.TrimSpace(line) + "; make fill breaks it"
+		}
 		if !strings.Contains(line, "referenced manual not found") {
 			complaints = append(complaints, strings.TrimSpace(line))
 		}

@@ -64,7 +64,11 @@ func (e *exam) judgeServer(h resolver.Health) []Finding {
 			fix("# switch DNSSEC validation on there, or", "# run a validating resolver here, such as unbound")))
 	}
 	if len(all) == 0 {
-		all = append(all, ok("%s: it answers over UDP and TCP, knows EDNS and validates", strings.TrimPrefix(h.Server, "tls://")))
+		over := "UDP and TCP"
+		if strings.HasPrefix(h.Server, "tls://") {
+			over = "TLS"
+		}
+		all = append(all, ok("%s: it answers over %s, knows EDNS and validates", h.Server, over))
 	}
 	return all
 }

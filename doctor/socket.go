@@ -28,6 +28,9 @@ func checkSocket(ctx context.Context, e *exam) []Finding {
 		tables := make(map[string]postfix.Table)
 		for _, service := range services {
 			for _, t := range e.asking(s, service) {
+				if t.Proxied { // it is proxymap(8) that connects
+					service = proxy(s, service)
+				}
 				p := standpoint{service.Chroot, service.Root, t.Text}
 				if tables[t.Text] = t; from[p] == nil {
 					order = append(order, p)
@@ -45,6 +48,14 @@ func checkSocket(ctx context.Context, e *exam) []Finding {
 	})
 }
 
+// proxy is a service as it is with the rights of proxymap(8).
+func proxy(s *postfix.Setup, service postfix.Service) postfix.Service {
+	for _, p := range running(s, "proxymap") {
+		service.Chroot, service.Root = p.Chroot, p.Root
+	}
+	return service
+}
+
 // reach asks over the socket of a table as the services would.
 func (e *exam) reach(ctx context.Context, s *postfix.Setup, services []postfix.Service, t postfix.Table) Finding {
 	service, where := services[0], e.where(s, services)
@@ -54,11 +65,11 @@ func (e *exam) reach(ctx context.Context, s *postfix.Setup, services []postfix.S
 		return skip("%s%v", where, err)
 	}
 	as := "as user " + who.name
-	if service.Chroot && !t.Proxied { // proxymap(8) is asked by a socket of Postfix
+	if service.Chroot {
 		as += ", in the chroot " + queue
 	}
 	seen, err := e.send(ctx, errand{
-		Directory: queue, Chroot: service.Chroot && !t.Proxied, UID: who.uid, GID: who.gid, Dial: []string{t.Address + " " + t.Map},
+		Directory: queue, Chroot: service.Chroot, UID: who.uid, GID: who.gid, Dial: []string{t.Address + " " + t.Map},
 	})
 	switch {
 	case errors.Is(err, errNotRoot):

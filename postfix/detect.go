@@ -98,7 +98,7 @@ func Detect(ctx context.Context, configDirectory string) (Detected, error) {
 		return Detected{}, odd("mail_version = " + main["mail_version"]) // this is no postconf
 	}
 	var d Detected
-	if why := main.against(); why != "" {
+	if _, why := main.against(); why != "" {
 		d.Why = "main.cf: " + why
 		return d, nil
 	}
@@ -118,30 +118,30 @@ func daneSettings() []string {
 // settings are values by the name of the parameter.
 type settings map[string]string
 
-// against returns the setting that keeps an smtp(8) from doing DANE, or
-// nothing.
-func (s settings) against() string {
-	set := func(name string) string { return name + " = " + s[name] }
+// against returns the setting that keeps an smtp(8) from doing DANE, by its name
+// and in words, or nothing.
+func (s settings) against() (name, why string) {
+	is := func(name string) (string, string) { return name, name + " = " + s[name] }
 	const level, lookup = "smtp_dns_support_level", "smtp_host_lookup"
 	_, known := s[level]
 	switch {
 	case !known:
-		return level + " is unknown to this release"
+		return level, level + " is unknown to this release"
 	case s[level] == "" && s["disable_dns_lookups"] == "yes":
-		return set("disable_dns_lookups")
+		return is("disable_dns_lookups")
 	case s[level] == "":
-		return level + " is not set"
+		return level, level + " is not set"
 	case !strings.EqualFold(s[level], "dnssec"):
 		// Words that do not exist are among these: smtp(8) does not start then.
-		return set(level)
+		return is(level)
 	case !slices.ContainsFunc(words(s[lookup]), func(w string) bool { return strings.EqualFold(w, "dns") }):
-		return set(lookup)
+		return is(lookup)
 	case len(words(s["smtp_dns_resolver_options"])) > 0:
-		return set("smtp_dns_resolver_options")
+		return is("smtp_dns_resolver_options")
 	case s["ignore_mx_lookup_error"] == "yes":
-		return set("ignore_mx_lookup_error")
+		return is("ignore_mx_lookup_error")
 	}
-	return ""
+	return "", ""
 }
 
 // words splits a list as Postfix does.
@@ -164,7 +164,7 @@ func (p *postconf) exception(ctx context.Context, main settings) (string, error)
 		}
 		with := maps.Clone(main)
 		maps.Copy(with, s.Own)
-		if why := with.against(); why != "" {
+		if _, why := with.against(); why != "" {
 			return fmt.Sprintf("master.cf: %s: %s", s.Name, why), nil
 		}
 	}

@@ -80,9 +80,9 @@ func (s *Setup) Value(of Service, name string) string {
 	return s.main[name]
 }
 
-// Against returns the setting that keeps a service from looking up DNSSEC, or
-// nothing.
-func (s *Setup) Against(of Service) string {
+// Against returns the setting that keeps a service from looking up DNSSEC, by its
+// name and in words for people, or nothing.
+func (s *Setup) Against(of Service) (name, why string) {
 	with := maps.Clone(s.main)
 	maps.Copy(with, of.Own)
 	return with.against()

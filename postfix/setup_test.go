@@ -79,8 +79,11 @@ func TestReadSetup(t *testing.T) {
 		if s.Value(smtp, "smtp_tls_loglevel") != "1" || s.Value(relay, "smtp_tls_loglevel") != "0" {
 			t.Error("the values of the services are mixed up")
 		}
-		if s.Against(smtp) != "" || s.Against(relay) != "smtp_dns_support_level = enabled" {
-			t.Errorf("against DNSSEC: %q, %q", s.Against(smtp), s.Against(relay))
+		if name, why := s.Against(smtp); name != "" || why != "" {
+			t.Errorf("against DNSSEC: %q, %q", name, why)
+		}
+		if name, why := s.Against(relay); name != "smtp_dns_support_level" || why != "smtp_dns_support_level = enabled" {
+			t.Errorf("against DNSSEC: %q, %q", name, why)
 		}
 		if _, err := ParseRelease(s.Release); err != nil {
 			t.Error(err)

@@ -127,6 +127,9 @@ func ask(ctx context.Context, address, name, key string) (socketmap.Reply, error
 
 // reason is an error without what everybody knows already.
 func reason(err error) string {
+	if name, ok := errors.AsType[*net.DNSError](err); ok {
+		return fmt.Sprintf("the name %s cannot be looked up", name.Name)
+	}
 	if errno, ok := errors.AsType[syscall.Errno](err); ok {
 		return errno.Error()
 	}

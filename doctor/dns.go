@@ -143,7 +143,7 @@ func (e *exam) compareWith(s *postfix.Setup, services []postfix.Service, mine []
 	case errors.Is(err, os.ErrNotExist) && services[0].Chroot:
 		return warn("%sthere is no %s", where, path).because("smtp(8) asks 127.0.0.1 then, whatever %s says", resolvConf).fix(update...)
 	case err != nil:
-		return warn("%s%v", where, err)
+		return warn("%s%v", where, err).because("smtp(8) asks 127.0.0.1 then").fix("ls -l " + quoted(path))
 	case slices.Equal(mine, theirs):
 		return ok("%sPostfix asks the same: %s", where, strings.Join(theirs, ", "))
 	}

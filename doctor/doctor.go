@@ -157,6 +157,9 @@ func (e *exam) readSetups(ctx context.Context) {
 			e.setupBy = err
 			continue
 		}
+		if on, _ := s.Main("multi_instance_enable"); on != "yes" {
+			continue // it is not started
+		}
 		e.setups = append(e.setups, s)
 	}
 }

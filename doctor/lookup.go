@@ -71,7 +71,8 @@ func (e *exam) compareLookup(ctx context.Context, s *postfix.Setup, service post
 			return fail("%spostmap gets for %s: %v", where, domain, err).because("somebody stands between Postfix and stsmap").fix(command)
 		}
 	}
-	return warn("%sthe answer for %s changes with every question", where, domain)
+	return warn("%sthe answer for %s changes with every question", where, domain).
+		because("two daemons may share the address, or what the domain publishes changes right now").fix(command)
 }
 
 // answerOf is a reply as postmap tells it.

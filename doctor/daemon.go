@@ -163,6 +163,10 @@ func (e *exam) told() []Finding {
 			because("the daemon goes on with the old one")
 		all = append(all, f.fix("stsmap "+e.configFlag()+"config check", e.reloadLine()))
 	}
+	if s.Overrides.Error != "" {
+		all = append(all, warn("the overrides do not count as they are in %s: %s", s.Overrides.File, s.Overrides.Error).
+			because("those that were read before still count").fix("stsmap "+e.configFlag()+"override list"))
+	}
 	if missing := e.notServed(); len(missing) > 0 {
 		all = append(all, info("listen has %s, and the daemon has other sockets: the service manager passed them, or it has to be restarted", strings.Join(missing, ", ")))
 	}

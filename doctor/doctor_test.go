@@ -201,3 +201,16 @@ func TestPrintable(t *testing.T) {
 		t.Errorf("%+.100v", f)
 	}
 }
+
+// TestReleases: what is said of releases that are too old, or too new, to be on any machine.
+func TestReleases(t *testing.T) {
+	cfg := config.Default()
+	for release, want := range map[string]Severity{"3.3.22": Fail, "3.4.0": Info, "3.9.9": Info, "3.10.4": Info, "3.10.5": OK, "3.12-20260821": OK, "4.0.0": OK} {
+		s := &postfix.Setup{Release: release, Services: []postfix.Service{{Name: "smtp/unix", Program: "smtp"}}}
+		e := &exam{Config: Config{Settings: &cfg}, setups: []*postfix.Setup{s}}
+		found := checkRelease(t.Context(), e)
+		if len(found) != 1 || found[0].Severity != want || !strings.Contains(found[0].Seen, "Postfix "+release) {
+			t.Errorf("%s: %v", release, found)
+		}
+	}
+}

@@ -65,6 +65,12 @@ type clinic struct {
 
 func newClinic(t *testing.T, ctx context.Context) *clinic {
 	t.Helper()
+	// Here systemd does not run, whatever it does around this namespace.
+	if _, err := os.Stat("/run/systemd"); err == nil {
+		if err := syscall.Mount("tmpfs", "/run/systemd", "tmpfs", 0, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
 	binary, err := site.Build(ctx)
 	if err != nil {
 		t.Fatal(err)

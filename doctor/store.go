@@ -40,7 +40,7 @@ func (e *exam) directory(ctx context.Context, path string) (all []Finding) {
 			return []Finding{skip("%s: run it as root", dir)}
 		}
 		f := fail("%s: %s", dir, reason(err)).because("the daemon cannot remember policies, and begins with none at each start")
-		return []Finding{f.fix("install -d -m 700 -o stsmap " + quoted(dir))}
+		return []Finding{f.fix("install -d -m 700 -o " + daemonName() + " " + quoted(dir))}
 	}
 	for _, p := range []string{dir, path} {
 		if info, err := os.Stat(p); err == nil && info.Mode().Perm()&0o022 != 0 {
@@ -67,6 +67,15 @@ func (e *exam) directory(ctx context.Context, path string) (all []Finding) {
 		all = append(all, ok("%s: user %s can write there", dir, name))
 	}
 	return all
+}
+
+// daemonName is the user that the daemon is meant to run as: that of packages, if
+// there is one, and otherwise that of README.md.
+func daemonName() string {
+	if _, err := lookUp("_stsmap"); err == nil {
+		return "_stsmap"
+	}
+	return "stsmap"
 }
 
 // daemonUser is as whom the daemon runs: who listens on the control socket, or

@@ -14,12 +14,7 @@ type palette bool
 // colours returns the palette for where results go: on a terminal, unless
 // somebody has asked for none (https://no-color.org).
 func (c console) colours() palette {
-	f, isFile := c.out.(*os.File)
-	if !isFile || os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb" {
-		return false
-	}
-	info, err := f.Stat()
-	return palette(err == nil && info.Mode()&os.ModeCharDevice != 0)
+	return palette(os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && isTerminal(c.out))
 }
 
 // paint colours text by how bad what it says is.

@@ -101,6 +101,7 @@ type Decision struct {
 	expires int64           // when STS, or the knowledge that there is none, expires, likewise
 	record  int64           // when to look at the record again on use, likewise
 	under   *override.Table // the overrides that it was decided under
+	version uint64          // of the domain, when what it is made of was read
 	found   *finding        // about DANE; nil if it does not matter
 }
 
@@ -224,10 +225,11 @@ func decide(e cache.Entry, now time.Time) *Decision {
 	return d
 }
 
-// decide is the function decide, with what Config.Render makes of the policy.
-func (e *Engine) decide(entry cache.Entry, now time.Time) *Decision {
+// decide is the function decide, of what f has found out, with what
+// Config.Render makes of the policy.
+func (e *Engine) decide(f *flight, entry cache.Entry, now time.Time) *Decision {
 	d := decide(entry, now)
-	d.under = e.overrides.Load()
+	d.under, d.version = e.overrides.Load(), f.version
 	if d.STS == nil {
 		return d
 	}

@@ -42,8 +42,10 @@ type flight struct {
 	why    trigger
 	began  time.Time
 
-	blind     bool // the store could not be read
-	claimed   bool // from those who share the store
+	blind     bool   // the store could not be read
+	claimed   bool   // from those who share the store
+	slotted   bool   // it has one of slots
+	version   uint64 // of the domain, when the store was read last; for the flight itself only
 	staking   sync.Once
 	atStake   chan struct{} // closed when what DANE says may matter
 	once      sync.Once
@@ -140,7 +142,7 @@ func (e *Engine) fly(f *flight) {
 		return
 	}
 	if found && (holds(entry, now) || now.Before(entry.Expires)) {
-		d := e.decide(entry, now)
+		d := e.decide(f, entry, now)
 		e.keep(d)
 		f.publish(d)
 		if f.why.asks() && now.Before(entry.Recheck) {
@@ -160,6 +162,7 @@ func (e *Engine) fly(f *flight) {
 // not parse any more is a failure of the store.
 func (e *Engine) recall(ctx context.Context, f *flight) (entry cache.Entry, found bool, err error) {
 	empty := cache.Entry{Domain: f.domain}
+	f.version = e.versions.of(f.domain).Load()
 	entry, err = e.store.Get(ctx, f.domain)
 	if errors.Is(err, cache.ErrNotFound) {
 		return empty, false, nil
@@ -190,7 +193,7 @@ func (e *Engine) retrieve(ctx context.Context, f *flight, old cache.Entry) {
 		return
 	}
 	entry := f.rules.next(old, got, now, rand.Float64())
-	d := e.decide(entry, now)
+	d := e.decide(f, entry, now)
 	if got.recordErr != nil && entry.Policy == "" {
 		// DNS said nothing about a domain of which nothing is known. That is
 		// not remembered: the next lookup asks again. A name server that does
@@ -198,6 +201,7 @@ func (e *Engine) retrieve(ctx context.Context, f *flight, old cache.Entry) {
 		d = f.undecided(fmt.Errorf("record: %w", got.recordErr))
 		if timedOut(got.recordErr) && ctx.Err() == nil {
 			d.lasts(now.Add(recordRetry).UnixNano(), now.Add(recordRetry).UnixNano())
+			d.version = f.version
 			e.keep(d)
 		}
 		f.publish(d)
@@ -238,29 +242,45 @@ func (e *Engine) ask(ctx context.Context, f *flight, old cache.Entry) (got outco
 	// most domains have none: they must not queue behind policy hosts that
 	// do not answer.
 	f.stake()
+	defer f.freeSlot()
 	if e.claims != nil && !holds(old, time.Now()) {
-		if old, err = e.takeTurn(ctx, f, got, old); err != nil || !wanted(old, got, f.why, time.Now()) {
-			return got, old, err
-		}
+		old, err = e.takeTurn(ctx, f, got, old)
+	} else {
+		err = f.takeSlot(ctx)
 	}
-	return got, old, e.download(ctx, f, &got)
+	if err == nil && wanted(old, got, f.why, time.Now()) {
+		e.download(f, &got)
+	}
+	return got, old, err
+}
+
+// takeSlot waits until f may download.
+func (f *flight) takeSlot(ctx context.Context) error {
+	select {
+	case f.slots <- struct{}{}:
+		f.slotted = true
+		return nil
+	case <-ctx.Done():
+		return errors.New("too many downloads at once (fetch.workers)")
+	}
+}
+
+// freeSlot lets others download, if f has a slot.
+func (f *flight) freeSlot() {
+	if f.slotted {
+		<-f.slots
+		f.slotted = false
+	}
 }
 
 // download downloads the policy of f.
 //
-// It has a time of its own: what was spent on waiting for a worker is not the
+// It has a time of its own: what was spent on waiting for a slot is not the
 // domain's fault.
-func (e *Engine) download(ctx context.Context, f *flight, got *outcome) error {
-	select {
-	case f.slots <- struct{}{}:
-		defer func() { <-f.slots }()
-	case <-ctx.Done():
-		return errors.New("too many downloads at once (fetch.workers)")
-	}
+func (e *Engine) download(f *flight, got *outcome) {
 	ctx, cancel := context.WithTimeout(e.ctx, f.timeout)
 	defer cancel()
 	got.text, got.policy, got.policyErr = f.fetch.Policy(ctx, f.domain)
-	return nil
 }
 
 // wanted reports whether what the record said is reason to download.
@@ -291,7 +311,7 @@ func (e *Engine) remember(f *flight, entry cache.Entry, d *Decision) {
 	defer cancel()
 	err := e.store.Put(ctx, entry)
 	if errors.Is(err, cache.ErrOutdated) {
-		d, err = e.reconcile(ctx, entry, d)
+		d, err = e.reconcile(ctx, f, entry, d)
 	}
 	if err != nil {
 		e.observe(Event{Kind: StoreFailed, Domain: f.domain, Err: err})
@@ -301,15 +321,20 @@ func (e *Engine) remember(f *flight, entry cache.Entry, d *Decision) {
 
 // reconcile is for a store that has a policy downloaded later than entry. It
 // returns what then is to be decided.
-func (e *Engine) reconcile(ctx context.Context, entry cache.Entry, d *Decision) (*Decision, error) {
-	stored, err := e.store.Get(ctx, entry.Domain)
+func (e *Engine) reconcile(ctx context.Context, f *flight, entry cache.Entry, d *Decision) (*Decision, error) {
+	f.version = e.versions.of(f.domain).Load()
+	stored, err := e.store.Get(ctx, f.domain)
+	if errors.Is(err, cache.ErrNotFound) {
+		return d, nil // it has been forgotten since
+	}
 	if err != nil {
 		return d, err
 	}
 	now := time.Now()
-	if !stored.Fetched.After(now) {
-		// Another host with the same store learned more, meanwhile.
-		newer := e.decide(stored, now)
+	if stored.Fetched.Sub(now) <= clockJump {
+		// Another host with the same store learned more, meanwhile. Its clock
+		// may be a little ahead of ours.
+		newer := e.decide(f, f.rules.sane(stored, now), now)
 		e.keep(newer)
 		return newer, nil
 	}

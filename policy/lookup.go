@@ -155,7 +155,7 @@ func (e *Engine) settle(d *Decision, hop dane.NextHop, found *finding) *Decision
 	defer e.settling.Unlock()
 	s := e.settings.Load()
 	late := s.matters(d.standing) && e.denied() != (found == nil) // it was switched on or off since
-	late = late || e.overruled(d)
+	late = late || e.overruled(d) || e.outdated(d)
 	if e.denied() {
 		found = nil
 	}
@@ -175,8 +175,8 @@ func (e *Engine) settle(d *Decision, hop dane.NextHop, found *finding) *Decision
 func (e *Engine) keep(d *Decision) {
 	e.settling.Lock()
 	defer e.settling.Unlock()
-	if e.overruled(d) {
-		return // what the administrator said is at hand, or will be
+	if e.overruled(d) || e.outdated(d) {
+		return // what the administrator said is at hand, or will be; or what somebody else stored
 	}
 	s := e.settings.Load()
 	var found *finding

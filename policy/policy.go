@@ -106,6 +106,7 @@ type Engine struct {
 	observe  func(Event)
 	ready    *decisions
 	findings *findings
+	versions *versions
 	settings atomic.Pointer[settings]
 
 	overrides atomic.Pointer[override.Table] // nil or empty for most
@@ -151,6 +152,7 @@ func New(c Config) *Engine {
 		observe:   c.Observe,
 		ready:     newDecisions(most),
 		findings:  newFindings(most),
+		versions:  newVersions(),
 		permitted: make(chan struct{}),
 		checks:    make(chan struct{}, mostDANE),
 		flights:   make(map[string]*flight),
@@ -223,14 +225,15 @@ func (e *Engine) clockWasSet(now time.Time) bool {
 	return true
 }
 
-// answered counts one answer, and notes that the domain is in use.
+// answered counts one answer, and notes that the domain is in use: one with an
+// override, too, whose policy is to be there when that ends.
 func (e *Engine) answered(d *Decision, now time.Time) {
 	e.observe(Event{Kind: Lookup, Domain: d.Domain, Decision: d, First: !d.told.Load() && d.told.CompareAndSwap(false, true)})
 	if d.Override != nil && d.Override.Use(now) {
 		e.observe(Event{Kind: OverrideUsed, Domain: d.Domain, Decision: d})
 	}
 	hour := now.Unix() / 3600
-	if d.used.Load() == hour || d.STS == nil || d.used.Swap(hour) == hour {
+	if d.used.Load() == hour || d.STS == nil && d.Override == nil || d.used.Swap(hour) == hour {
 		return
 	}
 	e.touch(d.Domain, now.Truncate(time.Hour))

@@ -28,10 +28,11 @@ type decisions struct {
 	most int    // how many decisions are kept
 	room int    // for how many bytes of what strangers make long
 
-	mu   sync.Mutex // held to change sets; reading them needs no lock
-	kept int        // how many there are
-	used int        // of room
-	sets []set
+	mu    sync.Mutex     // held to change sets; reading them needs no lock
+	kept  int            // how many there are
+	used  int            // of room
+	other map[string]int // domain to how many are about another next-hop of it
+	sets  []set
 }
 
 // A set has a tag of eight bits for each of its decisions, so that those of
@@ -63,7 +64,7 @@ func (d *Decision) size() int {
 func newDecisions(n int) *decisions {
 	n = max(n, 1)
 	count := 1 << bits.Len(uint(n/2)) // one to two decisions a set when full
-	return &decisions{seed: maphash.MakeSeed(), mask: uint64(count - 1), most: n, room: n * usual, sets: make([]set, count)}
+	return &decisions{seed: maphash.MakeSeed(), mask: uint64(count - 1), most: n, room: n * usual, other: make(map[string]int), sets: make([]set, count)}
 }
 
 // at returns the number of the set of a next-hop, and its tag.
@@ -118,12 +119,25 @@ func (s *decisions) swap(slot *atomic.Pointer[Decision], d *Decision) bool {
 	if old != nil {
 		s.kept--
 		s.used -= old.size()
+		s.count(old, -1)
 	}
 	if d != nil {
 		s.kept++
 		s.used += d.size()
+		s.count(d, 1)
 	}
 	return old != nil
+}
+
+// count notes that there are n more of what d is, if it is about another
+// next-hop than its domain. The lock must be held.
+func (s *decisions) count(d *Decision, n int) {
+	if d.NextHop == d.Domain {
+		return
+	}
+	if s.other[d.Domain] += n; s.other[d.Domain] == 0 {
+		delete(s.other, d.Domain)
+	}
 }
 
 // evict gives up one decision: the first from the set with this number on. As
@@ -140,14 +154,18 @@ func (s *decisions) evict(number uint64) {
 	}
 }
 
-// drop forgets a next-hop.
-func (s *decisions) drop(nextHop string) {
-	number, _ := s.at([]byte(nextHop))
+// drop forgets a domain, and all next-hops of it. Most have no other than
+// themselves; for the others, which have places of their own, all are looked at.
+func (s *decisions) drop(domain string) {
+	number, _ := s.at([]byte(domain))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	set := &s.sets[number]
-	if i := set.find(nextHop); i >= 0 {
+	if i := set.find(domain); i >= 0 {
 		s.swap(&set.slots[i], nil)
+	}
+	if s.other[domain] > 0 {
+		s.remove(func(d *Decision) bool { return d.Domain == domain })
 	}
 }
 
@@ -155,9 +173,16 @@ func (s *decisions) drop(nextHop string) {
 func (s *decisions) clear() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.remove(func(*Decision) bool { return true })
+}
+
+// remove forgets what is meant. The lock must be held.
+func (s *decisions) remove(meant func(*Decision) bool) {
 	for i := range s.sets {
 		for j := range s.sets[i].slots {
-			s.swap(&s.sets[i].slots[j], nil)
+			if d := s.sets[i].slots[j].Load(); d != nil && meant(d) {
+				s.swap(&s.sets[i].slots[j], nil)
+			}
 		}
 	}
 }

@@ -88,7 +88,7 @@ func (e *Engine) Retrieve(ctx context.Context, domain string, evenKnown bool) (c
 // Forget forgets all about a domain: the next lookup is a first contact.
 func (e *Engine) Forget(ctx context.Context, domain string) error {
 	err := e.store.Delete(ctx, domain)
-	e.ready.drop(domain)
+	e.Changed(domain)
 	return err
 }
 

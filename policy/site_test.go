@@ -240,3 +240,133 @@ func TestChanged(t *testing.T) {
 		}
 	})
 }
+
+// TestChangedMeanwhile: what somebody else puts between the look into the store
+// and the decision is not covered up by that decision.
+func TestChangedMeanwhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(1)
+		defer s.close()
+		e := s.engines[0]
+		_ = s.domain.setPolicy([]string{"enforce", "mx.example.com"})
+		s.ask()
+		entry, err := s.store.Get(t.Context(), "example.com")
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := &flight{settings: e.settings.Load(), domain: "example.com"}
+		before, _, err := e.recall(t.Context(), f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		entry.ID, entry.Fetched = "B", entry.Fetched.Add(time.Second)
+		if err := s.store.Memory.Put(t.Context(), entry); err != nil {
+			t.Fatal(err)
+		}
+		e.Changed("example.com")
+		old := e.decide(f, before, time.Now())
+		e.keep(old)
+		if d := e.settle(old, dane.NextHop{Domain: "example.com"}, nil); d.ID != before.ID {
+			t.Errorf("who waited for it is told id %q", d.ID) // it began before the change
+		}
+		if d := s.ask()[0]; d.ID != "B" {
+			t.Errorf("afterwards id %q is in force", d.ID)
+		}
+		e.Changed("")
+		e.keep(old)
+		if e.Known([]byte("example.com"), false) != nil {
+			t.Error("it is at hand after all domains may have changed")
+		}
+	})
+}
+
+// TestForgetHops: to forget a domain is to forget it for all its next-hops.
+func TestForgetHops(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(1)
+		defer s.close()
+		e := s.engines[0]
+		_ = s.domain.setPolicy([]string{"enforce", "mx.example.com"})
+		hops := []dane.NextHop{{Domain: "example.com"}, {Domain: "example.com", Port: 587}, {Domain: "example.com", Port: 587, NoMX: true}}
+		for _, hop := range hops {
+			if d := e.Lookup(t.Context(), hop, false); d.Kind != Enforce {
+				t.Fatalf("%s: decided %s", hop, d.Kind)
+			}
+		}
+		other := dane.NextHop{Domain: "example.org", Port: 587}
+		e.Lookup(t.Context(), other, false)
+		if err := e.Forget(t.Context(), "example.com"); err != nil {
+			t.Fatal(err)
+		}
+		for _, hop := range hops {
+			if e.Known([]byte(hop.String()), false) != nil {
+				t.Errorf("%s is still at hand", hop)
+			}
+		}
+		if e.Known([]byte(other.String()), false) == nil {
+			t.Errorf("%s is not at hand any more", other)
+		}
+		if n := e.ready.other; len(n) != 1 || n["example.org"] != 1 {
+			t.Errorf("other next-hops: %v", n)
+		}
+	})
+}
+
+// TestSkew: a host whose clock is a little behind does not take a policy that
+// another one downloaded for one of the future.
+func TestSkew(t *testing.T) {
+	for ahead, want := range map[time.Duration]string{30 * time.Second: "B", time.Hour: "A"} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSite(1)
+			defer s.close()
+			_ = s.domain.setPolicy([]string{"none"})
+			at := time.Now().Add(ahead)
+			go func() {
+				time.Sleep(3 * time.Second / 2) // it is being downloaded here
+				err := s.store.Memory.Put(context.Background(), cache.Entry{
+					Domain: "example.com", ID: "B", Policy: "version: STSv1\nmode: enforce\nmx: mx.example.com\nmax_age: 86400\n",
+					Fetched: at, Expires: at.Add(24 * time.Hour), Checked: at, Recheck: at.Add(time.Minute),
+				})
+				if err != nil {
+					t.Error(err)
+				}
+			}()
+			d := s.ask()[0]
+			stored, err := s.store.Get(t.Context(), "example.com")
+			if err != nil || d.ID != want || stored.ID != want {
+				t.Errorf("%s ahead: decided by id %q, stored %q (%v), want %q", ahead, d.ID, stored.ID, err, want)
+			}
+		})
+	}
+}
+
+// TestSlotFirst: nobody has a claim who could not use it, and nobody keeps
+// others from downloading who waits for one.
+func TestSlotFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(1)
+		defer s.close()
+		e := s.engines[0]
+		e.Configure(Config{Fetch: s.domain, Workers: 1})
+		s.domain.set(func(n *domain) { n.hangs = true })
+		s.store.claims["held.example"] = claim{nil, time.Now().Add(time.Hour)}
+		var asking sync.WaitGroup
+		lookup := func(name string) {
+			asking.Go(func() { e.Lookup(context.Background(), dane.NextHop{Domain: name}, false) })
+		}
+		lookup("held.example") // waits for its turn
+		time.Sleep(2 * time.Second)
+		lookup("a.example")
+		time.Sleep(2 * time.Second)
+		lookup("b.example") // waits for the slot
+		time.Sleep(2 * time.Second)
+		s.store.mu.Lock()
+		_, a := s.store.claims["a.example"]
+		_, b := s.store.claims["b.example"]
+		s.store.mu.Unlock()
+		if !a || b {
+			t.Errorf("a.example is claimed: %t, b.example: %t", a, b)
+		}
+		asking.Wait()
+	})
+}

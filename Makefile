@@ -9,12 +9,20 @@ FUZZTIME ?= 20000x
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: all bin/stsmap run demo test unit e2e bench fuzz check install clean help neighbours fill
+# What "make install" installs: a package names a binary for another machine here, and one for this machine to ask for
+# the completions.
+BINARY   ?= bin/stsmap
+ASK      ?= $(BINARY)
+LDFLAGS  ?=
+# Where zsh looks for what comes with the system; Debian says vendor-completions.
+ZSHDIR   ?= $(PREFIX)/share/zsh/site-functions
+
+.PHONY: all bin/stsmap run demo test unit e2e bench fuzz check packages install clean help neighbours fill
 
 all: bin/stsmap            ## build bin/stsmap
 
 bin/stsmap:
-	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=auto -o $@ ./cmd/stsmap
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=auto -ldflags '$(LDFLAGS)' -o $@ ./cmd/stsmap
 
 run: bin/stsmap            ## build, and serve on 127.0.0.1:8461 with a cache under ./var
 	@mkdir -p var
@@ -30,13 +38,16 @@ neighbours:                # for unit too: some packages are held against the re
 	e2e/install.sh
 
 unit:                      ## tests of the packages (need postconf)
-	$(GO) test -race -shuffle=on $$($(GO) list ./... | grep -v '/e2e$$')
+	$(GO) test -race -shuffle=on $$($(GO) list ./... | grep -vE '/e2e(/boot|/packages)?$$')
 
-e2e: bin/stsmap            ## three real Postfixes, Unbound, Knot, in namespaces (needs root)
+e2e: bin/stsmap            ## three real Postfixes, Unbound, Knot, in namespaces; packages; systemd of two releases (needs root)
 	e2e/install.sh
 	@matrix=$$(mktemp) || exit 1; trap 'rm -f "$$matrix"' EXIT; \
 	E2E_MATRIX=$$matrix $(GO) test -shuffle=on -count=1 -timeout 20m ./e2e; status=$$?; \
 	cat "$$matrix"; exit $$status
+	@report=$$(mktemp) || exit 1; trap 'rm -f "$$report"' EXIT; \
+	E2E_REPORT=$$report $(GO) test -count=1 -p 1 -timeout 20m ./e2e/packages ./e2e/boot; status=$$?; \
+	cat "$$report"; exit $$status
 
 bench: bin/stsmap neighbours ## print the figures that README promises (root, for the shared stores)
 	$(GO) run ./internal/bench
@@ -58,15 +69,12 @@ check:                     ## gofmt, vet, staticcheck, govulncheck, house rules,
 fill:                      ## break the lines of the manual pages that mandoc finds too long
 	man/fill.sh
 
-install:                   ## install below DESTDIR and PREFIX what make has built
-	@test -x bin/stsmap || { echo "nothing is built yet: run make first"; exit 1; }
-	install -Dm755 bin/stsmap $(DESTDIR)$(PREFIX)/bin/stsmap
-	test -e $(DESTDIR)/etc/stsmap/stsmap.toml || install -Dm644 config/stsmap.toml $(DESTDIR)/etc/stsmap/stsmap.toml
-	install -Dm644 man/stsmap.8 $(DESTDIR)$(PREFIX)/share/man/man8/stsmap.8
-	install -Dm644 man/stsmap-check.1 $(DESTDIR)$(PREFIX)/share/man/man1/stsmap-check.1
-	install -Dm644 man/stsmap.toml.5 $(DESTDIR)$(PREFIX)/share/man/man5/stsmap.toml.5
-	install -Dm644 man/stsmap-postfix.7 $(DESTDIR)$(PREFIX)/share/man/man7/stsmap-postfix.7
-	install -Dm644 -t $(DESTDIR)$(PREFIX)/share/doc/stsmap docs/from-postfix-tlspol.md docs/from-postfix-mta-sts-resolver.md docs/mail-log.md
+packages:                  ## build dist/stsmap_*: deb, rpm, apk, pkg.tar.zst and tar.gz, for amd64 and arm64
+	GO=$(GO) packaging/build.sh
+
+install:                   ## install below DESTDIR and PREFIX what make has built; units, user and completions too
+	@test -x $(BINARY) || { echo "nothing is built yet: run make first"; exit 1; }
+	GO=$(GO) DESTDIR=$(DESTDIR) PREFIX=$(PREFIX) BINARY=$(BINARY) ASK=$(ASK) ZSHDIR=$(ZSHDIR) packaging/install.sh
 
 clean:                     ## remove what was built
 	rm -rf bin dist var

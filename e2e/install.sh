@@ -18,6 +18,12 @@ ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$missing postg
 command -v mandoc >/dev/null 2>&1 || missing="$missing mandoc"
 # With its keyring, for the roots that hold other releases of Postfix.
 command -v mmdebstrap >/dev/null 2>&1 || missing="$missing mmdebstrap debian-archive-keyring"
+# Packages are booted, looked through, built as Debian does it, and run as a container.
+command -v systemd-nspawn >/dev/null 2>&1 || missing="$missing systemd-container"
+command -v lintian >/dev/null 2>&1 || missing="$missing lintian"
+command -v rpmlint >/dev/null 2>&1 || missing="$missing rpmlint rpm"
+command -v dpkg-buildpackage >/dev/null 2>&1 && command -v dh >/dev/null 2>&1 || missing="$missing dpkg-dev debhelper"
+command -v podman >/dev/null 2>&1 && command -v runc >/dev/null 2>&1 || missing="$missing podman runc"
 [ -n "$missing" ] || exit 0
 
 if ! command -v apt-get >/dev/null 2>&1; then

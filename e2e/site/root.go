@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -20,8 +21,9 @@ const defaultMirror = "http://deb.debian.org/debian"
 // A Root is a directory tree with the Postfix of a Debian release in it. What a Postfix needs is there, which is much
 // less than a system: nothing but the commands below can be expected to work.
 type Root struct {
-	suite string
-	dir   string // in the cache, where nothing writes to it any more
+	suite   string
+	options []string // of mmdebstrap(1)
+	dir     string   // in the cache, where nothing writes to it any more
 }
 
 // MakeRoot returns the root of a release, such as "trixie", made from the Debian mirror of this machine unless there
@@ -31,6 +33,17 @@ type Root struct {
 // The cache is the directory that E2E_CACHE names, or else stsmap-e2e in that of the user. A root in it is used as
 // long as the recipe is the same, however old it is; remove it to have a newer one.
 func MakeRoot(ctx context.Context, suite string) (*Root, error) {
+	return makeRoot(ctx, &Root{suite: suite, options: extracted()}, suite)
+}
+
+// MakeSystem is as MakeRoot for a tree that systemd-nspawn(1) can boot, with Postfix and Unbound installed as their
+// packages do it. It is a system of its own: for Layer, not for Mount.
+func MakeSystem(ctx context.Context, suite string) (*Root, error) {
+	return makeRoot(ctx, &Root{suite: suite, options: installed()}, "system-"+suite)
+}
+
+// makeRoot makes r in the folder name of the cache, unless it is there.
+func makeRoot(ctx context.Context, r *Root, name string) (*Root, error) {
 	cache, err := cacheDir()
 	if err != nil {
 		return nil, err
@@ -46,12 +59,12 @@ func MakeRoot(ctx context.Context, suite string) (*Root, error) {
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
 		return nil, fmt.Errorf("lock %s: %w", cache, err)
 	}
-	r := &Root{suite: suite, dir: filepath.Join(cache, suite)}
+	r.dir = filepath.Join(cache, name)
 	if made, err := os.ReadFile(r.stamp()); err == nil && string(made) == r.recipe() {
 		return r, nil
 	}
 	if err := r.make(ctx); err != nil {
-		return nil, fmt.Errorf("root of %s: %w", suite, err)
+		return nil, fmt.Errorf("root of %s: %w", r.suite, err)
 	}
 	return r, nil
 }
@@ -68,7 +81,7 @@ func cacheDir() (string, error) {
 	return filepath.Join(dir, "stsmap-e2e"), nil
 }
 
-// options are those that mmdebstrap(1) makes a root with.
+// extracted are the options of a root that holds a Postfix.
 //
 // The variant unpacks packages and runs nothing of them: no service can start, no script fails in a release that is
 // still being made, and no privilege is needed but root's own. It takes a quarter of the time of the variant
@@ -76,7 +89,7 @@ func cacheDir() (string, error) {
 //
 // Where nothing is configured the tools are not there unless they are named. These are what "postfix start" uses,
 // Perl among them since Debian 13; base-files has the links /bin, /lib and /sbin.
-func (r *Root) options() []string {
+func extracted() []string {
 	return []string{
 		"--mode=root",
 		"--variant=extract",
@@ -87,9 +100,22 @@ func (r *Root) options() []string {
 	}
 }
 
+// installed are the options of a root that boots. It is small, and has what the tests look at it with. mmdebstrap keeps
+// services from being started.
+func installed() []string {
+	return []string{
+		"--mode=root",
+		"--variant=minbase",
+		"--format=directory",
+		"--include=systemd,systemd-sysv,dbus,udev,procps,ca-certificates,postfix,unbound",
+		// Its package says "all", and addresses of loopback are of mail exchangers there.
+		`--customize-hook=chroot "$1" postconf -e inet_interfaces=127.0.0.1`,
+	}
+}
+
 // recipe is what the stamp says of a root that was made as it would be made now.
 func (r *Root) recipe() string {
-	return "mmdebstrap " + strings.Join(r.options(), " ") + " " + r.suite + "\n"
+	return "mmdebstrap " + strings.Join(r.options, " ") + " " + r.suite + "\n"
 }
 
 func (r *Root) stamp() string { return filepath.Join(r.dir, "recipe") }
@@ -106,11 +132,11 @@ func (r *Root) make(ctx context.Context) error {
 			return err
 		}
 	}
-	dir, err := os.MkdirTemp(filepath.Dir(r.dir), r.suite+".new-")
+	dir, err := os.MkdirTemp(filepath.Dir(r.dir), filepath.Base(r.dir)+".new-")
 	if err != nil {
 		return err
 	}
-	args := append(r.options(), r.suite, dir, mirror(ctx))
+	args := append(slices.Clone(r.options), r.suite, dir, mirror(ctx))
 	out, err := exec.CommandContext(ctx, "mmdebstrap", args...).CombinedOutput()
 	if err != nil {
 		return errors.Join(fmt.Errorf("mmdebstrap: %w: %s", err, out), os.RemoveAll(dir))
@@ -118,7 +144,8 @@ func (r *Root) make(ctx context.Context) error {
 	if err := os.Chmod(dir, 0o755); err != nil { // Postfix leaves root behind
 		return err
 	}
-	next := Root{suite: r.suite, dir: dir}
+	next := *r
+	next.dir = dir
 	if err := os.WriteFile(next.stamp(), []byte(r.recipe()), 0o644); err != nil {
 		return err
 	}
@@ -152,15 +179,8 @@ func mirror(ctx context.Context) string {
 // Users and groups are those of this machine, where Postfix has to be installed as well: files of the site have an
 // owner that both know, and a queue can be handed on.
 func (r *Root) Mount(dir string) error {
-	upper, work := dir+".upper", dir+".work"
-	for _, d := range []string{upper, work} {
-		if err := os.Mkdir(d, 0o755); err != nil {
-			return err
-		}
-	}
-	layers := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", r.dir, upper, work)
-	if err := syscall.Mount("overlay", dir, "overlay", 0, layers); err != nil {
-		return fmt.Errorf("mount overlay (%s): %w", layers, err)
+	if err := r.Layer(dir); err != nil {
+		return err
 	}
 	for _, path := range []string{"/dev", "/proc", Dir()} {
 		target := filepath.Join(dir, path)
@@ -180,6 +200,22 @@ func (r *Root) Mount(dir string) error {
 		if err := os.WriteFile(filepath.Join(dir, path), text, 0o644); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// Layer puts the tree at dir, which exists and is empty, so that what is written there is kept beside dir and the tree in
+// the cache stays as it is. It is to be called in a namespace made by Inside, which undoes it at its end.
+func (r *Root) Layer(dir string) error {
+	upper, work := dir+".upper", dir+".work"
+	for _, d := range []string{upper, work} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			return err
+		}
+	}
+	layers := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", r.dir, upper, work)
+	if err := syscall.Mount("overlay", dir, "overlay", 0, layers); err != nil {
+		return fmt.Errorf("mount overlay (%s): %w", layers, err)
 	}
 	return nil
 }

@@ -37,7 +37,7 @@ completion fish "$usr/share/fish/vendor_completions.d/stsmap.fish"
 
 install -Dm644 -t "$usr/share/doc/stsmap" README.md CHANGELOG.md LICENSE docs/*.md
 # Dashboards, alerts and whatever else is for other programs to read.
-for file in packaging/share/*; do
+for file in packaging/share/* config/overrides.toml; do
 	install -d "$usr/share/stsmap"
 	cp -R --no-preserve=all "$file" "$usr/share/stsmap/"
 done

@@ -36,8 +36,8 @@ func MakeRoot(ctx context.Context, suite string) (*Root, error) {
 	return makeRoot(ctx, &Root{suite: suite, options: extracted()}, suite)
 }
 
-// MakeSystem is as MakeRoot for a tree that systemd-nspawn(1) can boot, with Postfix and Unbound installed as their
-// packages do it. It is a system of its own: for Layer, not for Mount.
+// MakeSystem is as MakeRoot for a tree that systemd-nspawn(1) can boot, with Postfix, Unbound and Redis installed as
+// their packages do it. It is a system of its own: for Layer, not for Mount.
 func MakeSystem(ctx context.Context, suite string) (*Root, error) {
 	return makeRoot(ctx, &Root{suite: suite, options: installed()}, "system-"+suite)
 }
@@ -107,9 +107,11 @@ func installed() []string {
 		"--mode=root",
 		"--variant=minbase",
 		"--format=directory",
-		"--include=systemd,systemd-sysv,dbus,udev,procps,ca-certificates,postfix,unbound",
+		"--include=systemd,systemd-sysv,dbus,udev,procps,ca-certificates,postfix,unbound,redis-server",
 		// Its package says "all", and addresses of loopback are of mail exchangers there.
 		`--customize-hook=chroot "$1" postconf -e inet_interfaces=127.0.0.1`,
+		// Started by whoever wants it.
+		`--customize-hook=chroot "$1" systemctl disable redis-server.service`,
 	}
 }
 

@@ -27,8 +27,8 @@ var files embed.FS
 // A Machine is a system in a container that can be booted. The container has a network of its own, with nothing in it but
 // loopback.
 type Machine struct {
-	dir     string // of its tree
-	console string // the file of what systemd says
+	dir     string   // of its tree
+	console string   // the file of what systemd says
 	prefix  string   // of the names of its control groups
 	groups  []string // these
 	nspawn  *exec.Cmd

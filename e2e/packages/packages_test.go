@@ -240,3 +240,58 @@ func until(t *testing.T, done func() error) {
 		}
 	}
 }
+
+// TestInstall: make install honours DESTDIR and PREFIX, in the units too, leaves a configuration that is there, and makes the
+// user that they name.
+func TestInstall(t *testing.T) {
+	dir := t.TempDir()
+	run(t, nil, "make", "bin/stsmap")
+	install := func() { run(t, nil, "make", "install", "DESTDIR="+dir, "PREFIX=/usr/local") }
+	install()
+	conf := filepath.Join(dir, "etc/stsmap/stsmap.toml")
+	if err := os.WriteFile(conf, []byte("# mine\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	install()
+	if text, err := os.ReadFile(conf); err != nil || string(text) != "# mine\n" {
+		t.Errorf("the configuration is %q now: %v", text, err)
+	}
+	unit, err := os.ReadFile(filepath.Join(dir, "usr/local/lib/systemd/system/stsmap.service"))
+	if err != nil || !strings.Contains(string(unit), "\nExecStart=/usr/local/bin/stsmap serve\n") || strings.Contains(string(unit), "/usr/bin/stsmap") {
+		t.Errorf("the unit starts another program: %v", err)
+	}
+	for _, name := range []string{"passwd", "group"} {
+		if err := os.WriteFile(filepath.Join(dir, "etc", name), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run(t, nil, "systemd-sysusers", "--root="+dir, filepath.Join(dir, "usr/local/lib/sysusers.d/stsmap.conf"))
+	if users, err := os.ReadFile(filepath.Join(dir, "etc/passwd")); err != nil || !strings.HasPrefix(string(users), "_stsmap:") {
+		t.Errorf("users are %q: %v", users, err)
+	}
+	if out := run(t, nil, filepath.Join(dir, "usr/local/bin/stsmap"), "version"); !strings.HasPrefix(out, "stsmap ") {
+		t.Errorf("what was installed says %s", out)
+	}
+}
+
+// TestScripts: the shell can read every script that a package brings.
+func TestScripts(t *testing.T) {
+	scripts, err := filepath.Glob(top + "/packaging/*/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := 0
+	for _, path := range scripts {
+		switch folder := filepath.Base(filepath.Dir(path)); {
+		case folder == "share" || folder == "debian" || filepath.Ext(path) == ".toml" || filepath.Base(path) == "lintian-overrides":
+			continue
+		}
+		seen++
+		if out, err := exec.Command("sh", "-n", path).CombinedOutput(); err != nil {
+			t.Errorf("%s: %v: %s", path, err, out)
+		}
+	}
+	if seen < 13 {
+		t.Errorf("only %d scripts", seen)
+	}
+}

@@ -2,6 +2,7 @@ package packages
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -127,7 +128,7 @@ func TestPackages(t *testing.T) {
 		if err != nil {
 			t.Errorf("%s: %v\n%s", name, err, out)
 		}
-		report(t, "lint "+name+":\n"+strings.TrimSpace(out))
+		report(t, fmt.Sprintf("lint %s: %s", name, cmp.Or(lastLine(out), "nothing to say")))
 	}
 }
 

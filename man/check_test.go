@@ -27,7 +27,9 @@ func TestChecks(t *testing.T) {
 			texts[len(texts)-1] += " " + unescape(line)
 		}
 	}
-	texts = slices.DeleteFunc(texts, func(s string) bool { return !slices.ContainsFunc(check.Catalogue(), func(e check.Entry) bool { return strings.HasPrefix(s, e.Title) }) })
+	texts = slices.DeleteFunc(texts, func(s string) bool {
+		return !slices.ContainsFunc(check.Catalogue(), func(e check.Entry) bool { return strings.HasPrefix(s, e.Title) })
+	})
 	all := check.Catalogue()
 	if len(all) < 60 || len(ids) != len(all) || len(texts) != len(all) {
 		t.Fatalf("stsmap-check.1 has %d checks with %d texts, the catalogue %d", len(ids), len(texts), len(all))

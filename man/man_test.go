@@ -18,7 +18,9 @@ import (
 )
 
 // pages are the manual pages, by file.
-func pages() []string { return []string{"stsmap.8", "stsmap.toml.5", "stsmap-postfix.7", "stsmap-check.1"} }
+func pages() []string {
+	return []string{"stsmap.8", "stsmap.toml.5", "stsmap-postfix.7", "stsmap-check.1"}
+}
 
 // source returns the lines of a page without comments.
 func source(t *testing.T, page string) []string {

@@ -32,12 +32,14 @@ const dailyFailures = 24
 // concurrently.
 type Monitor struct {
 	log     *slog.Logger
-	lookups atomic.Value                  // string: which lookups make a line
-	counts  [policy.Said + 1]atomic.Int64 // by policy.Kind
-	dane    atomic.Value                  // string: "on", or "off: " and why; nothing until it is known
+	lookups atomic.Value                                // string: which lookups make a line
+	counts  [policy.Said + 1][policy.Missed + 1]counter // of answers, by policy.Kind and policy.Source
+	changes [changeKinds]counter                        // of policies
+	dane    atomic.Value                                // string: "on", or "off: " and why; nothing until it is known
 
-	mu    sync.Mutex
-	quiet map[trouble]*silence // to what was not logged of it
+	mu        sync.Mutex
+	quiet     map[trouble]*silence // to what was not logged of it
+	withdrawn map[string]bool      // domains with a policy in force whose record is gone
 }
 
 // A trouble is a kind of failure. Those of domains with a policy, or a DANE
@@ -56,7 +58,7 @@ type silence struct {
 // NewMonitor returns a Monitor that writes to log. lookups says which lookups
 // make a line: "none", "changes" or "all".
 func NewMonitor(log *slog.Logger, lookups string) *Monitor {
-	m := &Monitor{log: log, quiet: make(map[trouble]*silence)}
+	m := &Monitor{log: log, quiet: make(map[trouble]*silence), withdrawn: make(map[string]bool)}
 	m.LogLookups(lookups)
 	return m
 }
@@ -67,17 +69,35 @@ func (m *Monitor) LogLookups(which string) { m.lookups.Store(which) }
 
 // Answers is how many answers there were so far.
 func (m *Monitor) Answers() (n int64) {
-	for i := range m.counts {
-		n += m.counts[i].Load()
+	for k := range policy.Kind(len(m.counts)) {
+		n += m.answers(k)
 	}
 	return n
+}
+
+// answers is how many there were of a kind.
+func (m *Monitor) answers(k policy.Kind) (n int64) {
+	for i := range m.counts[k] {
+		n += int64(m.counts[k][i].Load())
+	}
+	return n
+}
+
+// sources is how many answers there were from each policy.Source.
+func (m *Monitor) sources() (all [policy.Missed + 1]uint64) {
+	for k := range m.counts {
+		for i := range all {
+			all[i] += m.counts[k][i].Load()
+		}
+	}
+	return all
 }
 
 // Counts has the answers so far by the word for their policy.Kind.
 func (m *Monitor) Counts() map[string]int64 {
 	all := make(map[string]int64)
-	for i := range m.counts {
-		all[policy.Kind(i).String()] = m.counts[i].Load()
+	for k := range policy.Kind(len(m.counts)) {
+		all[k.String()] = m.answers(k)
 	}
 	return all
 }
@@ -90,9 +110,9 @@ func (m *Monitor) Summary() string {
 		if i > 0 {
 			line += ", "
 		}
-		line += fmt.Sprintf("%d %s", m.counts[k].Load(), k)
+		line += fmt.Sprintf("%d %s", m.answers(k), k)
 	}
-	if n := m.counts[policy.Said].Load(); n > 0 { // hardly anybody has such overrides
+	if n := m.answers(policy.Said); n > 0 { // hardly anybody has such overrides
 		line += fmt.Sprintf(", %d %s", n, policy.Said)
 	}
 	if state, ok := m.dane.Load().(string); ok {
@@ -109,7 +129,7 @@ func kinds() []policy.Kind {
 // Observe is told what happened; it is meant for policy.Config.Observe.
 func (m *Monitor) Observe(ev policy.Event) {
 	if ev.Kind == policy.Lookup {
-		m.counts[ev.Decision.Kind].Add(1)
+		m.counts[ev.Decision.Kind][ev.Source].Add(1)
 		if ev.First || m.lookups.Load() == "all" {
 			m.logLookup(ev)
 		}
@@ -124,7 +144,14 @@ func (m *Monitor) Observe(ev policy.Event) {
 	if ev.Kind == policy.StoreFailed && errors.Is(ev.Err, cache.ErrAway) {
 		return // it was told when it went away (cache.Guard)
 	}
+	change, changed := m.changeOf(ev)
+	if changed {
+		m.changes[change].Add(1)
+	}
 	level, message, attrs := describe(ev)
+	if change == removed && ev.Kind == policy.RecordAbsent {
+		level, message, attrs = describeWithdrawn(ev)
+	}
 	ctx := context.Background()
 	if !m.log.Enabled(ctx, level) {
 		return
@@ -189,6 +216,9 @@ func describe(ev policy.Event) (level slog.Level, message string, attrs []slog.A
 	case policy.PolicyNew:
 		return slog.LevelInfo, "policy found", append(attrs, policyAttrs(ev.After.ID, ev.After.Policy)...)
 	case policy.PolicyChanged:
+		if len(ev.Weaker) > 0 {
+			return describeWeaker(ev, attrs)
+		}
 		return slog.LevelInfo, "policy changed", append(attrs, policyAttrs(ev.After.ID, ev.After.Policy)...)
 	case policy.PolicyRenewed:
 		return slog.LevelDebug, "policy renewed", attrs
@@ -209,6 +239,9 @@ func describe(ev policy.Event) (level slog.Level, message string, attrs []slog.A
 		return policyFailed(ev, attrs)
 	case policy.Recovered:
 		return slog.LevelDebug, "failure is over", attrs
+	case policy.PolicyLapsing:
+		failed()
+		return slog.LevelWarn, "policy will lapse within a day, and cannot be refreshed", append(attrs, slog.Time("expires", ev.After.Expires))
 	case policy.StoreFailed:
 		failed()
 		return slog.LevelError, "store failed; answers go on from memory", attrs
@@ -224,7 +257,7 @@ func describe(ev policy.Event) (level slog.Level, message string, attrs []slog.A
 func policyFailed(ev policy.Event, attrs []slog.Attr) (slog.Level, string, []slog.Attr) {
 	attrs = append(attrs, slog.String("error", shorten(ev.Err.Error())), slog.String("result", ev.After.Result),
 		slog.Int("failures", ev.After.Failures), slog.Time("retry", ev.After.Retry))
-	if ev.After.Policy == "" && ev.Before != nil && ev.Before.Policy != "" && !modeNone(ev.Before.Policy) {
+	if lost(ev) {
 		return slog.LevelWarn, "policy expired and could not be retrieved, it is no longer in force", attrs
 	}
 	if ev.After.Policy == "" {

@@ -31,6 +31,8 @@ type eventCase struct {
 	retry   time.Duration
 	kind    policy.Kind
 	lookups string
+	weaker  bool
+	change  string
 	line    string
 }
 
@@ -45,6 +47,11 @@ func TestEvents(t *testing.T) {
 				if got := withoutTime(t, out.String()); got != c.line {
 					t.Errorf("got  %s\nwant %s", got, c.line)
 				}
+				for i := range m.changes {
+					if got, want := m.changes[i].Load() == 1, change(i).String() == c.change; got != want {
+						t.Errorf("counted as %s: %v, want %v", change(i), got, want)
+					}
+				}
 			})
 		})
 	}
@@ -57,6 +64,11 @@ func (c *eventCase) make() policy.Event {
 	ev.After.Expires, ev.After.Retry = now.Add(c.expires), now.Add(c.retry)
 	if ev.Kind == policy.Lookup {
 		ev.Decision = &policy.Decision{Domain: ev.Domain, Kind: c.kind, STS: new(sts.Policy), ID: "A"}
+	}
+	if c.weaker {
+		before, _ := sts.ParsePolicy([]byte(ev.Before.Policy))
+		after, _ := sts.ParsePolicy([]byte(ev.After.Policy))
+		ev.Weaker = sts.Weakened(before, after)
 	}
 	if ev.Kind == policy.Panicked {
 		ev.Stack = []byte("goroutine 1\nmain.go:1")
@@ -125,7 +137,7 @@ func (c *eventCase) read(word, rest string) (err error) {
 	case "kind":
 		ev.Kind = policy.EventKind(index("lookup", "policy-new", "policy-changed", "policy-renewed", "policy-gone",
 			"record-absent", "record-invalid", "record-failed", "policy-failed", "store-failed", "panicked",
-			"dane-on", "dane-off", "dane-checked", "dane-failed", "override-used", "recovered"))
+			"dane-on", "dane-off", "dane-checked", "dane-failed", "override-used", "recovered", "policy-lapsing"))
 	case "domain":
 		ev.Domain = rest
 	case "id":
@@ -154,6 +166,10 @@ func (c *eventCase) read(word, rest string) (err error) {
 		ev.First = false
 	case "lookups":
 		c.lookups = rest
+	case "weaker":
+		c.weaker = true
+	case "change":
+		c.change = rest
 	case "line":
 		c.line = rest
 	default:

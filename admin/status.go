@@ -1,6 +1,9 @@
 package admin
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // A Status is how the daemon is, for people and programs; the tags are the
 // names in the JSON that Client and other programs read. Names are only ever
@@ -27,6 +30,58 @@ type Status struct {
 	Overrides OverridesStatus `json:"overrides"`
 	// Listen has the addresses for lookups, in the form for socketmap.Dial.
 	Listen []string `json:"listen"`
+	// Admin is where metrics, health and the status page are; empty if nowhere.
+	Admin string `json:"admin,omitempty"`
+	// Checks is what has to work for the daemon to be ready: "configuration",
+	// "store" and "resolver".
+	Checks []Check `json:"checks"`
+	// Read is when the configuration in force was read.
+	Read time.Time `json:"read"`
+	// Connections is what the sockets for lookups do.
+	Connections ConnectionStatus `json:"connections"`
+	// Attributes is whether replies have policy attributes, by the name of the
+	// map.
+	Attributes map[string]bool `json:"attributes"`
+	// Memory is how full it is.
+	Memory MemoryStatus `json:"memory"`
+	// Cache counts what is remembered; nil until that was done for the first
+	// time.
+	Cache *Survey `json:"cache,omitempty"`
+}
+
+// A Check is one thing that the daemon needs.
+type Check struct {
+	Name string `json:"name"`
+	// Error is why it does not work, and what to do; empty if it does.
+	Error string `json:"error,omitempty"`
+}
+
+// Ready reports whether everything works that the daemon needs.
+func (s Status) Ready() bool {
+	return !slices.ContainsFunc(s.Checks, func(c Check) bool { return c.Error != "" })
+}
+
+// A ConnectionStatus is what the sockets for lookups do.
+type ConnectionStatus struct {
+	// Listeners has the connections at present by where they came in.
+	Listeners map[string]int `json:"listeners"`
+	// Busy is how many lookups are being answered.
+	Busy int `json:"busy"`
+	// Malformed and Evicted count connections that were closed early. Panics
+	// and Unfit count bugs.
+	Malformed uint64 `json:"malformed"`
+	Evicted   uint64 `json:"evicted"`
+	Panics    uint64 `json:"panics"`
+	Unfit     uint64 `json:"unfit"`
+}
+
+// A MemoryStatus is cache.Usage in JSON.
+type MemoryStatus struct {
+	Entries  int    `json:"entries"`
+	Most     int    `json:"most"`
+	Expired  uint64 `json:"evicted_expired"`
+	Unused   uint64 `json:"evicted_unused"`
+	Policies uint64 `json:"evicted_policies"`
 }
 
 // A DANEStatus tells whether DANE goes before policies.
@@ -45,6 +100,8 @@ type DANEStatus struct {
 type ResolverStatus struct {
 	// Servers is dns.servers, or the path of the file that has them.
 	Servers []string `json:"servers"`
+	// Answering tells whether there are answers at all.
+	Answering Condition `json:"answering,omitzero"`
 	// Validates tells whether its answers can be secure.
 	Validates Finding `json:"validates"`
 }
@@ -73,6 +130,10 @@ type StoreStatus struct {
 	Writing Condition `json:"writing,omitzero"`
 	// Waiting is how many policies are in memory until the store takes them.
 	Waiting int `json:"waiting"`
+	// Bytes is the size of its file; nil if it has none on this machine.
+	Bytes *int64 `json:"bytes,omitempty"`
+	// Fallback is why memory is used in place of the store; empty if it is not.
+	Fallback string `json:"fallback,omitempty"`
 }
 
 // A Condition is whether something works.

@@ -82,6 +82,9 @@ func TestMemoryForgets(t *testing.T) {
 
 		put(testPolicy(7, -time.Hour))
 		want("a policy that comes expired displaces none", false, testPolicy(7, 0))
+		if got, want := m.Usage(), (Usage{Entries: 3, Most: 3, Expired: 1, Unused: 3, Policies: 1}); got != want {
+			t.Errorf("%+v, want %+v", got, want)
+		}
 	})
 }
 

@@ -18,7 +18,11 @@ type table struct {
 	born  uint64           // the last node.born
 	due   timeHeap         // those with a refresh
 	keep  timeHeap         // those to be kept, by the time until which
+	gone  evictions
 }
+
+// evictions counts what was forgotten for want of room.
+type evictions struct{ expired, expendable, kept uint64 }
 
 // The two rings, from the most recently used (next) to the least (prev).
 const (
@@ -136,14 +140,17 @@ func (t *table) remove(i int32) {
 func (t *table) evict(forKept bool, now int64) bool {
 	if over, ok := t.keep.min(); ok && over.at <= now {
 		t.remove(over.node)
+		t.gone.expired++
 		return true
 	}
 	if i := t.nodes.at(ringExpendable).prev; i != ringExpendable {
 		t.remove(i)
+		t.gone.expendable++
 		return true
 	}
 	if i := t.nodes.at(ringKept).prev; i != ringKept && forKept {
 		t.remove(i)
+		t.gone.kept++
 		return true
 	}
 	return false

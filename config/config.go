@@ -79,8 +79,9 @@ type Config struct {
 
 	// Admin says where people and machines can look inside.
 	Admin struct {
-		Listen string // Listen is "host:port" or "unix:/path"; empty means nowhere.
-		Socket string // Socket is a path; empty means none.
+		Listen      string // Listen is "host:port" or "unix:/path"; empty means nowhere.
+		ShowDomains bool   // ShowDomains says that the page at Listen names domains.
+		Socket      string // Socket is a path; empty means none.
 	}
 }
 

@@ -91,7 +91,7 @@ func describe(l *Loaded, err error) string {
 	b.WriteString("settings\n")
 	for _, s := range l.Settings() {
 		if s.Origin == "default" {
-			if s.Changed || s.Idle {
+			if s.Changed {
 				fmt.Fprintf(&b, "%+v\n", s)
 			}
 			continue
@@ -99,9 +99,6 @@ func describe(l *Loaded, err error) string {
 		fmt.Fprintf(&b, "%s = %s (%s)", s.Key, s.Value, s.Origin)
 		if !s.Changed {
 			b.WriteString(" unchanged")
-		}
-		if s.Idle {
-			b.WriteString(" idle")
 		}
 		b.WriteString("\n")
 	}

@@ -45,6 +45,7 @@ func (c *Config) keys() []key {
 		{"log.format", oneOf(&c.Log.Format, "auto", "text", "json", "journal")},
 		{"log.lookups", oneOf(&c.Log.Lookups, "none", "changes", "all")},
 		{"admin.listen", &text{p: &c.Admin.Listen, check: checkAdmin}},
+		{"admin.show_domains", &boolean{&c.Admin.ShowDomains}},
 		{"admin.socket", &text{p: &c.Admin.Socket, check: checkSocket}},
 	}
 }

@@ -17,8 +17,6 @@ type Setting struct {
 	Origin string
 	// Changed reports whether Value is not the default, whatever its origin.
 	Changed bool
-	// Idle reports whether Value has no effect, because what it asks for is not built yet ([NotYet]).
-	Idle bool
 }
 
 // Settings returns every key in the order of the file, set or not; those of a map only where it has a
@@ -33,7 +31,6 @@ func (l *Loaded) Settings() []Setting {
 				s.Origin = "default"
 			}
 			s.Changed = s.Value != defaults[i].value.text()
-			s.Idle = s.Changed && idle(s)
 			all = append(all, s)
 		}
 	}
@@ -47,14 +44,3 @@ func (l *Loaded) Settings() []Setting {
 	changed(have[i:], defaults[i:])
 	return all
 }
-
-// NotYet returns the keys whose function is not built yet. The text of the shipped file says of each
-// what the daemon does instead.
-func NotYet() []string {
-	return []string{
-		"admin.listen",
-	}
-}
-
-// idle reports whether a setting that is not the default has no effect.
-func idle(s Setting) bool { return slices.Contains(NotYet(), s.Key) }

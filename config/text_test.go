@@ -2,7 +2,6 @@ package config
 
 import (
 	"reflect"
-	"slices"
 	"strings"
 	"testing"
 )
@@ -94,10 +93,6 @@ func TestShippedFileTeaches(t *testing.T) {
 			t.Errorf("%s is not explained, or has no example", k.path)
 			continue
 		}
-		notYet := slices.Contains(NotYet(), k.path)
-		if says := strings.Contains(e.prose, "Not yet in effect."); says != notYet {
-			t.Errorf("%s says that it is not yet in effect: %v; it is so: %v", k.path, says, notYet)
-		}
 		text := e.example
 		if e.section != "" {
 			text = "[" + e.section + "]\n" + text
@@ -111,11 +106,6 @@ func TestShippedFileTeaches(t *testing.T) {
 			if s.Changed != (s.Key == k.path) {
 				t.Errorf("the example of %s makes %s %s", k.path, s.Key, s.Value)
 			}
-		}
-	}
-	for _, path := range NotYet() {
-		if _, ok := all[path]; !ok {
-			t.Errorf("%s is not yet in effect, and not a key", path)
 		}
 	}
 }

@@ -193,7 +193,7 @@ func load(t *testing.T, text string) *config.Loaded {
 }
 
 // TestKeys: stsmap.toml(5) has every key, in the order of the file, with its
-// default, and says of those that have no effect yet that it is so.
+// default.
 func TestKeys(t *testing.T) {
 	told := toldKeys(t)
 	settings := load(t, "[maps.NAME]").Settings()
@@ -203,11 +203,6 @@ func TestKeys(t *testing.T) {
 	for i, s := range settings {
 		if i >= len(told) || told[i].name != s.Key || told[i].value != s.Value {
 			t.Fatalf("key %d is %s = %s, which stsmap.toml.5 does not say", i+1, s.Key, s.Value)
-		}
-		// What is false only for a key as a whole may stand within a line.
-		says := strings.Contains(strings.ReplaceAll(told[i].prose, "\n", " "), "Not yet in effect.")
-		if is := slices.Contains(config.NotYet(), s.Key); says != is {
-			t.Errorf("stsmap.toml.5 says that %s is not yet in effect: %v; it is so: %v", s.Key, says, is)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 
 	"stsmap/cache"
 	"stsmap/dane"
+	"stsmap/sts"
 )
 
 // An EventKind says what happened.
@@ -12,13 +13,16 @@ type EventKind uint8
 
 // The kinds of events, and the fields that each sets beside Kind and Domain.
 const (
-	// Lookup: a decision was given as an answer. Decision, First.
+	// Lookup: a decision was given as an answer. Decision, First, Source.
 	Lookup EventKind = iota
-	// PolicyNew: a policy was downloaded where none was known. After.
+	// PolicyNew: a policy was downloaded where none was known. After, Trigger,
+	// Kept.
 	PolicyNew
-	// PolicyChanged: a policy was replaced by another text. Before, After.
+	// PolicyChanged: a policy was replaced by another text. Before, After,
+	// Trigger, Kept, and Weaker if it protects less than before.
 	PolicyChanged
-	// PolicyRenewed: the same policy was downloaded again. Before, After.
+	// PolicyRenewed: the same policy was downloaded again. Before, After,
+	// Trigger, Kept.
 	PolicyRenewed
 	// PolicyGone: an expired policy was dropped. Before, After.
 	PolicyGone
@@ -28,9 +32,10 @@ const (
 	RecordInvalid
 	// RecordFailed: the record could not be looked up. After, Err.
 	RecordFailed
-	// PolicyFailed: the policy could not be downloaded. After, Err.
+	// PolicyFailed: the policy could not be downloaded. Before, After, Err,
+	// Trigger.
 	PolicyFailed
-	// StoreFailed: the store could not be read or written. Err.
+	// StoreFailed: the store could not be read or written. Err, Op.
 	StoreFailed
 	// Panicked: a retrieval ended by a panic, which is a bug. Err, Stack.
 	Panicked
@@ -51,6 +56,10 @@ const (
 	// Recovered: a failure of a domain is over, and nothing else has changed.
 	// Before, After.
 	Recovered
+	// PolicyLapsing: what PolicyFailed told of just before, and the policy that
+	// stays in force will not be for a day any more. It is told once, until the
+	// policy is downloaded again. Before, After, Err.
+	PolicyLapsing
 )
 
 // An Event is one thing that happened. Logs, metrics and pages are made of
@@ -62,14 +71,77 @@ type Event struct {
 
 	Decision *Decision // Decision is the answer of a Lookup, or the one an override has made.
 	First    bool      // First is true the first time that this is the answer since it was another one.
+	Source   Source    // Source is what had to be done for the answer.
 
 	Before *cache.Entry // Before is what was known; without policy, if none was.
 	After  *cache.Entry // After is what is known now.
 	Err    error        // Err is the reason of a failure.
+	Op     Op           // Op is what the store was to do.
+
+	Trigger Trigger         // Trigger is why a policy was asked for.
+	Kept    bool            // Kept tells that the store has taken After.
+	Weaker  []sts.Weakening // Weaker is in which ways After protects less than Before.
 
 	DANE       *dane.Result // DANE is what counts now.
 	DANEBefore *dane.Result // DANEBefore is what counted before; nil if nothing was known.
 
 	Stack []byte        // Stack is where a panic happened.
 	Took  time.Duration // Took is how long a retrieval lasted.
+}
+
+// A Source is what had to be done for an answer.
+type Source uint8
+
+// The sources of answers.
+const (
+	// Fresh: nothing, what was known still counted.
+	Fresh Source = iota
+	// Stale: nothing, what was known still counted; but a look at the domain
+	// was due, and began behind the answer (RFC 8461, Section 5.1).
+	Stale
+	// Missed: the domain was asked, or somebody already did so.
+	Missed
+)
+
+// A Trigger is why a policy was asked for.
+type Trigger uint8
+
+// The triggers of downloads.
+const (
+	// OnMiss: no policy was in force, and mail was to go there.
+	OnMiss Trigger = iota
+	// OnID: the record has another id than the policy that is known.
+	OnID
+	// OnRefresh: it was time to, whatever the record says (RFC 8461, Section
+	// 10.2).
+	OnRefresh
+	// OnRequest: somebody wanted it.
+	OnRequest
+)
+
+// String returns the word for t that metrics use.
+func (t Trigger) String() string { return [...]string{"miss", "id", "refresh", "manual"}[t] }
+
+// An Op is an operation of a store.
+type Op uint8
+
+// The operations of a store that can fail.
+const (
+	// OpOther: one that the store did by itself.
+	OpOther Op = iota
+	// OpGet: to read what is known of a domain.
+	OpGet
+	// OpPut: to keep what was learned.
+	OpPut
+	// OpTouch: to note that a domain is in use.
+	OpTouch
+	// OpDelete: to forget a domain.
+	OpDelete
+	// OpDue: to tell what is to be refreshed.
+	OpDue
+)
+
+// String returns the word for op that metrics use.
+func (op Op) String() string {
+	return [...]string{"other", "get", "put", "touch", "delete", "due"}[op]
 }

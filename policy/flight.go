@@ -42,6 +42,7 @@ type flight struct {
 	why    trigger
 	began  time.Time
 
+	source    Source // of decision; set before published is closed
 	blind     bool   // the store could not be read
 	claimed   bool   // from those who share the store
 	slotted   bool   // it has one of slots
@@ -89,6 +90,7 @@ func (e *Engine) join(domain string, why trigger) *flight {
 		domain:    domain,
 		why:       why,
 		began:     time.Now(),
+		source:    Missed,
 		atStake:   make(chan struct{}),
 		published: make(chan struct{}),
 		done:      make(chan struct{}),
@@ -129,9 +131,10 @@ func (e *Engine) fly(f *flight) {
 	entry, found, err := e.recall(ctx, f)
 	now := time.Now()
 	if err != nil {
-		e.observe(Event{Kind: StoreFailed, Domain: f.domain, Err: err})
+		e.observe(Event{Kind: StoreFailed, Domain: f.domain, Err: err, Op: OpGet})
 		if d := e.ready.get([]byte(f.domain)); d != nil && d.STS != nil && now.UnixNano() <= d.expires {
 			// What is at hand must not be replaced by not knowing.
+			f.source = Stale
 			f.publish(d)
 			return
 		}
@@ -144,8 +147,12 @@ func (e *Engine) fly(f *flight) {
 	if found && (holds(entry, now) || now.Before(entry.Expires)) {
 		d := e.decide(f, entry, now)
 		e.keep(d)
+		fresh := f.why.asks() && now.Before(entry.Recheck)
+		if f.source = Stale; fresh {
+			f.source = Fresh
+		}
 		f.publish(d)
-		if f.why.asks() && now.Before(entry.Recheck) {
+		if fresh {
 			return
 		}
 	}
@@ -205,7 +212,7 @@ func (e *Engine) retrieve(ctx context.Context, f *flight, old cache.Entry) {
 			e.keep(d)
 		}
 		f.publish(d)
-		e.report(f, old, entry, got)
+		e.report(f, old, entry, got, false)
 		return
 	}
 	if f.blind && entry.Policy == "" {
@@ -217,8 +224,8 @@ func (e *Engine) retrieve(ctx context.Context, f *flight, old cache.Entry) {
 		// Losing an absence costs one question; no answer waits for that.
 		f.publish(d)
 	}
-	e.remember(f, entry, d)
-	e.report(f, old, entry, got)
+	kept := e.remember(f, entry, d)
+	e.report(f, old, entry, got, kept)
 }
 
 func timedOut(err error) bool {
@@ -300,8 +307,8 @@ func wanted(old cache.Entry, got outcome, why trigger, now time.Time) bool {
 }
 
 // remember stores entry and publishes d: as soon as it is stored, or when the
-// store has had its time.
-func (e *Engine) remember(f *flight, entry cache.Entry, d *Decision) {
+// store has had its time. It reports whether the store took it, or has better.
+func (e *Engine) remember(f *flight, entry cache.Entry, d *Decision) bool {
 	learned := d
 	patience := time.AfterFunc(storePatience, func() { f.publish(learned) })
 	defer patience.Stop()
@@ -314,9 +321,10 @@ func (e *Engine) remember(f *flight, entry cache.Entry, d *Decision) {
 		d, err = e.reconcile(ctx, f, entry, d)
 	}
 	if err != nil {
-		e.observe(Event{Kind: StoreFailed, Domain: f.domain, Err: err})
+		e.observe(Event{Kind: StoreFailed, Domain: f.domain, Err: err, Op: OpPut})
 	}
 	f.publish(d)
+	return err == nil
 }
 
 // reconcile is for a store that has a policy downloaded later than entry. It
@@ -344,32 +352,4 @@ func (e *Engine) reconcile(ctx context.Context, f *flight, entry cache.Entry, d 
 		return d, err
 	}
 	return d, e.store.Put(ctx, entry)
-}
-
-// report makes the event of a retrieval.
-func (e *Engine) report(f *flight, before, after cache.Entry, got outcome) {
-	ev := Event{Domain: f.domain, Before: &before, After: &after, Took: time.Since(f.began)}
-	switch {
-	case got.policy != nil && before.Policy == "":
-		ev.Kind = PolicyNew
-	case got.policy != nil && before.Policy != got.text:
-		ev.Kind = PolicyChanged
-	case got.policy != nil:
-		ev.Kind = PolicyRenewed
-	case got.policyErr != nil:
-		ev.Kind, ev.Err = PolicyFailed, got.policyErr
-	case got.recordErr != nil:
-		ev.Kind, ev.Err = RecordFailed, got.recordErr
-	case before.Policy != "" && after.Policy == "":
-		ev.Kind = PolicyGone
-	case errors.Is(got.record.Why, sts.ErrNoRecord):
-		ev.Kind = RecordAbsent
-	case got.record.Why != nil:
-		ev.Kind, ev.Err = RecordInvalid, got.record.Why
-	case before.Error != "" && after.Error == "":
-		ev.Kind = Recovered
-	default:
-		return // the record is as it was
-	}
-	e.observe(ev)
 }

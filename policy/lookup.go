@@ -23,13 +23,15 @@ func (e *Engine) Known(nextHop []byte, strict bool) *Decision {
 	if ns > d.until || e.clockWasSet(now) {
 		return nil
 	}
+	from := Fresh
 	if ns >= d.recheck {
+		from = Stale
 		e.behind(d, ns)
 	}
 	if strict && d.Strict != nil {
 		d = d.Strict
 	}
-	e.answered(d, now)
+	e.answered(d, from, now)
 	return d
 }
 
@@ -61,11 +63,11 @@ func (e *Engine) behind(d *Decision, now int64) {
 // for it goes on and serves the next lookup. strict asks for Decision.Strict
 // where there is one.
 func (e *Engine) Lookup(ctx context.Context, hop dane.NextHop, strict bool) *Decision {
-	d := e.find(ctx, hop, onUse)
+	d, from := e.find(ctx, hop, onUse)
 	if strict && d.Strict != nil {
 		d = d.Strict
 	}
-	e.answered(d, time.Now())
+	e.answered(d, from, time.Now())
 	return d
 }
 
@@ -76,7 +78,7 @@ func (e *Engine) Decide(ctx context.Context, hop dane.NextHop, strict bool) *Dec
 	now := time.Now()
 	d := e.ready.get([]byte(hop.String()))
 	if d == nil || now.UnixNano() > d.until || e.clockWasSet(now) {
-		d = e.find(ctx, hop, onLook)
+		d, _ = e.find(ctx, hop, onLook)
 	}
 	if strict && d.Strict != nil {
 		d = d.Strict
@@ -84,19 +86,27 @@ func (e *Engine) Decide(ctx context.Context, hop dane.NextHop, strict bool) *Dec
 	return d
 }
 
-// find makes a decision that is not at hand.
-func (e *Engine) find(ctx context.Context, hop dane.NextHop, why trigger) *Decision {
+// find makes a decision that is not at hand, and tells what had to be done.
+func (e *Engine) find(ctx context.Context, hop dane.NextHop, why trigger) (*Decision, Source) {
 	if d := e.overridden(hop); d != nil {
-		return d
+		return d, Fresh
 	}
 	s := e.settings.Load()
 	ctx, cancel := context.WithTimeoutCause(ctx, s.timeout, errors.New("nothing could be found out in time"))
 	defer cancel()
-	d := e.await(ctx, s, e.join(hop.Domain, why), hop)
-	for d == nil { // that one was about something else
-		d = e.await(ctx, s, e.join(hop.Domain, why), hop)
+	for {
+		f := e.join(hop.Domain, why)
+		d := e.await(ctx, s, f, hop)
+		if d == nil {
+			continue // that one was about something else
+		}
+		select {
+		case <-f.published:
+			return d, f.source
+		default:
+			return d, Missed
+		}
 	}
-	return d
 }
 
 // await waits for what f publishes and, if it matters, for what DANE says of

@@ -51,6 +51,8 @@ import (
 //	sleep D                    time passes
 //	asked RECORDS POLICIES     expect so many questions since the last "asked"
 //	events KIND…               expect these events, but lookups, since the last "events"
+//	lapsings N                 expect so many events of that kind since the last "lapsings" or "events"
+//	weaker WORDS               expect that in the last change of a policy, or nothing
 //	expires D                  expect the decision to expire after D
 //	store fails|hangs|write-hangs|works   the store stops to work, or works again
 //	run                        start refreshing
@@ -112,6 +114,7 @@ type stage struct {
 
 	mu     sync.Mutex
 	events []string
+	weaker []sts.Weakening // of the policy that came last
 }
 
 func (s *stage) start() {
@@ -142,12 +145,15 @@ func (s *stage) observe(ev Event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.events = append(s.events, kindName(ev.Kind))
+	if ev.Kind == PolicyNew || ev.Kind == PolicyChanged {
+		s.weaker = ev.Weaker
+	}
 }
 
 func kindName(k EventKind) string {
 	return [...]string{"lookup", "new", "changed", "renewed", "gone", "absent", "invalid",
 		"record-failed", "policy-failed", "store-failed", "panicked",
-		"dane-on", "dane-off", "dane-checked", "dane-failed", "override-used", "recovered"}[k]
+		"dane-on", "dane-off", "dane-checked", "dane-failed", "override-used", "recovered", "lapsing"}[k]
 }
 
 func (s *stage) do(verb string, args []string) error {
@@ -184,6 +190,10 @@ func (s *stage) do(verb string, args []string) error {
 		return nil
 	case "events":
 		return s.expectEvents(args)
+	case "lapsings":
+		return s.expectLapsings(args[0])
+	case "weaker":
+		return s.expectWeaker(strings.Join(args, " "))
 	case "delay", "sleep":
 		d, err := time.ParseDuration(args[0])
 		if verb == "delay" {
@@ -318,6 +328,36 @@ func expect(d *Decision, args []string) error {
 	}
 	if want := strings.Join(args, " "); got != want {
 		return fmt.Errorf("decided %s because %q, want %s", got, d.String(), want)
+	}
+	return nil
+}
+
+// expectLapsings takes the events that happened, and counts.
+func (s *stage) expectLapsings(want string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for _, kind := range s.events {
+		if kind == "lapsing" {
+			n++
+		}
+	}
+	s.events = nil
+	if got := strconv.Itoa(n); got != want {
+		return fmt.Errorf("happened %s times", got)
+	}
+	return nil
+}
+
+func (s *stage) expectWeaker(want string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all []string
+	for _, w := range s.weaker {
+		all = append(all, w.String())
+	}
+	if got := strings.Join(all, "; "); got != want {
+		return fmt.Errorf("it is %q", got)
 	}
 	return nil
 }

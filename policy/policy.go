@@ -227,8 +227,8 @@ func (e *Engine) clockWasSet(now time.Time) bool {
 
 // answered counts one answer, and notes that the domain is in use: one with an
 // override, too, whose policy is to be there when that ends.
-func (e *Engine) answered(d *Decision, now time.Time) {
-	e.observe(Event{Kind: Lookup, Domain: d.Domain, Decision: d, First: !d.told.Load() && d.told.CompareAndSwap(false, true)})
+func (e *Engine) answered(d *Decision, from Source, now time.Time) {
+	e.observe(Event{Kind: Lookup, Domain: d.Domain, Decision: d, Source: from, First: !d.told.Load() && d.told.CompareAndSwap(false, true)})
 	if d.Override != nil && d.Override.Use(now) {
 		e.observe(Event{Kind: OverrideUsed, Domain: d.Domain, Decision: d})
 	}

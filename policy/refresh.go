@@ -42,7 +42,7 @@ func (e *Engine) refreshDue(ctx context.Context) (more bool) {
 	due, err := e.store.Due(ctx, time.Now(), lease, n)
 	if err != nil {
 		if ctx.Err() == nil {
-			e.observe(Event{Kind: StoreFailed, Err: err})
+			e.observe(Event{Kind: StoreFailed, Err: err, Op: OpDue})
 		}
 		return false
 	}
@@ -112,7 +112,7 @@ func (e *Engine) sweep(ctx context.Context, f *flight, entry cache.Entry) {
 		return
 	}
 	if err := e.store.Delete(ctx, f.domain); err != nil {
-		e.observe(Event{Kind: StoreFailed, Domain: f.domain, Err: err})
+		e.observe(Event{Kind: StoreFailed, Domain: f.domain, Err: err, Op: OpDelete})
 		return
 	}
 	e.ready.drop(f.domain)

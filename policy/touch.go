@@ -45,7 +45,7 @@ func (e *Engine) writeTouches() {
 			return
 		}
 		if err := e.store.Touch(e.ctx, domain, hour); err != nil && e.ctx.Err() == nil {
-			e.observe(Event{Kind: StoreFailed, Domain: domain, Err: err})
+			e.observe(Event{Kind: StoreFailed, Domain: domain, Err: err, Op: OpTouch})
 		}
 	}
 }

@@ -29,7 +29,19 @@ text = "encrypt"
 	}
 	d.engine.Override(rules)
 	var known atomic.Bool
-	h := &postfix.Handler{Engine: d.engine, Bracketed: true, Maps: theMaps(), Attributes: &known}
+	var answers, measured atomic.Int64
+	maps := theMaps()
+	for name, m := range maps {
+		m.Observe = func(a postfix.Answered) {
+			answers.Add(1)
+			measured.Add(int64(a.Weight))
+			if (a.Weight > 0) != (a.Took > 0) || a.Live && a.Weight != 1 {
+				t.Errorf("%+v", a)
+			}
+		}
+		maps[name] = m
+	}
+	h := &postfix.Handler{Engine: d.engine, Bracketed: true, Maps: maps, Attributes: &known}
 	for _, c := range []struct {
 		key    string
 		status socketmap.Status
@@ -63,5 +75,9 @@ text = "encrypt"
 				t.Errorf("key %s, attributes %v: %v allocations an answer, want 0", c.key, attributes, n)
 			}
 		}
+	}
+	// Those that are measured stand for the others, by chance.
+	if share := float64(measured.Load()) / float64(answers.Load()); share < 0.5 || share > 2 {
+		t.Errorf("%d answers, measured for %d", answers.Load(), measured.Load())
 	}
 }

@@ -31,8 +31,10 @@ package postfix
 
 import (
 	"context"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"stsmap/policy"
 	"stsmap/socketmap"
@@ -52,7 +54,29 @@ type Map struct {
 	// repeated in replies of Report: "may", "encrypt" or "dane"; empty is
 	// "may".
 	Level string
+	// Observe is told of each answer; nil means that nobody counts. It is called
+	// from many goroutines, in the way of answers: it must be safe for that, and
+	// fast.
+	Observe func(Answered)
 }
+
+// An Answered is one answer, for who counts.
+type Answered struct {
+	// Decision is what was decided; nil for a key that has no policy domain.
+	Decision *policy.Decision
+	// Live says that the decision was not at hand.
+	Live bool
+	// Took is how long the answer took, and Weight for how many it stands: one
+	// where it is Live. The clock is too slow for all the others; of these one
+	// in many is measured, by chance, and Weight is 0 for those that were not.
+	Took   time.Duration
+	Weight int
+}
+
+// sampled is in how many answers at hand one is measured. A thousand answers a
+// second give fifteen times a second, and to draw lots costs a few
+// nanoseconds, a tenth of what it takes to read the clock twice.
+const sampled = 64
 
 // A When says when policy attributes are sent.
 type When uint8
@@ -119,17 +143,39 @@ func (h *Handler) ServeSocketmap(ctx context.Context, r socketmap.Request) socke
 	if !known {
 		m = h.unknownMap(r.Map)
 	}
+	var a Answered
+	var began time.Time
+	if m.Observe != nil && rand.Uint32()%sampled == 0 {
+		began, a.Weight = time.Now(), sampled
+	}
 	var buf [maxKey]byte
-	hop, ok := appendNextHop(buf[:0], r.Key, h.Bracketed)
-	if !ok {
-		return socketmap.Reply{Status: socketmap.NotFound}
+	reply := socketmap.Reply{Status: socketmap.NotFound}
+	if hop, ok := appendNextHop(buf[:0], r.Key, h.Bracketed); ok {
+		strict := m.Testing == Enforce
+		if a.Decision = h.Engine.Known(hop.text, strict); a.Decision == nil {
+			began, a.Weight, a.Live = time.Now(), 1, true
+			a.Decision = h.Engine.Lookup(ctx, hop.parts(), strict)
+		}
+		reply = Reply(a.Decision, m, h.Attributes != nil && h.Attributes.Load())
 	}
-	strict := m.Testing == Enforce
-	d := h.Engine.Known(hop.text, strict)
-	if d == nil {
-		d = h.Engine.Lookup(ctx, hop.parts(), strict)
+	if m.Observe != nil {
+		if a.Weight > 0 {
+			a.Took = time.Since(began)
+		}
+		m.Observe(a)
 	}
-	return Reply(d, m, h.Attributes != nil && h.Attributes.Load())
+	return reply
+}
+
+// Sends returns, by the name of each map, whether replies have policy attributes
+// now.
+func (h *Handler) Sends() map[string]bool {
+	known := h.Attributes != nil && h.Attributes.Load()
+	all := make(map[string]bool)
+	for name, m := range h.Maps {
+		all[name] = m.sends(known)
+	}
+	return all
 }
 
 // unknownMap returns how lookups under a name that is not configured are

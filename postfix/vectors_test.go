@@ -189,7 +189,7 @@ func eventNames() []string {
 	return []string{
 		"lookup", "policy-new", "policy-changed", "policy-renewed", "policy-gone", "record-absent",
 		"record-invalid", "record-failed", "policy-failed", "store-failed", "panicked",
-		"dane-on", "dane-off", "dane-checked", "dane-failed", "override-used", "recovered",
+		"dane-on", "dane-off", "dane-checked", "dane-failed", "override-used", "recovered", "policy-lapsing",
 	}
 }
 

@@ -43,6 +43,7 @@ type play struct {
 	asks    []string
 	want    string
 	queries *string
+	told    *string // what Observe is to be told
 }
 
 func newPlay(t *testing.T, ar *txtar.Archive) *play {
@@ -64,6 +65,8 @@ func newPlay(t *testing.T, ar *txtar.Archive) *play {
 			p.want = data
 		case "queries":
 			p.queries = &data
+		case "told":
+			p.told = &data
 		default:
 			t.Fatalf("section %q", f.Name)
 		}
@@ -114,6 +117,8 @@ func (p *play) configure(t *testing.T, f []string) {
 }
 
 func (p *play) run(t *testing.T) {
+	told := make(chan string, 100)
+	p.conf.Observe = func(q Question) { told <- ending(q) }
 	r, err := New(p.conf)
 	if err != nil {
 		t.Fatal(err)
@@ -126,23 +131,48 @@ func (p *play) run(t *testing.T) {
 	if diff := cmp.Diff(p.want, got.String()); diff != "" {
 		t.Errorf("answers (-want +got):\n%s", diff)
 	}
-	if p.queries == nil {
-		return
-	}
-	var log []string
+	var log, said []string
 	for _, s := range p.servers {
 		log = append(log, s.queries()...)
 	}
-	// Of two questions that are asked at once, either comes first.
+	for range len(told) {
+		said = append(said, <-told)
+	}
+	inAnyOrder(t, "queries", p.queries, log)
+	inAnyOrder(t, "told", p.told, said)
+}
+
+// inAnyOrder compares lines with those of a section, if it is there: of two
+// questions that are asked at once, either comes first.
+func inAnyOrder(t *testing.T, what string, section *string, got []string) {
+	t.Helper()
+	if section == nil {
+		return
+	}
 	var want []string
-	for line := range strings.Lines(*p.queries) {
+	for line := range strings.Lines(*section) {
 		want = append(want, strings.TrimSuffix(line, "\n"))
 	}
 	slices.Sort(want)
-	slices.Sort(log)
-	if diff := cmp.Diff(want, log); diff != "" {
-		t.Errorf("queries (-want +got):\n%s", diff)
+	slices.Sort(got)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", what, diff)
 	}
+}
+
+// ending puts what Observe was told into words.
+func ending(q Question) string {
+	switch {
+	case q.Err != nil && q.Err.Bogus():
+		return q.Type + " bogus"
+	case q.Err != nil:
+		return q.Type + " " + q.Err.Kind.String()
+	case q.NXDomain:
+		return q.Type + " nxdomain"
+	case q.Empty:
+		return q.Type + " empty"
+	}
+	return q.Type + " records"
 }
 
 // named puts the names of servers in the place of their addresses.

@@ -120,6 +120,13 @@ func (e *Error) what() string {
 // Unwrap returns Err.
 func (e *Error) Unwrap() error { return e.Err }
 
+// Bogus tells whether a server said that the data does not verify (RFC 8914, Sections 4.7 to 4.13).
+// One that does not speak of reasons leaves it at ServFail.
+func (e *Error) Bogus() bool {
+	code, ok := errors.AsType[*rcodeError](e.Err)
+	return ok && code.bogus
+}
+
 // Timeout tells whether Kind is Timeout, for those who look at a net.Error.
 func (e *Error) Timeout() bool { return e.Kind == Timeout }
 
@@ -127,6 +134,7 @@ func (e *Error) Timeout() bool { return e.Kind == Timeout }
 type rcodeError struct {
 	rcode    int
 	extended string // what RFC 8914 lets a server say about it, safe to print; or ""
+	bogus    bool   // it says that signatures are what is wrong
 }
 
 func (e *rcodeError) Error() string {

@@ -27,9 +27,21 @@ type chain struct {
 	ttl    uint32 // the least
 }
 
-// lookup asks for one name and type, and follows the CNAMEs. decode makes a record of its data, which
-// is well-formed, or says that it is not to be used.
+// lookup asks for one name and type, follows the CNAMEs, and tells how it ended. decode makes a record
+// of its data, which is well-formed, or says that it is not to be used.
 func lookup[T any](ctx context.Context, r *Resolver, name string, qtype uint16,
+	decode func(m *message, rr record) (T, bool)) (Answer[T], error) {
+
+	began := time.Now()
+	a, err := find(ctx, r, name, qtype, decode)
+	q := Question{Type: typeName(qtype), NXDomain: a.NXDomain, Empty: len(a.Records) == 0, Took: time.Since(began)}
+	q.Err, _ = errors.AsType[*Error](err)
+	r.observe(q)
+	return a, err
+}
+
+// find is lookup without telling.
+func find[T any](ctx context.Context, r *Resolver, name string, qtype uint16,
 	decode func(m *message, rr record) (T, bool)) (Answer[T], error) {
 
 	fqdn, err := checkName(name)

@@ -49,6 +49,7 @@ type message struct {
 	answers   []record
 	denial    record // the first SOA of the authority section
 	extended  string // what the server says about a failure
+	bogus     bool   // it says that signatures are what is wrong
 }
 
 // A record is where in a message a record's data stands, from off to end. For the types that anyone
@@ -180,7 +181,7 @@ func (q *query) accept(data []byte) error {
 	}
 	err := m.sections(q.name, off)
 	if m.rcode != dns.RcodeSuccess && m.rcode != dns.RcodeNameError {
-		return &rcodeError{rcode: m.rcode, extended: m.extended} // whatever was wrong behind it
+		return &rcodeError{rcode: m.rcode, extended: m.extended, bogus: m.bogus} // whatever was wrong behind it
 	}
 	return err
 }
@@ -300,7 +301,9 @@ func (m *message) options(rr record) {
 			return
 		}
 		if code == dns.EDNS0EDE && n >= 2 && m.extended == "" {
-			m.extended = extendedText(binary.BigEndian.Uint16(d), d[2:n])
+			why := binary.BigEndian.Uint16(d)
+			m.extended = extendedText(why, d[2:n])
+			m.bogus = dns.ExtendedErrorCodeDNSBogus <= why && why <= dns.ExtendedErrorCodeNSECMissing
 		}
 		d = d[n:]
 	}

@@ -53,6 +53,26 @@ type Config struct {
 	// top by the Resolver. Reads of a "udp" connection must keep the borders of datagrams, and give
 	// only those of addr. nil means a net.Dialer.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+
+	// Observe is told how each question ended, once for all its servers, attempts and CNAMEs; nil
+	// means that nobody listens. It is called from many goroutines, in the way of answers: it must be
+	// safe for that, and fast.
+	Observe func(Question)
+}
+
+// A Question is how one ended, for those who count.
+type Question struct {
+	// Type is the record type, "TXT". Addr asks two questions, "A" and "AAAA".
+	Type string
+
+	// NXDomain and Empty tell of an answer that the name does not exist, or has no such record.
+	NXDomain, Empty bool
+
+	// Err is why nothing was learned; nil if there was an answer.
+	Err *Error
+
+	// Took is how long it lasted.
+	Took time.Duration
 }
 
 // A Resolver asks questions. It is made by New, may be used concurrently, and has nothing to close:
@@ -63,6 +83,7 @@ type Resolver struct {
 	trust    trust
 	dialer   func(ctx context.Context, network, addr string) (net.Conn, error) // nil: a net.Dialer
 	roots    *x509.CertPool                                                    // nil: the system's
+	observe  func(Question)                                                    // never nil
 
 	began   time.Time    // what the moments below are counted from, immune to a clock that is set
 	path    string       // of resolv.conf; "": the list never changes
@@ -129,7 +150,11 @@ func New(c Config) (*Resolver, error) {
 		attempts: c.Attempts,
 		trust:    t,
 		dialer:   c.Dial,
+		observe:  c.Observe,
 		began:    time.Now(),
+	}
+	if r.observe == nil {
+		r.observe = func(Question) {}
 	}
 	if r.timeout == 0 {
 		r.timeout = defaultTimeout

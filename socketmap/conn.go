@@ -18,8 +18,9 @@ import (
 // cache consists of: no allocation, no lock, and no deadline. Times are durations since the server's
 // epoch, because the monotonic clock alone is cheaper to read.
 type conn struct {
-	srv *Server
-	nc  net.Conn
+	srv  *Server
+	nc   net.Conn
+	from net.Listener
 
 	in    []byte // what was read; the unread part is in[:n]
 	n     int

@@ -2,13 +2,13 @@ package socketmap
 
 import "net"
 
-// admit serves nc as soon as there is room for it. It makes room by retiring the connection that
+// admit serves nc, which came from l, as soon as there is room for it. It makes room by retiring the connection that
 // has waited longest for a request, and waits if there is none.
 //
 // Until then nc is open and silent, one for each listener, and others wait in the kernel. Not to
 // accept it before there is room would leave nothing to make room for: whether somebody is waiting in
 // the kernel can be found out only by accepting.
-func (s *Server) admit(nc net.Conn) {
+func (s *Server) admit(nc net.Conn, l net.Listener) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for len(s.conns) >= s.maxConns() && !s.stopping {
@@ -20,6 +20,7 @@ func (s *Server) admit(nc net.Conn) {
 		s.crowded.Add(-1)
 	}
 	c := newConn(s, nc)
+	c.from = l
 	s.conns[c] = struct{}{}
 	s.running.Go(c.run)
 	if s.stopping {

@@ -71,6 +71,9 @@ type Stats struct {
 	// Conns is the number of connections at present.
 	Conns int
 
+	// Busy is the number of connections whose request is being answered at present.
+	Busy int
+
 	// Panics is the number of panics of the handler, Unfit the number of replies that were replaced
 	// because they must not be sent. Both are bugs of the handler.
 	Panics, Unfit uint64
@@ -86,16 +89,39 @@ type Stats struct {
 // Stats returns a snapshot of the counters. It may be called at any time, also on a server that has not
 // started.
 func (s *Server) Stats() Stats {
-	s.mu.Lock()
-	n := len(s.conns)
-	s.mu.Unlock()
+	conns, busy := s.count()
 	return Stats{
-		Conns:     n,
+		Conns:     conns,
+		Busy:      busy,
 		Panics:    s.panics.Load(),
 		Unfit:     s.unfit.Load(),
 		Malformed: s.malformed.Load(),
 		Evicted:   s.evicted.Load(),
 	}
+}
+
+// count goes through all connections: what it costs is paid by who asks, and not by every request.
+func (s *Server) count() (conns, busy int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		if c.waiting.Load() == 0 {
+			busy++
+		}
+	}
+	return len(s.conns), busy
+}
+
+// ConnsOn returns the number of connections at present that came in through l.
+func (s *Server) ConnsOn(l net.Listener) (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		if c.from == l {
+			n++
+		}
+	}
+	return n
 }
 
 // Serve accepts connections from l and serves them, until Shutdown or until l is closed or unusable; it
@@ -120,7 +146,7 @@ func (s *Server) Serve(l net.Listener) error {
 			if pause.reset() {
 				s.log().Info("accepting connections again", "listener", l.Addr().String())
 			}
-			s.admit(nc)
+			s.admit(nc, l)
 		case s.isStopping():
 			return ErrServerClosed
 		case isPermanent(err):

@@ -267,7 +267,7 @@ func (k *checking) checker(ctx context.Context) (*check.Checker, error) {
 		return nil, err
 	}
 	cfg := &loaded.Config
-	resolve, err := newResolver(cfg)
+	resolve, err := newResolver(cfg, nil)
 	if err != nil {
 		return nil, err
 	}

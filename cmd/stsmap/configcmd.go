@@ -45,11 +45,6 @@ overrides, and say where it is. Silent and 0 if there is none, 78 otherwise.`,
 			if _, err := override.Load(cfg.Overrides.File, postfix.CheckText); err != nil {
 				return overrideTrouble(err)
 			}
-			for _, s := range cfg.Settings() {
-				if s.Idle && !g.quiet {
-					c.warn("%s: %s = %s has no effect yet", s.Origin, s.Key, s.Value)
-				}
-			}
 			return nil
 		},
 	}

@@ -5,11 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log"
 	"net"
 	"net/http"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
@@ -31,15 +29,7 @@ func (d *daemon) control(ctx context.Context, path string) {
 		d.log.Warn("no control socket, commands like stsmap status do not work", "path", path, "error", controlTrouble(path, err))
 		return
 	}
-	server := &http.Server{
-		Handler:           d.private().Handler(),
-		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       10 * time.Second,
-		WriteTimeout:      30 * time.Second,
-		IdleTimeout:       time.Minute,
-		MaxHeaderBytes:    8 << 10,
-		ErrorLog:          log.New(controlLog{d}, "", 0),
-	}
+	server := d.httpServer(d.private().Handler())
 	d.running.Go(func() {
 		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 			d.log.Error("control socket failed", "error", err.Error())
@@ -47,12 +37,7 @@ func (d *daemon) control(ctx context.Context, path string) {
 	})
 	d.running.Go(func() {
 		<-ctx.Done()
-		// A second for who is being answered; and nobody is who hangs.
-		end, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		if server.Shutdown(end) != nil {
-			server.Close()
-		}
+		endServer(server)
 	})
 }
 
@@ -79,16 +64,6 @@ func controlTrouble(path string, err error) string {
 		hint = "; the daemon's user must be able to write to its directory"
 	}
 	return err.Error() + hint
-}
-
-// controlLog is for what the HTTP server has to say, mostly of a handler that
-// panicked.
-type controlLog struct{ d *daemon }
-
-// Write implements io.Writer, for whole lines.
-func (l controlLog) Write(line []byte) (int, error) {
-	l.d.log.Error("control socket failed", "error", strings.TrimSpace(string(line)))
-	return len(line), nil
 }
 
 // private is what answers on the control socket.
@@ -121,6 +96,10 @@ func (d *daemon) status() admin.Status {
 		Answers: d.monitor.Counts(),
 		Store:   d.storeStatus(),
 		Listen:  d.addrs,
+		Admin:   d.window.at(),
+		Read:    time.Unix(0, d.read.Load()).UTC(),
+		Memory:  d.memoryStatus(),
+		Cache:   d.surveyor.Last(),
 
 		Overrides: d.overrides.status(time.Now()),
 	}
@@ -128,8 +107,27 @@ func (d *daemon) status() admin.Status {
 		s.Reload = *refused
 	}
 	d.surroundings.describe(&s)
+	s.Resolver.Answering = d.metrics.Questions.Answering()
 	s.Postfix.Attributes = d.attributes.Load()
+	s.Attributes = d.handler.Load().Sends()
+	s.Connections = d.connections()
+	s.Checks = d.checks(&s)
 	return s
+}
+
+// connections says what the sockets for lookups do.
+func (d *daemon) connections() admin.ConnectionStatus {
+	n := d.server.Stats()
+	s := admin.ConnectionStatus{Listeners: make(map[string]int), Busy: n.Busy, Malformed: n.Malformed, Evicted: n.Evicted, Panics: n.Panics, Unfit: n.Unfit}
+	for i, l := range d.listeners {
+		s.Listeners[d.addrs[i]] = d.server.ConnsOn(l)
+	}
+	return s
+}
+
+// memoryStatus says how full it is.
+func (d *daemon) memoryStatus() admin.MemoryStatus {
+	return admin.MemoryStatus(d.usage())
 }
 
 // controlClient returns who asks the daemon, and the path of its socket.

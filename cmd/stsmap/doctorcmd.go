@@ -86,7 +86,7 @@ func runDoctor(ctx context.Context, c console, g *globals, domain string, ids []
 	if d.Program, err = os.Executable(); err != nil {
 		return &failure{code: exitFailed, err: err}
 	}
-	if d.Resolver, err = newResolver(&cfg.Config); err != nil {
+	if d.Resolver, err = newResolver(&cfg.Config, nil); err != nil {
 		return err
 	}
 	// Anchors that cannot be read are a finding.

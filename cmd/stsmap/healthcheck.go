@@ -21,13 +21,20 @@ const noDomain = "."
 
 func healthcheckCommand(c console, g *globals) *cobra.Command {
 	var server string
+	var ready bool
 	cmd := &cobra.Command{
 		Use:   "healthcheck",
 		Short: "Find out whether the daemon answers",
 		Long: `Find out whether the daemon answers, by a question on its own socket that
-needs neither network nor store. Silent and 0 if it does, 69 if not.`,
+needs neither network nor store: what /livez says at admin.listen. Silent and 0 if it
+does, 69 if not. With --ready find out whether configuration, store and resolver work as
+well, which is what /readyz says; the daemon is asked over its control socket. 1 if one of
+them does not: mail is answered all the same.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if ready {
+				return checkReady(cmd.Context(), g)
+			}
 			if server == "" {
 				var err error
 				if server, err = g.server(); err != nil {
@@ -42,8 +49,33 @@ needs neither network nor store. Silent and 0 if it does, 69 if not.`,
 			return nil
 		},
 	}
+	cmd.Flags().BoolVar(&ready, "ready", false, "find out whether all that the daemon needs works, too")
 	cmd.Flags().StringVar(&server, "server", "", "address of the daemon, host:port or unix:/path (default: the first of listen)")
 	return cmd
+}
+
+// checkReady asks the daemon whether all works that it needs.
+func checkReady(ctx context.Context, g *globals) error {
+	client, path, err := g.controlClient()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, healthLimit)
+	defer cancel()
+	s, err := client.Status(ctx)
+	if err != nil {
+		return uncontrolled(path, err)
+	}
+	var failures []error
+	for _, c := range s.Checks {
+		if c.Error != "" {
+			failures = append(failures, fmt.Errorf("not ready: %s: %s", c.Name, c.Error))
+		}
+	}
+	if len(failures) == 0 {
+		return nil
+	}
+	return &failure{code: exitFailed, err: errors.Join(failures...)}
 }
 
 // probe asks the daemon at address a question that needs only itself.

@@ -5,6 +5,9 @@ import (
 	"time"
 
 	"stsmap/admin"
+	"stsmap/config"
+	"stsmap/policy"
+	"stsmap/resolver"
 	"stsmap/systemd"
 )
 
@@ -12,18 +15,7 @@ import (
 func (d *daemon) reload() {
 	d.tell(systemd.Reloading())
 	defer func() { d.tell(systemd.Ready()) }()
-	loaded, err := d.globals.load()
-	if err != nil {
-		d.notReloaded(err)
-		return
-	}
-	cfg := &loaded.Config
-	resolve, err := newResolver(cfg)
-	if err != nil {
-		d.notReloaded(err)
-		return
-	}
-	settings, err := d.engineConfig(cfg, resolve)
+	cfg, resolve, settings, err := d.readAgain()
 	if err != nil {
 		d.notReloaded(err)
 		return
@@ -45,12 +37,14 @@ func (d *daemon) reload() {
 	d.setHandler(cfg)
 	d.level.Set(admin.ParseLevel(cfg.Log.Level))
 	d.monitor.LogLookups(cfg.Log.Lookups)
+	d.window.open(cfg.Admin.Listen)
 	// What needs a restart stays as it runs, so that the next reload says so
 	// again.
 	cfg.Listen, cfg.Cache.Store, cfg.Cache.Entries, cfg.Log.Format = d.cfg.Listen, d.cfg.Cache.Store, d.cfg.Cache.Entries, d.cfg.Log.Format
 	cfg.Admin.Socket = d.cfg.Admin.Socket
 	d.cfg = cfg
 	d.refused.Store(nil)
+	d.read.Store(time.Now().UnixNano())
 	d.log.Info("configuration reloaded")
 }
 
@@ -59,4 +53,18 @@ func (d *daemon) reload() {
 func (d *daemon) notReloaded(err error) {
 	d.refused.Store(&admin.Condition{Error: err.Error(), Since: time.Now()})
 	d.log.Error("configuration not reloaded, the old one stays in force", "error", err.Error())
+}
+
+// readAgain reads the configuration, and makes of it what can be wrong.
+func (d *daemon) readAgain() (*config.Config, *resolver.Resolver, policy.Config, error) {
+	loaded, err := d.globals.load()
+	if err != nil {
+		return nil, nil, policy.Config{}, err
+	}
+	resolve, err := newResolver(&loaded.Config, d.metrics.Questions.Observe)
+	if err != nil {
+		return nil, nil, policy.Config{}, err
+	}
+	settings, err := d.engineConfig(&loaded.Config, resolve)
+	return &loaded.Config, resolve, settings, err
 }

@@ -44,6 +44,7 @@ func TestMain(m *testing.M) {
 //	stale PATH                    a UNIX socket that nobody listens on
 //	unused NAME                   an address where nobody listens, as $NAME
 //	queries N NAME TYPE           DNS questions so far
+//	get FILE STATUS URL [FIELD]   an HTTP request, with a header field, whose answer becomes FILE
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
@@ -61,6 +62,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": cmdExits, "world": cmdWorld, "unworld": cmdUnworld, "daemon": cmdDaemon, "await": cmdAwait,
 			"signal": cmdSignal, "ended": cmdEnded, "stale": cmdStale, "unused": cmdUnused, "queries": cmdQueries,
+			"get": cmdGet,
 		},
 	})
 }
@@ -168,6 +170,27 @@ func cmdQueries(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
+func cmdGet(ts *testscript.TestScript, _ bool, args []string) {
+	r, err := http.NewRequest(http.MethodGet, args[2], nil)
+	ts.Check(err)
+	if len(args) > 3 {
+		name, value, _ := strings.Cut(args[3], ": ")
+		r.Header.Set(name, value)
+		if name == "Host" {
+			r.Host = value
+		}
+	}
+	answer, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(r)
+	ts.Check(err)
+	defer answer.Body.Close()
+	body, err := io.ReadAll(answer.Body)
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), body, 0o644))
+	if got := strconv.Itoa(answer.StatusCode); got != args[1] {
+		ts.Fatalf("status %s, want %s:\n%s", got, args[1], body)
+	}
+}
+
 func cmdDaemon(ts *testscript.TestScript, _ bool, args []string) {
 	name := args[0]
 	var program string
@@ -184,6 +207,8 @@ func cmdDaemon(ts *testscript.TestScript, _ bool, args []string) {
 			cmd.Env = append(cmd.Env, v+"="+value)
 		}
 	}
+	// Scripts run side by side, and few of them want this.
+	cmd.Env = append(cmd.Env, "STSMAP_ADMIN_LISTEN="+ts.Getenv("STSMAP_ADMIN_LISTEN"))
 	out, err := os.Create(ts.MkAbs(name + ".out"))
 	ts.Check(err)
 	defer out.Close()

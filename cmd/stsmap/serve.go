@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -60,6 +61,10 @@ type daemon struct {
 	level      *slog.LevelVar
 	monitor    *admin.Monitor
 	history    *admin.History
+	metrics    *admin.Metrics
+	minutes    *admin.Minutes
+	surveyor   *admin.Surveyor
+	window     *window
 	store      cache.Store
 	front      *cache.Front // store, if there is another one behind it
 	guard      *cache.Guard // behind front, if that one is shared
@@ -69,13 +74,17 @@ type daemon struct {
 	handler    atomic.Pointer[postfix.Handler]
 	attributes atomic.Bool                     // whether the Postfix that asks knows policy attributes
 	refused    atomic.Pointer[admin.Condition] // why the last reload changed nothing; nil if it did
+	read       atomic.Int64                    // when the configuration was read, in Unix nanoseconds
 	addrs      []string                        // where it listens, in the form for socketmap.Dial
+	listeners  []net.Listener                  // likewise
 	running    sync.WaitGroup                  // everything that ends with the daemon
 
 	surroundings *surroundings
 	overrides    *overrides
 	since        time.Time // when it began to serve
 	storeName    string    // fit to be shown
+	fallback     string    // why memory is used instead
+	usage        func() cache.Usage
 }
 
 // serve runs the daemon until a signal ends it.
@@ -84,6 +93,10 @@ func serve(ctx context.Context, c console, g *globals, cfg *config.Config) error
 	d.level.Set(admin.ParseLevel(cfg.Log.Level))
 	d.log = slog.New(logHandler(c.err, cfg.Log.Format, d.level))
 	d.monitor, d.history = admin.NewMonitor(d.log, cfg.Log.Lookups), admin.NewHistory()
+	d.metrics = admin.NewMetrics(d.monitor, strings.TrimSpace(release), revision(), d.status)
+	d.minutes = admin.NewMinutes(d.metrics)
+	d.window = &window{d: d}
+	d.read.Store(time.Now().UnixNano())
 
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGINT)
@@ -95,7 +108,8 @@ func serve(ctx context.Context, c console, g *globals, cfg *config.Config) error
 	}
 	defer store.Close()
 	d.store, d.storeName = store, redacted(cfg.Cache.Store)
-	resolve, err := newResolver(cfg)
+	d.surveyor = admin.NewSurveyor(store, d.surveyEvery())
+	resolve, err := newResolver(cfg, d.metrics.Questions.Observe)
 	if err != nil {
 		return err
 	}
@@ -126,8 +140,10 @@ func (d *daemon) run(ctx context.Context, listeners []net.Listener, signals <-ch
 	defer d.running.Wait()
 	defer cancel()
 	d.server = &socketmap.Server{Handler: socketmap.HandlerFunc(d.answer), Log: d.log}
-	d.since = time.Now()
+	d.since, d.listeners = time.Now(), listeners
 	d.control(ctx, d.cfg.Admin.Socket)
+	d.window.open(d.cfg.Admin.Listen)
+	defer d.window.close()
 	d.running.Go(func() { d.surroundings.run(ctx) })
 	d.surroundings.await(ctx, releaseLimit)
 	broken := make(chan error, len(listeners))
@@ -143,6 +159,8 @@ func (d *daemon) run(ctx context.Context, listeners []net.Listener, signals <-ch
 	d.running.Go(func() { d.overrides.run(ctx) })
 	d.running.Go(func() { d.watch(ctx) })
 	d.running.Go(func() { d.tellStatus(ctx) })
+	d.running.Go(func() { d.minutes.Run(ctx) })
+	d.running.Go(func() { d.surveyor.Run(ctx) })
 	names := d.cfg.Cache.Warm // a reload may replace d.cfg meanwhile
 	d.running.Go(func() { d.warm(ctx, names) })
 	d.log.Info("serving", "version", version(), "listen", fmt.Sprint(d.addrs), "store", redacted(d.cfg.Cache.Store))
@@ -194,6 +212,10 @@ func (d *daemon) stop(signals <-chan os.Signal) error {
 func (d *daemon) observe(ev policy.Event) {
 	d.history.Observe(ev) // before the line in the log that somebody may act upon
 	d.monitor.Observe(ev)
+	if ev.Kind == policy.Lookup {
+		return // of interest to nobody else, and on the way of an answer
+	}
+	d.metrics.Observe(ev)
 	d.surroundings.observe(ev)
 }
 
@@ -207,7 +229,7 @@ func (d *daemon) setHandler(cfg *config.Config) {
 	d.handler.Store(&postfix.Handler{
 		Engine:     d.engine,
 		Bracketed:  cfg.Postfix.Bracketed,
-		Maps:       postfixMaps(cfg),
+		Maps:       d.counted(postfixMaps(cfg)),
 		Attributes: &d.attributes,
 		UnknownMap: func(name string) {
 			d.log.Warn("unknown socketmap name is answered as \"postfix\"", "map", name)

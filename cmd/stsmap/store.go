@@ -87,7 +87,14 @@ func (d *daemon) openStore(ctx context.Context, name string, entries int) (cache
 	if path, isFile := strings.CutPrefix(name, "bolt:"); isFile {
 		return d.openFile(path, entries)
 	}
-	return cache.NewMemory(entries), nil
+	return d.onlyMemory(entries), nil
+}
+
+// onlyMemory is a store that is lost with the process.
+func (d *daemon) onlyMemory(entries int) cache.Store {
+	store := cache.NewMemory(entries)
+	d.usage = store.Usage
+	return store
 }
 
 // openRemote makes what uses a store on the network. That need not be there:
@@ -113,6 +120,7 @@ func (d *daemon) claims() cache.Claims {
 // before puts memory before a store.
 func (d *daemon) before(back cache.Store, entries int, ttl time.Duration) *cache.Front {
 	d.front = cache.NewFront(back, entries, ttl)
+	d.usage = d.front.Usage
 	d.front.OnError = d.storeFailed
 	d.front.OnChange = func(domain string) { d.engine.Changed(domain) }
 	return d.front
@@ -130,7 +138,28 @@ func (d *daemon) keepStore(ctx context.Context) {
 
 // storeFailed is told what no method of a store returns.
 func (d *daemon) storeFailed(op string, err error) {
-	d.monitor.Observe(policy.Event{Kind: policy.StoreFailed, Err: fmt.Errorf("%s: %w", op, err)})
+	ev := policy.Event{Kind: policy.StoreFailed, Err: fmt.Errorf("%s: %w", op, err)}
+	for o := policy.OpGet; o <= policy.OpDue; o++ {
+		if o.String() == op {
+			ev.Op = o
+		}
+	}
+	d.monitor.Observe(ev)
+	d.metrics.Observe(ev)
+}
+
+const (
+	// surveyLocal and surveyRemote are how often what is remembered is counted:
+	// of a store on the network all of it has to travel for that.
+	surveyLocal  = time.Minute
+	surveyRemote = 15 * time.Minute
+)
+
+func (d *daemon) surveyEvery() time.Duration {
+	if d.guard != nil {
+		return surveyRemote
+	}
+	return surveyLocal
 }
 
 // storeForgot is told how many policies made room for others.
@@ -149,7 +178,10 @@ func (d *daemon) storeState(what string, err error) {
 
 // storeStatus says how the store is.
 func (d *daemon) storeStatus() admin.StoreStatus {
-	s := admin.StoreStatus{Name: d.storeName}
+	s := admin.StoreStatus{Name: d.storeName, Fallback: d.fallback}
+	if bytes, _, ok := d.storeSize(); ok {
+		s.Bytes = &bytes
+	}
 	if d.guard != nil {
 		reading, writing := d.guard.Conditions()
 		s.Reading, s.Writing = condition(reading), condition(writing)
@@ -183,7 +215,8 @@ func (d *daemon) openFile(path string, entries int) (cache.Store, error) {
 		// A disk that fails must not be what mail waits for.
 		d.cfg.Cache.Store = "memory:"
 		d.log.Error("store cannot be opened; what it holds is not known, and what is learned is lost at the next stop", "error", err.Error())
-		return cache.NewMemory(entries), nil
+		d.fallback = err.Error()
+		return d.onlyMemory(entries), nil
 	}
 	if aside, reason := store.SetAside(); aside != "" {
 		d.log.Error("store was unreadable and is set aside; starting empty", "kept", aside, "reason", reason)

@@ -15,20 +15,27 @@ var release string
 
 // version is the release, and for a build from a repository the commit.
 func version() string {
-	v := strings.TrimSpace(release)
+	if r := revision(); r != "" {
+		return strings.TrimSpace(release) + "+" + r
+	}
+	return strings.TrimSpace(release)
+}
+
+// revision is the commit of a build from a repository, or empty.
+func revision() (r string) {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
-		return v
+		return ""
 	}
 	for _, s := range info.Settings {
 		switch {
 		case s.Key == "vcs.revision" && len(s.Value) >= 12:
-			v += "+" + s.Value[:12]
+			r += s.Value[:12]
 		case s.Key == "vcs.modified" && s.Value == "true":
-			v += "-dirty"
+			r += "-dirty"
 		}
 	}
-	return v
+	return r
 }
 
 func versionCommand(c console) *cobra.Command {

@@ -30,11 +30,13 @@ func logHandler(w io.Writer, format string, level slog.Leveler) slog.Handler {
 	return admin.NewHandler(w, format, level)
 }
 
-func newResolver(cfg *config.Config) (*resolver.Resolver, error) {
+// newResolver makes who asks DNS; observe is told of each question.
+func newResolver(cfg *config.Config, observe func(resolver.Question)) (*resolver.Resolver, error) {
 	r, err := resolver.New(resolver.Config{
 		Servers: cfg.DNS.Servers,
 		Timeout: cfg.DNS.Timeout,
 		TrustAD: cfg.DNS.TrustAD,
+		Observe: observe,
 	})
 	if err != nil {
 		return nil, &failure{code: exitConfig, err: fmt.Errorf("dns.servers: %w", err)}
@@ -124,6 +126,16 @@ func postfixMaps(cfg *config.Config) map[string]postfix.Map {
 			p.Testing = postfix.Enforce
 		}
 		all[name] = p
+	}
+	return all
+}
+
+// counted has the answers of all maps counted.
+func (d *daemon) counted(all map[string]postfix.Map) map[string]postfix.Map {
+	for name, m := range all {
+		zone := d.metrics.Zone(name)
+		m.Observe = func(a postfix.Answered) { zone.Count(a.Decision, a.Live, a.Took, a.Weight) }
+		all[name] = m
 	}
 	return all
 }

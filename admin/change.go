@@ -1,0 +1,122 @@
+package admin
+
+import (
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"stsmap/cache"
+	"stsmap/policy"
+	"stsmap/sts"
+)
+
+// A change is what became of the protection of a domain.
+type change uint8
+
+const (
+	unchanged   change = iota
+	appeared           // a policy is known where none was
+	updated            // by another one that does not protect less
+	weakened           // by another one that protects less
+	removed            // by one in mode none, or the record is gone while the policy is in force
+	expired            // the policy does not count any more, and there is no other one
+	changeKinds = iota
+)
+
+// String returns the word for c that metrics use.
+func (c change) String() string {
+	return [...]string{"unchanged", "new", "updated", "weakened", "removed", "expired"}[c]
+}
+
+// mostWithdrawn bounds how many domains are remembered whose record is gone.
+// What is forgotten is told of twice.
+const mostWithdrawn = 10000
+
+// changeOf returns what ev changed for its domain, and whether it did.
+func (m *Monitor) changeOf(ev policy.Event) (c change, ok bool) {
+	switch ev.Kind {
+	case policy.PolicyNew:
+		c = appeared
+	case policy.PolicyChanged:
+		c = updated
+		switch {
+		case slices.ContainsFunc(ev.Weaker, endsIt):
+			c = removed
+		case len(ev.Weaker) > 0:
+			c = weakened
+		}
+	case policy.PolicyGone:
+		c = expired
+	case policy.PolicyFailed:
+		if lost(ev) {
+			c = expired
+		}
+	case policy.RecordAbsent:
+		if protects(ev.After) && m.isWithdrawn(ev.Domain) {
+			c = removed
+		}
+		return c, c != unchanged
+	}
+	if c != unchanged {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		delete(m.withdrawn, ev.Domain)
+	}
+	return c, c != unchanged
+}
+
+// isWithdrawn notes that the record of a domain with a policy is gone, and
+// reports whether that is news. The record is looked at every few minutes.
+func (m *Monitor) isWithdrawn(domain string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.withdrawn[domain] {
+		return false
+	}
+	if len(m.withdrawn) >= mostWithdrawn {
+		clear(m.withdrawn)
+	}
+	m.withdrawn[domain] = true
+	return true
+}
+
+// endsIt reports whether w takes a policy away, as RFC 8461, Section 8.3 has it
+// done.
+func endsIt(w sts.Weakening) bool { return w.Field == "mode" && w.After == sts.None.String() }
+
+// lost reports whether a policy that could not be downloaded is not in force
+// any more.
+func lost(ev policy.Event) bool {
+	return ev.After.Policy == "" && protects(ev.Before)
+}
+
+// protects reports whether e has a policy that is not in mode none.
+func protects(e *cache.Entry) bool {
+	return e != nil && e.Policy != "" && !modeNone(e.Policy)
+}
+
+// describeWeaker says that a policy protects less than the one before it. That
+// happens for good reasons; it is also what somebody would do who has got hold
+// of a domain's web server.
+func describeWeaker(ev policy.Event, attrs []slog.Attr) (slog.Level, string, []slog.Attr) {
+	attrs = append(attrs, slog.String("weaker", weaknesses(ev.Weaker)), slog.String("id_before", ev.Before.ID))
+	return slog.LevelWarn, "policy protects less than before", append(attrs, policyAttrs(ev.After.ID, ev.After.Policy)...)
+}
+
+// describeWithdrawn says that the record of a domain is gone. It changes nothing
+// until the policy expires (RFC 8461, Section 3.1).
+func describeWithdrawn(ev policy.Event) (slog.Level, string, []slog.Attr) {
+	return slog.LevelInfo, "record is gone, the policy stays in force until it expires", []slog.Attr{
+		slog.String("domain", ev.Domain), slog.String("id", ev.After.ID),
+		slog.Duration("expires_in", time.Until(ev.After.Expires).Round(time.Minute))}
+}
+
+// weaknesses puts all ways in which a policy became weaker into one line.
+func weaknesses(all []sts.Weakening) string {
+	var words []string
+	for _, w := range all {
+		words = append(words, w.String())
+	}
+	return shorten(strings.Join(words, "; "))
+}

@@ -1,0 +1,121 @@
+package admin
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"stsmap/cache"
+)
+
+// A Survey counts what is remembered. It lists domains, which are for those who
+// may know everything.
+type Survey struct {
+	// At is when that was.
+	At time.Time `json:"at"`
+	// Modes has the domains of which something is known that counts, by
+	// Record.Mode; Expired is how many have a policy that does not.
+	Modes   map[string]int64 `json:"modes"`
+	Expired int64            `json:"expired"`
+	// Failing is how many could not be retrieved the last time.
+	Failing int64 `json:"failing"`
+	// Lapsing is how many policies are in force that expire within 24 hours and
+	// could not be refreshed the last time, and Soonest the first of them.
+	Lapsing int64     `json:"lapsing"`
+	Soonest []Lapsing `json:"soonest"`
+}
+
+// A Lapsing is a policy that could not be refreshed and expires soon.
+type Lapsing struct {
+	Domain  string    `json:"domain"`
+	Mode    string    `json:"mode"`
+	Expires time.Time `json:"expires"`
+	Error   string    `json:"error"`
+}
+
+// mostLapsing bounds how many policies are listed.
+const mostLapsing = 20
+
+// surveyShare is which part of the time is spent on surveys at most.
+const surveyShare = 100
+
+// A Surveyor counts what is remembered again and again. Its methods may be
+// called concurrently.
+type Surveyor struct {
+	store cache.Store
+	every time.Duration
+
+	mu   sync.Mutex
+	last *Survey // nil before the first
+}
+
+// NewSurveyor returns a Surveyor of store, which is gone through that often; a
+// large one less often, so that it takes a hundredth of the time at most.
+func NewSurveyor(store cache.Store, every time.Duration) *Surveyor {
+	return &Surveyor{store: store, every: every}
+}
+
+// Run counts until ctx ends.
+func (v *Surveyor) Run(ctx context.Context) {
+	for {
+		began := time.Now()
+		if s, err := v.count(ctx); err == nil {
+			// A walk that broke off tells nothing; what was known is not
+			// replaced, and its time stands beside it.
+			v.mu.Lock()
+			v.last = s
+			v.mu.Unlock()
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(max(v.every, surveyShare*time.Since(began))):
+		}
+	}
+}
+
+// Last returns the last survey, or nil. It is not changed any more.
+func (v *Surveyor) Last() *Survey {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.last
+}
+
+// count goes through the store once.
+func (v *Surveyor) count(ctx context.Context) (*Survey, error) {
+	now := time.Now()
+	s := &Survey{At: now, Modes: make(map[string]int64), Soonest: []Lapsing{}}
+	for _, m := range modes() {
+		s.Modes[m] = 0
+	}
+	for e, err := range v.store.All(ctx) {
+		if err != nil {
+			return nil, err
+		}
+		s.add(RecordOf(e), now)
+	}
+	return s, nil
+}
+
+// add counts one record.
+func (s *Survey) add(r Record, now time.Time) {
+	if r.Failures > 0 || r.Error != "" {
+		s.Failing++
+	}
+	if r.Expired(now) {
+		s.Expired++
+		return
+	}
+	s.Modes[r.Mode]++
+	if r.Failures == 0 || r.Mode != "enforce" && r.Mode != "testing" || r.Expires.Sub(now) >= soon {
+		return
+	}
+	s.Lapsing++
+	s.Soonest = append(s.Soonest, Lapsing{r.Domain, r.Mode, r.Expires, r.Error})
+	slices.SortFunc(s.Soonest, func(a, b Lapsing) int {
+		return cmp.Or(a.Expires.Compare(b.Expires), cmp.Compare(a.Domain, b.Domain))
+	})
+	s.Soonest = s.Soonest[:min(len(s.Soonest), mostLapsing)]
+}

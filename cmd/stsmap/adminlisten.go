@@ -1,0 +1,210 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"stsmap/admin"
+)
+
+// mostVisitors bounds the connections to admin.listen. Whoever opens more waits:
+// what they look at must not cost the daemon the descriptors that mail needs.
+const mostVisitors = 64
+
+// A window is where metrics, health and the status page are served. It can move
+// while the daemon runs.
+type window struct {
+	d *daemon
+
+	mu      sync.Mutex
+	address string       // admin.listen
+	server  *http.Server // nil if there is none
+}
+
+// open serves at address, and no longer where it did before. Nothing of that is
+// needed for answering Postfix: an address that cannot be listened on is said,
+// with what to do, and mail goes on. A daemon that refuses to start because
+// somebody else has the port of its metrics would be the greater evil.
+func (v *window) open(address string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.server != nil && v.address == address {
+		return
+	}
+	v.shut()
+	v.address = address
+	if address == "" {
+		return
+	}
+	l, err := listenAdmin(address)
+	if err != nil {
+		v.d.log.Warn("no metrics, health and status page", "address", address, "error", adminTrouble(err))
+		return
+	}
+	v.server = v.d.httpServer(v.d.public().Handler())
+	server := v.server
+	v.d.log.Info("metrics, health and status page", "address", l.Addr().String())
+	v.d.running.Go(func() {
+		if err := server.Serve(&bounded{Listener: l, places: make(chan struct{}, mostVisitors)}); !errors.Is(err, http.ErrServerClosed) {
+			v.d.log.Error("metrics, health and status page failed", "error", err.Error())
+		}
+	})
+}
+
+// close ends serving.
+func (v *window) close() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.shut()
+}
+
+// shut is close, with the lock held.
+func (v *window) shut() {
+	if v.server != nil {
+		endServer(v.server)
+		v.server = nil
+	}
+}
+
+// at returns where it is served, or empty.
+func (v *window) at() string {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.server == nil {
+		return ""
+	}
+	return v.address
+}
+
+// httpServer returns one with the limits that the daemon's have.
+func (d *daemon) httpServer(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       10 * time.Second,
+		WriteTimeout:      30 * time.Second,
+		IdleTimeout:       time.Minute,
+		MaxHeaderBytes:    8 << 10,
+		ErrorLog:          log.New(httpLog{d}, "", 0),
+	}
+}
+
+// endServer gives a second to who is being answered, and none to who hangs.
+func endServer(server *http.Server) {
+	end, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if server.Shutdown(end) != nil {
+		server.Close()
+	}
+}
+
+// httpLog is for what an HTTP server has to say, mostly of a handler that
+// panicked.
+type httpLog struct{ d *daemon }
+
+// Write implements io.Writer, for whole lines.
+func (l httpLog) Write(line []byte) (int, error) {
+	l.d.log.Error("HTTP request failed", "error", strings.TrimSpace(string(line)))
+	return len(line), nil
+}
+
+// listenAdmin opens admin.listen. A UNIX socket is for the daemon's own user and
+// group, to which a web server in front can belong.
+func listenAdmin(address string) (net.Listener, error) {
+	path, isUnix := strings.CutPrefix(address, "unix:")
+	if !isUnix {
+		return net.Listen("tcp", address)
+	}
+	if err := removeStale(path); err != nil {
+		return nil, err
+	}
+	old := syscall.Umask(0o117)
+	defer syscall.Umask(old)
+	return net.Listen("unix", path)
+}
+
+// adminTrouble says why admin.listen cannot be listened on, and what to do.
+func adminTrouble(err error) string {
+	var hint string
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		hint = "; another program has it: name another address in admin.listen and reload, or \"\" for none"
+	case errors.Is(err, fs.ErrNotExist):
+		hint = "; create its directory, and reload"
+	case errors.Is(err, fs.ErrPermission):
+		hint = "; name an address in admin.listen that the daemon's user may listen on, and reload"
+	}
+	return err.Error() + hint
+}
+
+// A bounded listener has no more than so many connections at once.
+type bounded struct {
+	net.Listener
+	places chan struct{}
+}
+
+// Accept implements net.Listener.
+func (b *bounded) Accept() (net.Conn, error) {
+	b.places <- struct{}{}
+	c, err := b.Listener.Accept()
+	if err != nil {
+		<-b.places
+		return nil, err
+	}
+	return &visitor{Conn: c, leave: sync.OnceFunc(func() { <-b.places })}, nil
+}
+
+// A visitor gives its place back when it is closed.
+type visitor struct {
+	net.Conn
+	leave func()
+}
+
+// Close implements net.Conn.
+func (v *visitor) Close() error {
+	v.leave()
+	return v.Conn.Close()
+}
+
+// public is what answers on admin.listen.
+func (d *daemon) public() *admin.Public {
+	return &admin.Public{
+		Metrics: d.metrics,
+		Status:  d.status,
+		Live: func(ctx context.Context) error {
+			ctx, cancel := context.WithTimeout(ctx, healthLimit)
+			defer cancel()
+			return probeAll(ctx, d.addrs)
+		},
+	}
+}
+
+// checks are what has to work for the daemon to be ready. None of it keeps it
+// from answering.
+func (d *daemon) checks(s *admin.Status) []admin.Check {
+	configuration, store, resolver := admin.Check{Name: "configuration"}, admin.Check{Name: "store"}, admin.Check{Name: "resolver"}
+	if s.Reload.Error != "" {
+		configuration.Error = fmt.Sprintf("the last reload failed, the old one is in force: %s; run: stsmap config check", s.Reload.Error)
+	}
+	switch {
+	case s.Store.Fallback != "":
+		store.Error = "cannot be opened, what is learned is in memory: " + s.Store.Fallback
+	case s.Store.Reading.Error != "":
+		store.Error = "cannot be read: " + s.Store.Reading.Error
+	case s.Store.Writing.Error != "":
+		store.Error = "cannot be written: " + s.Store.Writing.Error
+	}
+	if s.Resolver.Answering.Error != "" {
+		resolver.Error = "does not answer: " + s.Resolver.Answering.Error
+	}
+	return []admin.Check{configuration, store, resolver}
+}

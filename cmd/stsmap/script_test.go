@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -127,39 +126,10 @@ func cmdWorld(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	s.proxy, err = net.Listen("tcp", "127.0.0.1:0")
 	ts.Check(err)
-	s.running.Go(s.runProxy)
+	s.running.Go(func() { s.net.ServeProxy(s.proxy) })
 	ts.Setenv("DNS", s.net.DNSAddr())
 	ts.Setenv("PROXY", "http://"+s.proxy.Addr().String())
 	ts.Check(os.WriteFile(ts.MkAbs("ca.pem"), s.net.CAPEM(), 0o644))
-}
-
-// runProxy leads into the world: the daemon under test cannot be told another
-// port than 443.
-func (s *stage) runProxy() {
-	for {
-		client, err := s.proxy.Accept()
-		if err != nil {
-			return
-		}
-		s.running.Go(func() {
-			defer client.Close()
-			in := bufio.NewReader(client)
-			r, err := http.ReadRequest(in)
-			if err != nil {
-				return
-			}
-			host, _, _ := net.SplitHostPort(r.RequestURI)
-			server, err := net.Dial("tcp", s.net.HTTPSAddr(host))
-			if err != nil {
-				_, _ = io.WriteString(client, "HTTP/1.1 502 Bad Gateway\r\n\r\n")
-				return
-			}
-			defer server.Close()
-			_, _ = io.WriteString(client, "HTTP/1.1 200 OK\r\n\r\n")
-			go func() { _, _ = io.Copy(server, in) }()
-			_, _ = io.Copy(client, server)
-		})
-	}
 }
 
 func cmdUnworld(ts *testscript.TestScript, _ bool, _ []string) { stageOf(ts).closeWorld() }

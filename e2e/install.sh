@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs the neighbours that the tests and the demonstration use: Postfix, Unbound, Knot DNS, Redis, PostgreSQL, SQLite, ip(8),
-# mandoc, and mmdebstrap, which gets other releases of Postfix. Debian and its descendants only. Does nothing if they are there; else
+# mandoc, Prometheus, mtail, Chromium, and mmdebstrap, which gets other releases of Postfix. Debian and its descendants only. Does
+# nothing if they are there; else
 # needs root. Neither starts a service nor changes the configuration of one that exists.
 set -eu
 PATH=$PATH:/usr/sbin:/sbin
@@ -24,6 +25,9 @@ command -v lintian >/dev/null 2>&1 || missing="$missing lintian"
 command -v rpmlint >/dev/null 2>&1 || missing="$missing rpmlint rpm"
 command -v dpkg-buildpackage >/dev/null 2>&1 && command -v dh >/dev/null 2>&1 || missing="$missing dpkg-dev debhelper"
 command -v podman >/dev/null 2>&1 && command -v runc >/dev/null 2>&1 || missing="$missing podman runc"
+command -v prometheus >/dev/null 2>&1 && command -v promtool >/dev/null 2>&1 || missing="$missing prometheus"
+command -v mtail >/dev/null 2>&1 || missing="$missing mtail"
+command -v chromium >/dev/null 2>&1 && command -v chromedriver >/dev/null 2>&1 || missing="$missing chromium chromium-driver"
 [ -n "$missing" ] || exit 0
 
 if ! command -v apt-get >/dev/null 2>&1; then

@@ -65,6 +65,8 @@ func run(args []string) error {
 		return b.run(*only)
 	case "echo":
 		return answerCalls(new(echoServer).call)
+	case "answerer":
+		return answerCalls(answerer{}.call)
 	case "network":
 		return answerCalls(new(network).call)
 	case "load":
@@ -105,6 +107,7 @@ func (b *bench) sections() []section {
 		{"memory", b.memory},
 		{"start", b.start},
 		{"stores", b.stores},
+		{"metrics", b.metrics},
 	}
 }
 

@@ -38,9 +38,9 @@ neighbours:                # for unit too: some packages are held against the re
 	e2e/install.sh
 
 unit:                      ## tests of the packages (need postconf)
-	$(GO) test -race -shuffle=on $$($(GO) list ./... | grep -vE '/e2e(/boot|/packages)?$$')
+	$(GO) test -race -shuffle=on $$($(GO) list ./... | grep -vE '/e2e(/boot|/packages|/watch)?$$')
 
-e2e: bin/stsmap            ## three real Postfixes, Unbound, Knot, in namespaces; packages; systemd of two releases (needs root)
+e2e: bin/stsmap            ## three real Postfixes, Unbound, Knot, in namespaces; packages; systemd of two releases; Prometheus, Chromium (needs root)
 	e2e/install.sh
 	@matrix=$$(mktemp) || exit 1; trap 'rm -f "$$matrix"' EXIT; \
 	E2E_MATRIX=$$matrix $(GO) test -shuffle=on -count=1 -timeout 20m ./e2e; status=$$?; \
@@ -48,6 +48,7 @@ e2e: bin/stsmap            ## three real Postfixes, Unbound, Knot, in namespaces
 	@report=$$(mktemp) || exit 1; trap 'rm -f "$$report"' EXIT; \
 	E2E_REPORT=$$report $(GO) test -count=1 -p 1 -timeout 20m ./e2e/packages ./e2e/boot; status=$$?; \
 	cat "$$report"; exit $$status
+	$(GO) test -shuffle=on -count=1 -timeout 20m ./e2e/watch
 
 bench: bin/stsmap neighbours ## print the figures that README promises (root, for the shared stores)
 	$(GO) run ./internal/bench

@@ -53,7 +53,7 @@ func (m *Monitor) changeOf(ev policy.Event) (c change, ok bool) {
 			c = expired
 		}
 	case policy.RecordAbsent:
-		if protects(ev.After) && m.isWithdrawn(ev.Domain) {
+		if withdrawn(ev) && m.isWithdrawn(ev.Domain) {
 			c = removed
 		}
 		return c, c != unchanged
@@ -65,6 +65,9 @@ func (m *Monitor) changeOf(ev policy.Event) (c change, ok bool) {
 	}
 	return c, c != unchanged
 }
+
+// withdrawn reports whether a domain with a policy in force has no record.
+func withdrawn(ev policy.Event) bool { return ev.Kind == policy.RecordAbsent && protects(ev.After) }
 
 // isWithdrawn notes that the record of a domain with a policy is gone, and
 // reports whether that is news. The record is looked at every few minutes.

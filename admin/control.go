@@ -30,7 +30,7 @@ const (
 const writeLimit = 30 * time.Second
 
 // A Private answers on the control socket. Who may connect there may know and
-// change everything: it asks for no password. All fields must be set.
+// change everything: it asks for no password. All fields but Page must be set.
 type Private struct {
 	// Status says how the daemon is. It is called for each request,
 	// concurrently.
@@ -57,6 +57,9 @@ type Private struct {
 	Explain func(ctx context.Context, e *Explanation) *policy.Decision
 	// History is what happened.
 	History *History
+	// Page is the status page with the names of domains, for who has a proxy with
+	// a password before this socket; nil if there is none.
+	Page *Page
 }
 
 // Handler returns what answers requests.
@@ -73,6 +76,9 @@ func (p *Private) Handler() http.Handler {
 	mux.HandleFunc("GET "+statsPath, p.stats)
 	mux.HandleFunc("POST "+readPath, p.readOverrides)
 	mux.HandleFunc("GET "+explainPath, p.explain)
+	if p.Page != nil {
+		mux.Handle("/", p.Page.Handler(true))
+	}
 	return mux
 }
 

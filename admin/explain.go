@@ -88,14 +88,20 @@ const historyLength = 20
 func (p *Private) explain(w http.ResponseWriter, r *http.Request) {
 	unbounded(w) // the Engine has limits of its own
 	q := r.URL.Query()
-	e := Explanation{Key: q.Get("key"), Map: q.Get("map"), History: []Change{}}
-	d := p.Explain(r.Context(), &e)
+	answer(w, p.Explained(r.Context(), q.Get("map"), q.Get("key")))
+}
+
+// Explained returns how a key is answered under the name of a map. A domain that
+// is not known is asked.
+func (p *Private) Explained(ctx context.Context, name, key string) Explanation {
+	e := Explanation{Key: key, Map: name, History: []Change{}}
+	d := p.Explain(ctx, &e)
 	status := p.Status()
 	e.Postfix = status.Postfix
 	if d != nil {
-		p.steps(r.Context(), &e, d, status)
+		p.steps(ctx, &e, d, status)
 	}
-	answer(w, e)
+	return e
 }
 
 // steps adds what has led to d.

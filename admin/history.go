@@ -23,6 +23,8 @@ type Change struct {
 	Text    string `json:"text,omitempty"`
 	// Weight says how important it is: "change", "failure" or "routine".
 	Weight string `json:"weight"`
+
+	kind policy.EventKind
 }
 
 // A Trouble is a failure that lasts.
@@ -96,12 +98,15 @@ func (h *History) Observe(ev policy.Event) {
 	}
 	weight := weightOf(ev)
 	message, attrs := "answer", []slog.Attr(nil)
-	if ev.Kind == policy.Lookup {
+	switch {
+	case ev.Kind == policy.Lookup:
 		attrs = []slog.Attr{slog.String("decision", ev.Decision.Kind.String()), slog.String("id", ev.Decision.ID), slog.String("reason", ev.Decision.Reason)}
-	} else {
+	case withdrawn(ev):
+		_, message, attrs = describeWithdrawn(ev)
+	default:
 		_, message, attrs = describe(ev)
 	}
-	c := &Change{Domain: ev.Domain, Time: time.Now(), Count: 1, Message: message, Text: inWords(attrs), Weight: weightName(weight)}
+	c := &Change{Domain: ev.Domain, Time: time.Now(), Count: 1, Message: message, Text: inWords(attrs), Weight: weightName(weight), kind: ev.Kind}
 	c.First = c.Time
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -111,10 +116,13 @@ func (h *History) Observe(ev policy.Event) {
 
 // weightOf says how long an event is worth to be kept.
 func weightOf(ev policy.Event) int {
+	if withdrawn(ev) {
+		return changed
+	}
 	switch ev.Kind {
 	case policy.PolicyNew, policy.PolicyChanged, policy.PolicyGone, policy.DANEOn, policy.DANEOff:
 		return changed
-	case policy.RecordFailed, policy.RecordInvalid, policy.PolicyFailed, policy.StoreFailed, policy.DANEFailed, policy.Panicked:
+	case policy.RecordFailed, policy.RecordInvalid, policy.PolicyFailed, policy.StoreFailed, policy.DANEFailed, policy.Panicked, policy.PolicyLapsing:
 		return failed
 	}
 	return routine
@@ -189,8 +197,8 @@ func (h *History) note(ev policy.Event, c *Change) {
 	}
 	key := sore{kind, ev.Domain}
 	switch ev.Kind {
-	case policy.Lookup, policy.OverrideUsed, policy.StoreFailed, policy.Panicked:
-		return // they say nothing about the domain
+	case policy.Lookup, policy.OverrideUsed, policy.StoreFailed, policy.Panicked, policy.PolicyLapsing:
+		return // they say nothing about the domain, or what was said just before
 	case policy.RecordFailed, policy.RecordInvalid, policy.PolicyFailed, policy.DANEFailed:
 	default:
 		delete(h.troubles, key)
@@ -231,6 +239,13 @@ func (h *History) Recent(n int, withRoutine bool) []Change {
 		least = routine
 	}
 	return h.pick(n, least, func(*Change) bool { return true })
+}
+
+// Changes returns the last n changes of what was known, or fewer, the latest
+// first: neither failures nor routine, nor that a policy was met for the first
+// time, of which there are so many on some days that one would see nothing else.
+func (h *History) Changes(n int) []Change {
+	return h.pick(n, changed, func(c *Change) bool { return c.kind != policy.PolicyNew })
 }
 
 // Of returns the last n changes of a domain, or fewer, the latest first.

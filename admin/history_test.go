@@ -190,3 +190,36 @@ func TestHistoryAtOnce(t *testing.T) {
 		t.Errorf("%d changes", len(got))
 	}
 }
+
+// TestWithdrawnAndLapsing: that a record is gone while its policy is in force is a
+// change, and that the policy lapses does not end the failure that it is told of
+// with.
+func TestWithdrawnAndLapsing(t *testing.T) {
+	h := NewHistory()
+	held := &cache.Entry{Domain: "example.com", Policy: "version: STSv1\nmode: enforce\nmx: a.example\nmax_age: 86400\n", Expires: time.Now().Add(time.Hour)}
+	for range 3 {
+		h.Observe(policy.Event{Kind: policy.RecordAbsent, Domain: "example.com", Before: held, After: held})
+	}
+	h.Observe(policy.Event{Kind: policy.RecordAbsent, Domain: "none.example", Before: new(cache.Entry), After: new(cache.Entry)})
+	h.Observe(policy.Event{Kind: policy.PolicyNew, Domain: "new.example", Before: new(cache.Entry), After: held})
+	all := h.Changes(10)
+	if len(all) != 1 || all[0].Count != 3 || !strings.HasPrefix(all[0].Message, "record is gone") {
+		t.Errorf("%+v", all)
+	}
+	failed := policy.Event{Kind: policy.PolicyFailed, Domain: "example.com", Before: held, After: held, Err: errors.New("x")}
+	h.Observe(failed)
+	failed.Kind = policy.PolicyLapsing
+	h.Observe(failed)
+	troubles := h.Troubles()
+	if len(troubles) != 1 || troubles[0].Count != 1 || !troubles[0].InForce || troubles[0].Message != "policy could not be refreshed, the known one stays in force" {
+		t.Errorf("%+v", troubles)
+	}
+	var s Status
+	for i := range 60 {
+		failed.Kind, failed.Domain = policy.PolicyFailed, fmt.Sprintf("d%d.example", i)
+		h.Observe(failed)
+	}
+	if s.Recall(h); len(s.Failures) != mostFailures || s.Omitted != 11 || len(s.Changes) != 1 {
+		t.Errorf("%d failures, %d omitted, %d changes", len(s.Failures), s.Omitted, len(s.Changes))
+	}
+}

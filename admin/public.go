@@ -21,6 +21,8 @@ type Public struct {
 	// Live returns why the daemon does not answer itself through its own
 	// sockets, or nil.
 	Live func(context.Context) error
+	// Page is for people.
+	Page *Page
 }
 
 // Handler returns what answers requests.
@@ -29,6 +31,7 @@ func (p *Public) Handler() http.Handler {
 	mux.Handle("GET /metrics", p.Metrics.Handler())
 	mux.HandleFunc("GET /livez", p.livez)
 	mux.HandleFunc("GET /readyz", p.readyz)
+	mux.Handle("/", p.Page.Handler(false))
 	return mux
 }
 

@@ -62,7 +62,9 @@ func (q *Questions) Observe(ev resolver.Question) {
 	if q.silent.Add(1) == mostSilent {
 		q.mu.Lock()
 		defer q.mu.Unlock()
-		q.away = Condition{Error: shorten(ev.Err.Error()), Since: time.Now()}
+		// Not the name that was asked for: this is shown to who may not know
+		// whom mail goes to.
+		q.away = Condition{Error: ev.Err.Server + ": " + ev.Err.Kind.String(), Since: time.Now()}
 	}
 }
 

@@ -44,9 +44,31 @@ type Status struct {
 	Attributes map[string]bool `json:"attributes"`
 	// Memory is how full it is.
 	Memory MemoryStatus `json:"memory"`
+	// Failures are what fails now, those first that have failed for the longest
+	// time, and Omitted how many more there are.
+	Failures []Trouble `json:"failures"`
+	Omitted  int       `json:"failures_omitted,omitempty"`
+	// Changes are what happened lately, the latest first, without what goes well
+	// and without failures, which stand above.
+	Changes []Change `json:"changes"`
 	// Cache counts what is remembered; nil until that was done for the first
 	// time.
 	Cache *Survey `json:"cache,omitempty"`
+}
+
+const (
+	// mostFailures and mostRecent are how much of the history is in a Status.
+	mostFailures, mostRecent = 50, 20
+)
+
+// Recall fills in what h has of failures and changes.
+func (s *Status) Recall(h *History) {
+	s.Failures = h.Troubles()
+	if s.Omitted = len(s.Failures) - mostFailures; s.Omitted > 0 {
+		s.Failures = s.Failures[:mostFailures]
+	}
+	s.Omitted = max(s.Omitted, 0)
+	s.Changes = h.Changes(mostRecent)
 }
 
 // A Check is one thing that the daemon needs.

@@ -8,6 +8,8 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -185,7 +187,32 @@ func (d *daemon) public() *admin.Public {
 			defer cancel()
 			return probeAll(ctx, d.addrs)
 		},
+		Page: d.page(d.domains.Load),
 	}
+}
+
+// page is the status page, which names domains if domains says so.
+func (d *daemon) page(domains func() bool) *admin.Page {
+	return &admin.Page{
+		Status: d.status, Minutes: d.minutes, Names: ownNames(d.window.address), Domains: domains,
+		Explain: func(ctx context.Context, key string) admin.Explanation {
+			return d.private().Explained(ctx, "postfix", key)
+		},
+	}
+}
+
+// ownNames are the names of this host: its own, that without its domain, and the
+// one in admin.listen.
+func ownNames(listen string) (names []string) {
+	name, _ := os.Hostname() // without one there is none
+	short, _, _ := strings.Cut(name, ".")
+	host, _, _ := net.SplitHostPort(listen)
+	for _, n := range []string{name, short, host} {
+		if n = strings.ToLower(n); n != "" && !slices.Contains(names, n) {
+			names = append(names, n)
+		}
+	}
+	return names
 }
 
 // checks are what has to work for the daemon to be ready. None of it keeps it

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"log/slog"
 	"net"
@@ -35,7 +36,7 @@ func newWindow(t *testing.T) (*window, *bytes.Buffer) {
 func live(network, address string) (string, error) {
 	client := http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
-		Dial:              func(string, string) (net.Conn, error) { return net.Dial(network, address) },
+		DialContext:       func(context.Context, string, string) (net.Conn, error) { return net.Dial(network, address) },
 	}}
 	answer, err := client.Get("http://localhost/livez")
 	if err != nil {

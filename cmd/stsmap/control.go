@@ -82,6 +82,7 @@ func (d *daemon) private() *admin.Private {
 		ReadOverrides: d.overrides.again,
 		Explain:       d.explain,
 		History:       d.history,
+		Page:          d.page(func() bool { return true }),
 	}
 }
 
@@ -112,6 +113,7 @@ func (d *daemon) status() admin.Status {
 	s.Attributes = d.handler.Load().Sends()
 	s.Connections = d.connections()
 	s.Checks = d.checks(&s)
+	s.Recall(d.history)
 	return s
 }
 

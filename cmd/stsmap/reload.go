@@ -37,6 +37,7 @@ func (d *daemon) reload() {
 	d.setHandler(cfg)
 	d.level.Set(admin.ParseLevel(cfg.Log.Level))
 	d.monitor.LogLookups(cfg.Log.Lookups)
+	d.domains.Store(cfg.Admin.ShowDomains)
 	d.window.open(cfg.Admin.Listen)
 	// What needs a restart stays as it runs, so that the next reload says so
 	// again.

@@ -75,6 +75,7 @@ type daemon struct {
 	attributes atomic.Bool                     // whether the Postfix that asks knows policy attributes
 	refused    atomic.Pointer[admin.Condition] // why the last reload changed nothing; nil if it did
 	read       atomic.Int64                    // when the configuration was read, in Unix nanoseconds
+	domains    atomic.Bool                     // admin.show_domains
 	addrs      []string                        // where it listens, in the form for socketmap.Dial
 	listeners  []net.Listener                  // likewise
 	running    sync.WaitGroup                  // everything that ends with the daemon
@@ -97,6 +98,7 @@ func serve(ctx context.Context, c console, g *globals, cfg *config.Config) error
 	d.minutes = admin.NewMinutes(d.metrics)
 	d.window = &window{d: d}
 	d.read.Store(time.Now().UnixNano())
+	d.domains.Store(cfg.Admin.ShowDomains)
 
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGINT)

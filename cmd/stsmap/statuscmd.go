@@ -77,8 +77,10 @@ func (s *screen) row(label, format string, args ...any) {
 func showStatus(w io.Writer, s admin.Status, now time.Time) error {
 	var out screen
 	out.row("stsmap", "%s, up since %s", s.Version, ago(s.Since, now))
-	if s.Reload.Error != "" {
-		out.row("", "- the configuration was not reloaded %s: %s", ago(s.Reload.Since, now), s.Reload.Error)
+	for _, c := range s.Checks {
+		if c.Error != "" {
+			out.row("", "not ready: %s: %s", c.Name, c.Error)
+		}
 	}
 	total := int64(0)
 	var each []string
@@ -101,6 +103,7 @@ func showStatus(w io.Writer, s admin.Status, now time.Time) error {
 		out.row("", "- %s", reason)
 	}
 	out.row("resolver", "%s", strings.Join(s.Resolver.Servers, ", "))
+	out.condition("answering", s.Resolver.Answering, now)
 	out.finding("validates", s.Resolver.Validates, now)
 	out.row("Postfix", "%s", orElse(s.Postfix.Release, "release not known"))
 	if s.Postfix.Error != "" {
@@ -114,8 +117,13 @@ func showStatus(w io.Writer, s admin.Status, now time.Time) error {
 	if s.Store.Waiting > 0 {
 		out.row("", "%d policies wait in memory until they can be written", s.Store.Waiting)
 	}
+	out.cache(s)
 	out.overrides(s.Overrides, now)
-	out.row("listen", "%s", strings.Join(s.Listen, ", "))
+	out.failures(s, now)
+	out.lapsing(s.Cache, now)
+	out.changes(s.Changes, now)
+	out.row("listen", "%s; %s", strings.Join(s.Listen, ", "), connectionWords(s.Connections))
+	out.row("page", "%s", s.Admin)
 	_, err := io.WriteString(w, out.String())
 	return err
 }
@@ -144,6 +152,73 @@ func (s *screen) condition(what string, c admin.Condition, now time.Time) {
 	default:
 		s.row("", "%s: fails since %s: %s", what, ago(c.Since, now), c.Error)
 	}
+}
+
+// cache adds what is remembered, as far as it was counted.
+func (s *screen) cache(status admin.Status) {
+	if v := status.Cache; v != nil {
+		s.row("known", "%d policies enforced, %d testing, %d none; %d domains without", v.Modes["enforce"], v.Modes["testing"], v.Modes["none"], v.Modes[admin.Absent])
+	}
+	s.row("memory", "%d of %d domains", status.Memory.Entries, status.Memory.Most)
+	if n := status.Memory.Policies; n > 0 {
+		s.row("", "%d policies that counted were forgotten for want of room: raise cache.entries", n)
+	}
+}
+
+// How much of each a status shows: it is one screen.
+const mostTroubles, mostLapsing, mostChanges = 5, 3, 5
+
+// failures adds what fails now.
+func (s *screen) failures(status admin.Status, now time.Time) {
+	label, all := "failing", status.Failures
+	for _, f := range all[:min(len(all), mostTroubles)] {
+		kept := ""
+		if f.InForce {
+			kept = " (what is known stays in force)"
+		}
+		s.row(label, "%s for %s: %s%s", f.Domain, span(now.Sub(f.Since)), f.Error, kept)
+		label = ""
+	}
+	if more := len(all) + status.Omitted - mostTroubles; more > 0 {
+		s.row("", "and %d more: stsmap cache list --failing", more)
+	}
+	if len(all) == 0 {
+		s.row(label, "nothing")
+	}
+}
+
+// lapsing adds the policies that will lapse, if there are any.
+func (s *screen) lapsing(v *admin.Survey, now time.Time) {
+	if v == nil {
+		return
+	}
+	label := "lapsing"
+	for _, l := range v.Soonest[:min(len(v.Soonest), mostLapsing)] {
+		s.row(label, "%s in %s: %s", l.Domain, span(l.Expires.Sub(now)), l.Error)
+		label = ""
+	}
+	if more := v.Lapsing - mostLapsing; more > 0 {
+		s.row("", "and %d more within a day", more)
+	}
+}
+
+// changes adds what happened lately.
+func (s *screen) changes(all []admin.Change, now time.Time) {
+	label := "changes"
+	for _, c := range all[:min(len(all), mostChanges)] {
+		text := strings.TrimSuffix(c.Message+": "+c.Text, ": ")
+		s.row(label, "%s ago %s %s", span(now.Sub(c.Time)), c.Domain, text)
+		label = ""
+	}
+}
+
+// connectionWords tells how many connections there are.
+func connectionWords(c admin.ConnectionStatus) string {
+	n := 0
+	for _, each := range c.Listeners {
+		n += each
+	}
+	return fmt.Sprintf("%d connections, %d lookups under way", n, c.Busy)
 }
 
 // mostOverrides is how many overrides a status shows.

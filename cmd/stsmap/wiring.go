@@ -30,7 +30,7 @@ func logHandler(w io.Writer, format string, level slog.Leveler) slog.Handler {
 	return admin.NewHandler(w, format, level)
 }
 
-// newResolver makes who asks DNS; observe is told of each question.
+// newResolver makes who asks DNS; observe is told of each question, unless it is nil.
 func newResolver(cfg *config.Config, observe func(resolver.Question)) (*resolver.Resolver, error) {
 	r, err := resolver.New(resolver.Config{
 		Servers: cfg.DNS.Servers,

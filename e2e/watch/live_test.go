@@ -95,7 +95,7 @@ func hurried(t *testing.T) string {
 // alert fires but that for bugs, and each panel has something to show.
 func TestLive(t *testing.T) {
 	bin := program(t)
-	wellDNS, illDNS := sickDNS, sickDNS
+	wellDNS, illDNS := sickDNS, sickDNS+unserved(numbered("u", ".example", 60)...)
 	w := newWorld(t, scene(true, wellDNS, sickHTTPS, goodBulk+before, bodies))
 	v := newWorld(t, scene(false, illDNS, sickHTTPS, goodBulk, bodies))
 	well := newDaemon(t, bin, w, "dns.on_failure = \"defer\"\npostfix.dnssec = \"yes\"\npostfix.release = \"3.10.5\"\n"+
@@ -160,7 +160,10 @@ func load(t *testing.T, well, ill *daemon) (end func()) {
 	every(ill, func(round int) []string {
 		// Never the same ones, for it has room for five.
 		names := []string{fmt.Sprintf("d%d.bulk.example", round%60+1), fmt.Sprintf("t%d.bulk.example", round%10+1), "two.example"}
-		return append(names, "missing.example", "expired.example", "broken.example", "missing.example")
+		for i := range 6 {
+			names = append(names, fmt.Sprintf("u%d.example", (6*round+i)%60+1))
+		}
+		return append(names, "missing.example", "expired.example", "broken.example")
 	})
 	end = sync.OnceFunc(func() {
 		cancel()

@@ -100,7 +100,9 @@ func TestLive(t *testing.T) {
 	v := newWorld(t, scene(false, illDNS, sickHTTPS, goodBulk, bodies))
 	well := newDaemon(t, bin, w, "dns.on_failure = \"defer\"\npostfix.dnssec = \"yes\"\npostfix.release = \"3.10.5\"\n"+
 		fmt.Sprintf("cache.store = %q\n", "bolt:"+filepath.Join(t.TempDir(), "cache.db")))
-	ill := newDaemon(t, bin, v, "postfix.dnssec = \"yes\"\npostfix.release = \"3.7.11\"\ncache.entries = 5\n"+
+	overrides := write(t, t.TempDir(), "overrides.toml", "[[override]]\ndomain = \"two.example\"\naction = \"exempt\"\nuntil = 2026-01-01\nreason = \"a test\"\n"+
+		"[[override]]\ndomain = \"d1.bulk.example\"\naction = \"reply\"\ntext = \"encrypt\"\nreason = \"a test\"\n")
+	ill := newDaemon(t, bin, v, fmt.Sprintf("overrides.file = %q\n", overrides)+"postfix.dnssec = \"yes\"\npostfix.release = \"3.7.11\"\ncache.entries = 5\n"+
 		fmt.Sprintf("cache.store = \"redis://%s\"\n", free(t)))
 	well.start(t)
 	ill.start(t)
@@ -111,7 +113,7 @@ func TestLive(t *testing.T) {
 	eventually(t, "both are scraped", func() error { return p.has("stsmap_build_info", 2) })
 	checkMetrics(t, well)
 	fire(t, p, well, "StsmapDefersMail", "StsmapSlow")
-	fire(t, p, ill, "StsmapStoreDown", "StsmapNotPersisted", "StsmapCacheTooSmall", "StsmapResolverNotValidating", "StsmapFetchesFail")
+	fire(t, p, ill, "StsmapStoreDown", "StsmapNotPersisted", "StsmapCacheTooSmall", "StsmapResolverNotValidating", "StsmapFetchesFail", "StsmapOverrideExpired")
 
 	// What is weakened, and what cannot be refreshed any more.
 	weak, lapsing := numbered("w", ".bulk.example", 20), numbered("l", ".bulk.example", 3)

@@ -23,7 +23,7 @@ import (
 const mostVisitors = 64
 
 // A window is where metrics, health and the status page are served. It can move
-// while the daemon runs.
+// while the daemon runs. open and close may not be called concurrently.
 type window struct {
 	d *daemon
 
@@ -37,13 +37,10 @@ type window struct {
 // with what to do, and mail goes on. A daemon that refuses to start because
 // somebody else has the port of its metrics would be the greater evil.
 func (v *window) open(address string) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.server != nil && v.address == address {
+	if v.at() != "" && v.listen() == address {
 		return
 	}
-	v.shut()
-	v.address = address
+	v.move(address, nil)
 	if address == "" {
 		return
 	}
@@ -52,8 +49,8 @@ func (v *window) open(address string) {
 		v.d.log.Warn("no metrics, health and status page", "address", address, "error", adminTrouble(err))
 		return
 	}
-	v.server = v.d.httpServer(v.d.public().Handler())
-	server := v.server
+	server := v.d.httpServer(v.d.public().Handler())
+	v.move(address, server)
 	v.d.log.Info("metrics, health and status page", "address", l.Addr().String())
 	v.d.running.Go(func() {
 		if err := server.Serve(&bounded{Listener: l, places: make(chan struct{}, mostVisitors)}); !errors.Is(err, http.ErrServerClosed) {
@@ -63,18 +60,25 @@ func (v *window) open(address string) {
 }
 
 // close ends serving.
-func (v *window) close() {
+func (v *window) close() { v.move(v.listen(), nil) }
+
+// move notes what serves at address now, and ends what did before, without the
+// lock: those who are being answered ask where they are.
+func (v *window) move(address string, server *http.Server) {
 	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.shut()
+	old := v.server
+	v.address, v.server = address, server
+	v.mu.Unlock()
+	if old != nil {
+		endServer(old)
+	}
 }
 
-// shut is close, with the lock held.
-func (v *window) shut() {
-	if v.server != nil {
-		endServer(v.server)
-		v.server = nil
-	}
+// listen returns admin.listen.
+func (v *window) listen() string {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.address
 }
 
 // at returns where it is served, or empty.
@@ -194,7 +198,7 @@ func (d *daemon) public() *admin.Public {
 // page is the status page, which names domains if domains says so.
 func (d *daemon) page(domains func() bool) *admin.Page {
 	return &admin.Page{
-		Status: d.status, Minutes: d.minutes, Names: ownNames(d.window.address), Domains: domains,
+		Status: d.status, Minutes: d.minutes, Names: ownNames(d.window.listen()), Domains: domains,
 		Explain: func(ctx context.Context, key string) admin.Explanation {
 			return d.private().Explained(ctx, "postfix", key)
 		},

@@ -25,16 +25,7 @@ type impostor struct {
 
 // impersonate has an impostor answer in the place of the daemon, which is removed: OK and a text, or nothing.
 func impersonate(p *play, ctx context.Context, rest string) {
-	if p.impostor != nil {
-		p.must(p.impostor.stop(ctx))
-		p.impostor = nil
-	} else {
-		p.must(errors.Join(p.site.Daemon.Stop(ctx), p.site.Daemon.Close()))
-	}
-	l, err := net.Listen("tcp", site.LookupAddr)
-	p.must(err)
-	i := &impostor{listener: l}
-	p.impostor = i
+	i := p.usurp(ctx)
 	if rest == "nothing" {
 		i.running.Go(i.hangUp)
 		return
@@ -44,8 +35,27 @@ func impersonate(p *play, ctx context.Context, rest string) {
 		p.fatalf("neither OK TEXT nor nothing")
 	}
 	reply := socketmap.Reply{Status: socketmap.OK, Text: text}
-	i.server = &socketmap.Server{Handler: socketmap.HandlerFunc(func(context.Context, socketmap.Request) socketmap.Reply { return reply })}
-	i.running.Go(func() { _ = i.server.Serve(l) })
+	i.serve(func(context.Context, socketmap.Request) socketmap.Reply { return reply })
+}
+
+// usurp puts an impostor, which does nothing yet, into the place of the daemon or of the impostor before.
+func (p *play) usurp(ctx context.Context) *impostor {
+	if p.impostor != nil {
+		p.must(p.impostor.stop(ctx))
+		p.impostor = nil
+	} else {
+		p.must(errors.Join(p.site.Daemon.Stop(ctx), p.site.Daemon.Close()))
+	}
+	l, err := net.Listen("tcp", site.LookupAddr)
+	p.must(err)
+	p.impostor = &impostor{listener: l}
+	return p.impostor
+}
+
+// serve answers lookups.
+func (i *impostor) serve(answer socketmap.HandlerFunc) {
+	i.server = &socketmap.Server{Handler: answer}
+	i.running.Go(func() { _ = i.server.Serve(i.listener) })
 }
 
 // hangUp closes each connection when it was asked something.

@@ -47,6 +47,7 @@ func steps() map[string]step {
 		"chroot":     chroot,
 		"socket":     socket,
 		"impostor":   impersonate,
+		"texts":      texts,
 		"stream":     startStream,
 		"flow":       flow,
 		"endstream":  endStream,

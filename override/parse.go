@@ -218,19 +218,27 @@ func ParseAction(word string) (Action, error) {
 	return a, nil
 }
 
-// CheckUntil says why s is not how a file says when an override ends, or nil.
-func CheckUntil(s string) error {
+// ParseUntil returns when an override ends of which a file says s; the zero time
+// for an empty s, which takes an end away.
+func ParseUntil(s string) (time.Time, error) {
+	if s == "" {
+		return time.Time{}, nil
+	}
 	if strings.ContainsAny(s, "\r\n#") {
-		return errors.New("it is more than a date")
+		return time.Time{}, errors.New("it is more than a date")
 	}
 	var values struct{ Until any }
 	if _, err := toml.Decode("until = "+s, &values); err != nil {
-		return err
+		return time.Time{}, err
 	}
-	if _, reason := until(values.Until); reason != "" {
-		return errors.New(reason)
+	t, reason := until(values.Until)
+	switch reason {
+	case "":
+		return t, nil
+	case outside:
+		return time.Time{}, ErrYear
 	}
-	return nil
+	return time.Time{}, errors.New(reason)
 }
 
 func action(v any) (a Action, reason string) {
@@ -314,6 +322,18 @@ func Domain(s string) (string, error) {
 	return name, nil
 }
 
+// The years in which an override can end. What is outside is a mistake, or meant
+// to be "never", for which the key is left out; and times after 2262 or before
+// 1678 are none that all programs can write and compare.
+const firstYear, lastYear = 1970, 2199
+
+// outside is the reason for a year that is none of them.
+const outside = "is not between 1970 and 2199; leave until out for an override that does not end"
+
+// ErrYear is returned by ParseUntil for a date that is too far from now to be
+// meant. Its text says what to write instead.
+var ErrYear = errors.New("the year " + outside)
+
 // until reads when an override ends. A date counts to the end of its day, as
 // "until Friday" does among people; where nothing else is said, days and times
 // are those of this machine.
@@ -323,15 +343,20 @@ func until(v any) (t time.Time, reason string) {
 	if !ok {
 		return t, "is no date" + want
 	}
+	kind := d.Location().String()
+	switch {
+	case kind == "time-local":
+		return t, "is a time without a date" + want
+	case d.Year() < firstYear || d.Year() > lastYear:
+		return t, outside
+	}
 	// The package gives local times the offset of today, which is wrong where
 	// the clock is put forward or back until then.
-	switch d.Location().String() {
+	switch kind {
 	case "date-local":
 		return time.Date(d.Year(), d.Month(), d.Day()+1, 0, 0, 0, 0, time.Local), ""
 	case "datetime-local":
 		return time.Date(d.Year(), d.Month(), d.Day(), d.Hour(), d.Minute(), d.Second(), d.Nanosecond(), time.Local), ""
-	case "time-local":
-		return t, "is a time without a date" + want
 	}
 	return d, ""
 }

@@ -174,7 +174,7 @@ is, and an empty value takes it away. Comments stay. It counts at once.`,
 				change.Action = &a
 			}
 			if given("until", &until) != nil {
-				end, err := endOf(until, time.Now())
+				end, err := endOf(args[0], until, time.Now())
 				if err != nil {
 					return err
 				}
@@ -202,15 +202,22 @@ is, and an empty value takes it away. Comments stay. It counts at once.`,
 	return cmd
 }
 
-// endOf reads --until: what the file may have, or a duration from now on.
-func endOf(s string, now time.Time) (string, error) {
+// endOf reads --until: what the file may have, or a duration from now on. The
+// past is refused, though a file may have it: what is set would not count.
+func endOf(domain, s string, now time.Time) (string, error) {
 	if d, ok := config.ParseDuration(s); ok && d > 0 {
-		return override.Ends(now, d), nil
+		s = override.Ends(now, d)
 	}
-	if s == "" || override.CheckUntil(s) == nil {
-		return s, nil
+	end, err := override.ParseUntil(s)
+	switch {
+	case errors.Is(err, override.ErrYear):
+		return "", fmt.Errorf("--until: %w", err)
+	case err != nil:
+		return "", fmt.Errorf("--until: %.40q is neither a date such as 2027-01-31, nor a time such as 2027-01-31T18:00:00Z, nor a duration such as 30d", s)
+	case !end.IsZero() && !now.Before(end):
+		return "", &failure{code: exitUsage, err: fmt.Errorf("--until: %s is over", s), hint: "to end an override now: stsmap override remove " + domain}
 	}
-	return "", fmt.Errorf("--until: %.40q is neither a date such as 2027-01-31, nor a time such as 2027-01-31T18:00:00Z, nor a duration such as 30d", s)
+	return s, nil
 }
 
 func overrideRemoveCommand(c console, g *globals) *cobra.Command {

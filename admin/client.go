@@ -17,10 +17,14 @@ import (
 // ErrUnknown is returned by Show for a domain of which nothing is known.
 var ErrUnknown = errors.New("nothing is known of it")
 
+// ErrGarbled is in the errors of a Client that was answered, but not as a daemon
+// of its release answers. The caller says so, and not that nobody is there.
+var ErrGarbled = errors.New("not the answer of a daemon of this release")
+
 // A Client asks a daemon over its control socket. It may be used concurrently.
 //
 // The errors of its methods are those of the connection, such as
-// fs.ErrPermission or syscall.ECONNREFUSED, or a *Refusal.
+// fs.ErrPermission or syscall.ECONNREFUSED, or ErrGarbled, or a *Refusal.
 type Client struct{ http http.Client }
 
 // A Refusal is why the daemon did not do what it was asked.
@@ -135,7 +139,9 @@ func (c *Client) List(ctx context.Context, f Filter) iter.Seq2[Record, error] {
 			switch {
 			case errors.Is(err, io.EOF):
 				return
-			case err == nil && rec.Domain == "":
+			case err != nil:
+				err = unread(cachePath, err)
+			case rec.Domain == "":
 				err = &Refusal{rec.Error}
 			}
 			if !yield(rec, err) || err != nil {
@@ -153,9 +159,18 @@ func (c *Client) value(ctx context.Context, method, path string, body io.Reader,
 	}
 	defer answer.Close()
 	if err := json.NewDecoder(io.LimitReader(answer, mostAnswer)).Decode(value); err != nil {
-		return fmt.Errorf("%s is answered with what is no JSON: %w", path, err)
+		return unread(path, err)
 	}
 	return nil
+}
+
+// unread says why an answer cannot be read. Where the connection is to blame, or
+// the time is over, it has that error only.
+func unread(path string, err error) error {
+	if _, network := errors.AsType[net.Error](err); network || errors.Is(err, context.Canceled) {
+		return err
+	}
+	return fmt.Errorf("%s: %w: %w", path, ErrGarbled, err)
 }
 
 // do sends a request, and returns the body of the answer.
@@ -178,7 +193,7 @@ func (c *Client) do(ctx context.Context, method, path string, body io.Reader) (i
 	text, _ := io.ReadAll(io.LimitReader(answer.Body, mostLine))
 	var p problem
 	if json.NewDecoder(bytes.NewReader(text)).Decode(&p) != nil || p.Error == "" {
-		return nil, fmt.Errorf("%s is answered %s", path, answer.Status)
+		return nil, fmt.Errorf("%s: %w: %s", path, ErrGarbled, answer.Status)
 	}
 	if answer.StatusCode == http.StatusNotFound {
 		return nil, ErrUnknown

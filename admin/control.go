@@ -1,9 +1,11 @@
 package admin
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"time"
 
@@ -92,11 +94,17 @@ func (p *Private) readOverrides(w http.ResponseWriter, _ *http.Request) {
 	answer(w, p.Status().Overrides)
 }
 
-// answer sends v.
+// answer sends v, all of it or why it cannot be sent: half of it, or nothing,
+// would look as if the daemon had gone.
 func answer(w http.ResponseWriter, v any) {
+	var text bytes.Buffer
+	if err := json.NewEncoder(&text).Encode(v); err != nil {
+		refuse(w, http.StatusInternalServerError, fmt.Errorf("the answer cannot be written: %w", err))
+		return
+	}
 	w.Header().Set("Content-Type", "application/json")
 	// An error means that the client has gone.
-	_ = json.NewEncoder(w).Encode(v)
+	_, _ = text.WriteTo(w)
 }
 
 // A problem is the body of an answer that is none.

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"net"
@@ -89,11 +90,39 @@ func TestClientErrors(t *testing.T) {
 	if _, err := NewClient(filepath.Join(dir, "stale")).Status(t.Context()); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("stale socket: %v", err)
 	}
-	if _, err := NewClient(serveOn(t, http.NotFoundHandler())).Status(t.Context()); err == nil || !strings.Contains(err.Error(), "404") {
+	if _, err := NewClient(serveOn(t, http.NotFoundHandler())).Status(t.Context()); !errors.Is(err, ErrGarbled) || !strings.Contains(err.Error(), "404") {
 		t.Errorf("another server: %v", err)
 	}
-	prose := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("Hello")) })
-	if _, err := NewClient(serveOn(t, prose)).Status(t.Context()); err == nil || !strings.Contains(err.Error(), "no JSON") {
-		t.Errorf("prose: %v", err)
+	for _, text := range []string{"Hello", "", "{", `{"version": 1}`} {
+		strange := NewClient(serveOn(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(text)) })))
+		if _, err := strange.Status(t.Context()); !errors.Is(err, ErrGarbled) {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+	prose := NewClient(serveOn(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("Hello")) })))
+	for _, err := range prose.List(t.Context(), Filter{}) {
+		if !errors.Is(err, ErrGarbled) {
+			t.Errorf("list: %v", err)
+		}
+	}
+	late := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusOK)
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := NewClient(serveOn(t, late)).Status(ctx); !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, ErrGarbled) {
+		t.Errorf("no end: %v", err)
+	}
+}
+
+// TestUnwritable: what cannot be written in JSON is refused with the reason, and
+// not answered with nothing.
+func TestUnwritable(t *testing.T) {
+	p := &Private{Status: func() Status { return Status{Since: time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)} }}
+	_, err := NewClient(serveOn(t, p.Handler())).Status(t.Context())
+	if refused, ok := errors.AsType[*Refusal](err); !ok || !strings.Contains(refused.Reason, "the answer cannot be written: ") {
+		t.Errorf("%v", err)
 	}
 }

@@ -145,11 +145,14 @@ func (g *globals) controlClient() (*admin.Client, string, error) {
 	return admin.NewClient(path), path, nil
 }
 
-// uncontrolled says that the daemon gave no answer on its control socket, or
-// why it did not do what it was asked.
+// uncontrolled says that the daemon gave no answer on its control socket, or none
+// that is one, or why it did not do what it was asked.
 func uncontrolled(path string, err error) error {
 	if refused, ok := errors.AsType[*admin.Refusal](err); ok {
 		return &failure{code: exitFailed, err: fmt.Errorf("the daemon says: %w", refused)}
+	}
+	if errors.Is(err, admin.ErrGarbled) {
+		return &failure{code: exitFailed, err: fmt.Errorf("the control socket %s is answered, but %w", path, err), hint: "after an upgrade, restart the daemon; or something else has that socket"}
 	}
 	f := &failure{code: exitUnreachable, err: fmt.Errorf("no answer from the daemon at its control socket %s: %w", path, err)}
 	f.hint = "is it running? it is started by: stsmap serve"

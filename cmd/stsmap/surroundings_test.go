@@ -294,13 +294,16 @@ func TestShowStatus(t *testing.T) {
 	}
 }
 
-// TestUncontrolled: the exit code tells who may not from nobody there. A test
-// that runs as root could not be refused.
+// TestUncontrolled: the exit code tells who may not from nobody there, and only of
+// nobody it is asked whether the daemon runs. A test that runs as root could not be
+// refused.
 func TestUncontrolled(t *testing.T) {
-	for err, code := range map[error]int{fs.ErrPermission: exitPermission, fs.ErrNotExist: exitUnreachable} {
+	for err, code := range map[error]int{fs.ErrPermission: exitPermission, fs.ErrNotExist: exitUnreachable, admin.ErrGarbled: exitFailed} {
 		f, ok := errors.AsType[*failure](uncontrolled("/s", fmt.Errorf("dial: %w", err)))
 		if !ok || f.code != code || f.hint == "" {
 			t.Errorf("%v: %+v, want code %d and a hint", err, f, code)
+		} else if asked := strings.Contains(f.hint, "is it running?"); asked != (code == exitUnreachable) {
+			t.Errorf("%v: %s", err, f.hint)
 		}
 	}
 }

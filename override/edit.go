@@ -110,7 +110,8 @@ func quote(s string) string {
 }
 
 // assign gives a key of the block with this number a value, which is TOML; an
-// empty one takes the key away. A comment after the old value stays.
+// empty one takes the key away. A comment after the old value stays, without a key
+// as a line of its own.
 func assign(lines []string, number int, key, value string) []string {
 	all, _, _ := blocks(strings.Join(lines, ""))
 	b := all[number]
@@ -120,16 +121,18 @@ func assign(lines []string, number int, key, value string) []string {
 		return lines
 	case !found:
 		return slices.Insert(lines, b.place(key), fmt.Sprintf("%-6s = %s\n", key, value))
-	case value == "":
+	}
+	old := strings.Join(lines[s.first:s.end], "")
+	comment, end := trailing(old), old[len(strings.TrimRight(old, "\r\n")):]
+	switch {
+	case value != "":
+		name, _, _ := strings.Cut(old, "=")
+		return slices.Replace(lines, s.first, s.end, name+"= "+value+comment+end)
+	case comment == "":
 		return slices.Delete(lines, s.first, s.end)
 	}
-	comment := ""
-	if s.end-s.first == 1 {
-		comment = trailing(lines[s.first])
-	}
-	name, rest, _ := strings.Cut(lines[s.first], "=")
-	end := rest[len(strings.TrimRight(rest, "\r\n")):]
-	return slices.Replace(lines, s.first, s.end, name+"= "+value+comment+end)
+	indent := old[:len(old)-len(strings.TrimLeft(old, " \t"))]
+	return slices.Replace(lines, s.first, s.end, indent+strings.TrimLeft(comment, " \t")+end)
 }
 
 // place returns the line where a key that b does not have belongs among the
@@ -144,19 +147,19 @@ func (b block) place(key string) int {
 	return at
 }
 
-// trailing is the comment after a value in one line, with the space before it.
-// The package knows which # begins one: the first that can be left out with all
+// trailing is the comment after the value of a statement, with the space before
+// it. The package knows which # begins one: the first that can be left out with all
 // that follows.
-func trailing(line string) string {
-	line = strings.TrimRight(line, "\r\n")
-	for i := range len(line) {
-		if line[i] != '#' {
+func trailing(statement string) string {
+	statement = strings.TrimRight(statement, "\r\n")
+	for i := range len(statement) {
+		if statement[i] != '#' {
 			continue
 		}
 		var values map[string]any
-		if _, err := toml.Decode(line[:i], &values); err == nil {
-			value := strings.TrimRight(line[:i], " \t")
-			return line[len(value):]
+		if _, err := toml.Decode(statement[:i], &values); err == nil {
+			value := strings.TrimRight(statement[:i], " \t")
+			return statement[len(value):]
 		}
 	}
 	return ""

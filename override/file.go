@@ -70,6 +70,9 @@ func StampOf(path string) Stamp {
 // one, which keeps its mode and owner; one that is a link stays one. A file that
 // is not there is made; its directory has to be there. Two edits do not undo
 // each other: the second waits.
+//
+// A mistake that was there before is an *Error. One that change makes is not: it
+// is in no line of any file, and the caller blames what was to be changed.
 func Edit(path string, check Check, change func(text string) (string, error)) error {
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		path = real
@@ -94,12 +97,22 @@ func Edit(path string, check Check, change func(text string) (string, error)) er
 		return err
 	}
 	if _, err := Parse(text, check); err != nil {
-		return at(path, err)
+		return made(err)
 	}
 	if text == old {
 		return nil
 	}
 	return replace(path, text, dir)
+}
+
+// made says what is wrong with a change: the first mistake of what it would make of
+// a file that had none.
+func made(err error) error {
+	wrong, ok := errors.AsType[*Error](err)
+	if !ok {
+		return err
+	}
+	return errors.New(wrong.Problems[0].text())
 }
 
 // replace puts text into the place of the file at path, in dir.

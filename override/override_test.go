@@ -281,13 +281,20 @@ func TestEditFile(t *testing.T) {
 	if StampOf(path) == before {
 		t.Error("the stamp is as before")
 	}
-	bad := func(text string) (string, error) { return text + "domain = 1\n", nil }
-	problems, ok := errors.AsType[*Error](Edit(path, checkLevel, bad))
-	if !ok || problems.Path != real {
-		t.Errorf("got %v", problems)
+	bad := func(text string) (string, error) { return text + "[[override]]\ndomain = 1\naction = \"defer\"\n", nil }
+	err = Edit(path, checkLevel, bad)
+	if _, blamed := errors.AsType[*Error](err); err == nil || blamed || err.Error() != "domain: is not a text" {
+		t.Errorf("a change that is a mistake: %v", err)
 	}
 	if again, _ := os.ReadFile(real); string(again) != string(text) {
 		t.Error("a file with a mistake was written")
+	}
+	ruined := filepath.Join(t.TempDir(), "ruined.toml")
+	if err := os.WriteFile(ruined, []byte("x = 1\n"), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if problems, ok := errors.AsType[*Error](Edit(ruined, checkLevel, set)); !ok || problems.Path != ruined {
+		t.Errorf("a file with a mistake: %v", problems)
 	}
 	if entries, _ := os.ReadDir(dir); len(entries) != 2 {
 		t.Errorf("left behind: %v", entries)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/BurntSushi/toml"
 	"golang.org/x/net/idna"
@@ -33,13 +34,17 @@ type Problem struct {
 func (e *Error) Error() string {
 	var lines []string
 	for _, p := range e.Problems {
-		text := p.Reason
-		if p.Key != "" {
-			text = p.Key + ": " + text
-		}
-		lines = append(lines, e.Path+":"+strconv.Itoa(p.Line)+": "+text)
+		lines = append(lines, e.Path+":"+strconv.Itoa(p.Line)+": "+p.text())
 	}
 	return strings.Join(lines, "\n")
+}
+
+// text is p without its line.
+func (p Problem) text() string {
+	if p.Key == "" {
+		return p.Reason
+	}
+	return p.Key + ": " + p.Reason
 }
 
 // A Check says what is wrong with the text of a reply, or nil.
@@ -264,12 +269,22 @@ func quoted(words []string) []string {
 	return all
 }
 
+// CheckLine says why s cannot be the reason or the text of an override, or nil.
+func CheckLine(s string) error {
+	if _, reason := line(s); reason != "" {
+		return errors.New(reason)
+	}
+	return nil
+}
+
 // line reads one line of text.
 func line(v any) (s, reason string) {
 	s, ok := v.(string)
 	switch {
 	case !ok:
 		return "", "is not a text"
+	case !utf8.ValidString(s): // from a command line; a file that has any is none
+		return "", "is not in UTF-8"
 	case strings.ContainsFunc(s, unicode.IsControl):
 		return "", "has a control character, or more than one line"
 	}

@@ -166,6 +166,9 @@ is, and an empty value takes it away. Comments stay. It counts at once.`,
 				return nil
 			}
 			change.Text, change.Reason = given("text", &text), given("reason", &reason)
+			if err := checkWords(change); err != nil {
+				return err
+			}
 			if given("action", &action) != nil {
 				a, err := override.ParseAction(action)
 				if err != nil {
@@ -173,18 +176,19 @@ is, and an empty value takes it away. Comments stay. It counts at once.`,
 				}
 				change.Action = &a
 			}
+			domain, err := g.overrideDomain(c, args[0])
+			if err != nil {
+				return err
+			}
 			if given("until", &until) != nil {
-				end, err := endOf(args[0], until, time.Now())
+				end, err := endOf(domain, until, time.Now())
 				if err != nil {
 					return err
 				}
 				change.Until = &end
 			}
-			if _, err := override.Domain(args[0]); err != nil {
-				return err
-			}
 			return g.editOverrides(cmd.Context(), c, func(file string) (string, error) {
-				file, err := override.Set(file, args[0], change)
+				file, err := override.Set(file, domain, change)
 				if err != nil {
 					return "", &failure{code: exitUsage, err: err, hint: "name one with --action: exempt, reply, enforce or defer"}
 				}
@@ -200,6 +204,42 @@ is, and an empty value takes it away. Comments stay. It counts at once.`,
 	completeFlag(cmd, "action", words("exempt", "reply", "enforce", "defer"))
 	cmd.ValidArgsFunction = once(g.both())
 	return cmd
+}
+
+// checkWords says what is wrong with what a change has in words, before the file
+// is touched, which is not to blame for it.
+func checkWords(change override.Change) error {
+	if change.Reason != nil {
+		if err := override.CheckLine(*change.Reason); err != nil {
+			return fmt.Errorf("--reason: %w", err)
+		}
+	}
+	if change.Text == nil || *change.Text == "" {
+		return nil
+	}
+	err := override.CheckLine(*change.Text)
+	if err == nil {
+		err = postfix.CheckText(*change.Text)
+	}
+	if err != nil {
+		return fmt.Errorf("--text: %.200q is nothing that Postfix accepts: %w", *change.Text, err)
+	}
+	return nil
+}
+
+// overrideDomain returns the domain of an override that somebody names, perhaps by
+// a key as Postfix sends it, and as all other commands take it. That an override
+// is for more than such a key is said.
+func (g *globals) overrideDomain(c console, name string) (string, error) {
+	if strings.ContainsAny(name, "[:") {
+		if hop, ok := anyNextHop(name); ok {
+			if !g.quiet {
+				c.warn("the override is for %s, with and without brackets and at every port", hop.Domain)
+			}
+			return hop.Domain, nil
+		}
+	}
+	return override.Domain(name)
 }
 
 // endOf reads --until: what the file may have, or a duration from now on. The
@@ -229,9 +269,16 @@ count at once. The exit code is 1 if there is none for one of them.`,
 		Args:              cobra.MinimumNArgs(1),
 		ValidArgsFunction: g.overrides(),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			var missing []string
+			var missing, names []string
+			for _, arg := range args {
+				name, err := g.overrideDomain(c, arg)
+				if err != nil {
+					return err
+				}
+				names = append(names, name)
+			}
 			err := g.editOverrides(cmd.Context(), c, func(file string) (string, error) {
-				for _, name := range args {
+				for _, name := range names {
 					next, found, err := override.Remove(file, name)
 					if err != nil {
 						return "", err

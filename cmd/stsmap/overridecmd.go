@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -299,7 +300,7 @@ count at once. The exit code is 1 if there is none for one of them.`,
 }
 
 // editOverrides changes the file, and has the daemon read it. Without a daemon
-// that is all; one that cannot be asked notices by itself.
+// that is all; one that does not confirm it notices by itself.
 func (g *globals) editOverrides(ctx context.Context, c console, change func(string) (string, error)) error {
 	path, err := g.overridesFile()
 	if err != nil {
@@ -318,7 +319,11 @@ func (g *globals) editOverrides(ctx context.Context, c console, change func(stri
 	if refused, ok := errors.AsType[*admin.Refusal](err); ok {
 		return &failure{code: exitFailed, err: fmt.Errorf("the file was changed, and the daemon cannot read it: %w", refused), hint: "the daemon's user must be able to read it"}
 	}
-	if err == nil && !sameFile(s.File, path) && !g.quiet {
+	switch {
+	case g.quiet, errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED): // nobody is there
+	case err != nil:
+		c.warn("the file was changed, but the daemon did not confirm that it counts: %v; if it runs, it notices within %s", err, overridesEvery)
+	case !sameFile(s.File, path):
 		c.warn("the daemon reads its overrides from another file: %s", s.File)
 	}
 	return nil

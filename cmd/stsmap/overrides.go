@@ -85,6 +85,10 @@ func (o *overrides) look() {
 // load reads the file at path. One with a mistake changes nothing: half of the
 // overrides of a file would be a state that nobody wanted. The lock for reading
 // must be held. No answer waits for it.
+//
+// At the start there is nothing that could stay, and the daemon serves all the
+// same: it is tempting to refuse, but then mail for every domain waits for a typo in
+// an exception from the policy of one.
 func (o *overrides) load(path string) error {
 	// What is written from here on makes another stamp, and is read next time.
 	o.stamp = override.StampOf(path)
@@ -92,15 +96,27 @@ func (o *overrides) load(path string) error {
 	last := o.known.Load()
 	if err != nil {
 		o.known.Store(&readOverrides{path: path, table: last.table, at: last.at, err: err})
-		o.log.Error("overrides not read, the old ones stay in force", "file", path, "error", oneLine(err))
+		if last.at.IsZero() {
+			o.log.Error("overrides not read, none is in force", "file", path, "error", oneLine(err))
+		} else {
+			o.log.Error("overrides not read, the old ones stay in force", "file", path, "error", oneLine(err))
+		}
 		return err
 	}
 	now := time.Now()
-	if table.Equal(last.table) {
+	changed := !table.Equal(last.table)
+	if !changed {
 		table = last.table // what was counted is counted on
 	} else {
 		table.Inherit(last.table)
 		o.apply(table)
+	}
+	if gone := path != "" && o.stamp == (override.Stamp{}); changed && gone {
+		// Perhaps a configuration management is between two steps; or somebody
+		// has removed more than was meant.
+		o.log.Warn("the file of the overrides is gone, none is in force", "file", path, "overrides", len(last.table.All()))
+	}
+	if changed || last.err != nil {
 		o.log.Info("overrides read", "file", path, "overrides", len(table.All()))
 	}
 	o.known.Store(&readOverrides{path: path, table: table, at: now})
@@ -125,6 +141,18 @@ func (o *overrides) expire(table *override.Table, now time.Time) {
 		told[one.Domain] = one.Until
 	}
 	o.over = told
+}
+
+// trouble is for the line of systemctl status: that the file does not count, or
+// nothing.
+func (o *overrides) trouble() string {
+	switch known := o.known.Load(); {
+	case known.err == nil:
+		return ""
+	case known.at.IsZero():
+		return "; overrides NOT READ, none is in force"
+	}
+	return "; overrides NOT READ, the old ones are in force"
 }
 
 // status says what counts.

@@ -278,7 +278,7 @@ func (d *daemon) tellStatus(ctx context.Context) {
 	tick := time.NewTicker(statusEvery)
 	defer tick.Stop()
 	for {
-		d.tell(systemd.Status(d.monitor.Summary()))
+		d.tell(systemd.Status(d.monitor.Summary() + d.overrides.trouble()))
 		select {
 		case <-ctx.Done():
 			return

@@ -235,7 +235,11 @@ func (s *screen) overrides(o admin.OverridesStatus, now time.Time) {
 		s.row(label, "%s", overrideText(one, now))
 		label = ""
 	}
-	if o.Error != "" {
+	switch {
+	case o.Error == "":
+	case o.Read.IsZero():
+		s.row(label, "not read, none counts: %s", o.Error)
+	default:
 		s.row(label, "not read, the old ones count: %s", o.Error)
 	}
 }

@@ -198,33 +198,6 @@ func (p *Private) takeLine(r *http.Request, n int, line []byte, result *Imported
 	}
 }
 
-// table sends what Postfix would be told of the domains with a policy now, as
-// the source of a table for postmap(1).
-func (p *Private) table(w http.ResponseWriter, r *http.Request) {
-	unbounded(w) // DANE may have to be looked up
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	now := time.Now()
-	for e, err := range p.Store.All(r.Context()) {
-		if err != nil {
-			fmt.Fprintf(w, "# INCOMPLETE: %q\n", err.Error())
-			return
-		}
-		rec := RecordOf(e)
-		if rec.Mode != "enforce" || rec.Expired(now) {
-			continue
-		}
-		hop, ok := p.NextHop(e.Domain)
-		if !ok {
-			continue
-		}
-		if value, ok := p.Row(p.Engine.Decide(r.Context(), hop, false)); ok {
-			if _, err := fmt.Fprintf(w, "%s\t%s\n", e.Domain, value); err != nil {
-				return
-			}
-		}
-	}
-}
-
 // stats counts.
 func (p *Private) stats(w http.ResponseWriter, r *http.Request) {
 	unbounded(w)

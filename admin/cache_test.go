@@ -16,6 +16,7 @@ import (
 
 	"stsmap/cache"
 	"stsmap/dane"
+	"stsmap/override"
 	"stsmap/policy"
 )
 
@@ -139,6 +140,84 @@ func TestBrokenWalk(t *testing.T) {
 	}
 	if err := c.Forget(t.Context(), "d2.example"); err == nil || !strings.Contains(err.Error(), errDisk.Error()) {
 		t.Errorf("forgetting one: %v", err)
+	}
+}
+
+// TestTable: each domain has one row, or says what it lacks; overrides that have
+// expired have none, and what is around a domain of which the map says nothing is
+// told of.
+func TestTable(t *testing.T) {
+	now := time.Now().Truncate(time.Millisecond)
+	store := cache.NewMemory(100)
+	trial := enforced("testing.example", now)
+	trial.Policy = strings.Replace(trial.Policy, "enforce", "testing", 1)
+	inside := enforced("in.exempt.wide.example", now)
+	old := enforced("old.example", now.Add(-48*time.Hour))
+	for _, e := range []cache.Entry{enforced("a.example", now), trial, inside, old, {Domain: "none.example", Checked: now, Recheck: now.Add(time.Hour)}} {
+		if err := store.Put(t.Context(), e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const file = `
+		a.example defer
+		testing.example enforce
+		.wide.example reply encrypt
+		b.wide.example reply may
+		.exempt.wide.example exempt
+		.deferred.wide.example defer
+		alone.example exempt
+	`
+	var text strings.Builder
+	for line := range strings.Lines(file) {
+		if f := strings.Fields(line); len(f) > 1 {
+			fmt.Fprintf(&text, "[[override]]\ndomain = %q\naction = %q\ntext = %q\n", f[0], f[1], strings.Join(f[2:], " "))
+		}
+	}
+	text.WriteString("[[override]]\ndomain = \"over.example\"\naction = \"reply\"\ntext = \"may\"\nuntil = 2020-01-01\n")
+	rules, err := override.Parse(text.String(), func(string) error { return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	engine := policy.New(policy.Config{Store: store})
+	t.Cleanup(engine.Close)
+	engine.Override(rules)
+	var listed []OverrideStatus
+	for _, o := range rules.All() {
+		listed = append(listed, OverrideOf(o, now))
+	}
+	p := &Private{
+		Status:  func() Status { return Status{Overrides: OverridesStatus{List: slices.Clone(listed)}} },
+		Store:   store,
+		Engine:  engine,
+		NextHop: func(key string) (dane.NextHop, bool) { return dane.NextHop{Domain: key, Port: 25}, true },
+		Row: func(d *policy.Decision) (string, bool) {
+			switch d.Kind {
+			case policy.Failed:
+				return d.Reason, false
+			case policy.None, policy.Testing:
+				return "", false
+			case policy.Said:
+				return d.Override.Text, true
+			}
+			return d.Kind.String(), true
+		},
+	}
+	var out strings.Builder
+	if err := NewClient(serveOn(t, p.Handler())).Table(t.Context(), &out); err != nil {
+		t.Fatal(err)
+	}
+	got := slices.Sorted(strings.Lines(out.String()))
+	want := []string{
+		"# NOT EXPRESSIBLE: .deferred.wide.example: mail for everything below it waits\n",
+		"# NOT EXPRESSIBLE: .exempt.wide.example: it has no row, but that of .wide.example is for it, too\n",
+		"# NOT EXPRESSIBLE: a.example: override\n",
+		"# NOT EXPRESSIBLE: in.exempt.wide.example: it has no row, but that of .wide.example is for it, too\n",
+		".wide.example\tencrypt\n",
+		"b.wide.example\tmay\n",
+		"testing.example\tenforce\n",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
 	}
 }
 

@@ -109,8 +109,8 @@ func (c *Client) Stats(ctx context.Context) (s Stats, err error) {
 	return s, err
 }
 
-// Table writes what Postfix would be told of the domains with a policy to w, as
-// the source of a table for postmap(1).
+// Table writes what Postfix would be told of the domains with a policy or an
+// override to w, as the source of a table for postmap(1).
 func (c *Client) Table(ctx context.Context, w io.Writer) error {
 	body, err := c.do(ctx, http.MethodGet, tablePath, nil)
 	if err != nil {

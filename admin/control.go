@@ -44,8 +44,9 @@ type Private struct {
 	// NextHop returns what a key that Postfix would send means, and false if it
 	// has no policy domain.
 	NextHop func(key string) (dane.NextHop, bool)
-	// Row returns what a table has to say of a next-hop in Postfix's words, and
-	// false if that is nothing.
+	// Row returns what a table has to say of a next-hop in Postfix's words; or
+	// false, with the reason if a table cannot say it, and with nothing if there
+	// is nothing to say.
 	Row func(d *policy.Decision) (value string, ok bool)
 	// Size returns how many bytes the store takes on this machine, and how many
 	// of those are not in use; false if that cannot be told.

@@ -221,9 +221,10 @@ func cacheExportCommand(c console, g *globals) *cobra.Command {
 		Use:   "export",
 		Short: "Print all policies, for import or as a Postfix table",
 		Long: `Print all policies that count, one JSON object a line, for "import". With --postfix,
-print instead what Postfix would be told of each domain now, as the source of a table
-for postmap(1): a stand-in for hours without the daemon, and wrong once a policy changes.
-DANE goes before it, as in an answer.`,
+print instead what Postfix would be told now of each domain with a policy or an override,
+as the source of a table for postmap(1): a stand-in for hours without the daemon, and
+wrong once a policy changes. DANE goes before it, as in an answer. What no table can say
+is a comment, NOT EXPRESSIBLE.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, path, err := g.controlClient()

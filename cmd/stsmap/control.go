@@ -76,7 +76,7 @@ func (d *daemon) private() *admin.Private {
 		Row: func(dec *policy.Decision) (string, bool) {
 			// A table is for every release, and has no use for attributes.
 			reply := postfix.Reply(dec, postfix.Map{Attributes: postfix.Never}, false)
-			return reply.Text, reply.Status == socketmap.OK
+			return reply.Text, reply.Status == socketmap.OK // that of a TEMP is the reason
 		},
 		Size:          d.storeSize,
 		ReadOverrides: d.overrides.again,

@@ -212,12 +212,16 @@ func (d *daemon) stop(signals <-chan os.Signal) error {
 
 // observe is told everything that the engine has to tell.
 func (d *daemon) observe(ev policy.Event) {
-	d.history.Observe(ev) // before the line in the log that somebody may act upon
-	d.monitor.Observe(ev)
 	if ev.Kind == policy.Lookup {
-		return // of interest to nobody else, and on the way of an answer
+		// On the way of an answer, and of interest to nobody else.
+		d.history.Observe(ev)
+		d.monitor.Observe(ev)
+		return
 	}
+	// Before the line in the log, upon which somebody may look at the others.
+	d.history.Observe(ev)
 	d.metrics.Observe(ev)
+	d.monitor.Observe(ev)
 	d.surroundings.observe(ev)
 }
 

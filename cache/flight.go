@@ -65,6 +65,12 @@ func (f *flights) end(domain string, v visit) overlap {
 	return overlapNone
 }
 
+// writing reports whether somebody may write to the domain now, but for a Due.
+func (f *flights) writing(domain string) bool {
+	fl := f.domains[domain]
+	return fl != nil && fl.writers > 0
+}
+
 func (f *flights) beginDue() {
 	f.dues++
 	f.dueGen++

@@ -60,6 +60,11 @@ type Front struct {
 	doubted int64 // copies made until then are not used without asking the back
 	owing   bool  // there may be dirty policies
 	closed  bool
+
+	settling string        // the domain whose dirty policy is on its way to the back
+	arrived  chan struct{} // closed when it is there, or was refused; nil: none is
+
+	stuck string // the domain at which the back went away; Run alone uses it
 }
 
 // A copyState says how a copy in memory relates to the back.
@@ -164,8 +169,7 @@ func (f *Front) Put(ctx context.Context, e Entry) error {
 	if _, err := pack(e); err != nil {
 		return err
 	}
-	f.mu.Lock()
-	err := f.usable(ctx)
+	err := f.enter(ctx, e.Domain)
 	if err == nil && f.outdated(e, dirty) {
 		err = ErrOutdated
 	}
@@ -264,8 +268,7 @@ func (f *Front) Touch(ctx context.Context, domain string, used time.Time) error 
 // Delete implements [Store]. What is in memory is forgotten even if the back
 // fails, and the error returned.
 func (f *Front) Delete(ctx context.Context, domain string) error {
-	f.mu.Lock()
-	if err := f.usable(ctx); err != nil {
+	if err := f.enter(ctx, domain); err != nil {
 		f.mu.Unlock()
 		return err
 	}

@@ -3,12 +3,19 @@ package cache
 import (
 	"context"
 	"errors"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 )
 
-// repayEvery is how often a Front tries to put what its back did not take.
-const repayEvery = time.Second
+// repayEvery is how often a Front tries to put what its back did not take, and
+// repayLatest how often at least where the back works, and refuses some of it
+// each time.
+const (
+	repayEvery  = time.Second
+	repayLatest = time.Minute
+)
 
 // Run keeps a Front and its back together until ctx ends: it puts the dirty
 // policies when the back takes them again, and, if the back is a [Shared],
@@ -19,14 +26,17 @@ func (f *Front) Run(ctx context.Context) {
 	if f.shared != nil {
 		watching.Go(func() { f.shared.Watch(ctx, f.changed) })
 	}
-	tick := time.NewTicker(repayEvery)
-	defer tick.Stop()
+	pause := repayEvery
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
-			f.repay(ctx)
+		case <-time.After(pause):
+		}
+		if f.repay(ctx) {
+			pause = repayEvery
+		} else {
+			pause = min(2*pause, repayLatest)
 		}
 	}
 }
@@ -75,20 +85,120 @@ func (f *Front) outOfDate(domain string) {
 	f.drop(domain, false)
 }
 
-// repay puts all dirty policies, unless the back still fails.
-func (f *Front) repay(ctx context.Context) {
-	for _, e := range f.debts() {
-		err := f.Put(ctx, e)
+// repay puts the dirty policies. One that the back does not take stays owed, and
+// keeps no other from being put; only a back that takes none ends the round, and
+// then the next begins with others. It reports whether nothing was refused that
+// is to be tried less often.
+func (f *Front) repay(ctx context.Context) (well bool) {
+	domains := f.debts()
+	if i := slices.Index(domains, f.stuck); i >= 0 {
+		domains = slices.Concat(domains[i+1:], domains[:i+1])
+	}
+	f.stuck, well = "", true
+	for _, domain := range domains {
+		err := f.settle(ctx, domain)
 		switch {
-		case errors.Is(err, ErrOutdated):
-			f.forgive(e)
-		case err != nil:
+		case err == nil:
+		case errors.Is(err, ErrAway), errors.Is(err, ErrClosed), ctx.Err() != nil:
 			f.mu.Lock()
 			f.owing = true
 			f.mu.Unlock()
-			return
+			f.stuck = domain
+			return well
+		default:
+			well = false
 		}
 	}
+	return well
+}
+
+// settle puts the policy of a domain, as it is by now, if it is dirty still.
+// What is put or deleted counts more: a policy that somebody writes at this
+// moment is left for the next time, and who comes while it is on its way waits
+// (see enter).
+func (f *Front) settle(ctx context.Context, domain string) error {
+	f.mu.Lock()
+	e, enc := f.debt(domain)
+	if enc == "" {
+		f.mu.Unlock()
+		return nil
+	}
+	if f.flights.writing(domain) {
+		f.owing = true
+		f.mu.Unlock()
+		return nil
+	}
+	if err := f.usable(ctx); err != nil {
+		f.mu.Unlock()
+		return err
+	}
+	v := f.flights.begin(domain, true)
+	arrived := make(chan struct{})
+	f.settling, f.arrived = domain, arrived
+	f.mu.Unlock()
+
+	err := f.back.Put(ctx, e)
+
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.arrived = nil
+	close(arrived)
+	return f.settled(e, enc, err, f.flights.end(domain, v))
+}
+
+// settled brings memory up to date after the dirty policy e, which enc encodes,
+// was put, or not. What is dirty and not enc came meanwhile, and is owed as
+// before. The lock is held.
+func (f *Front) settled(e Entry, enc string, err error, over overlap) error {
+	if _, now := f.debt(e.Domain); now != enc {
+		f.owing = true
+		return nil
+	}
+	switch {
+	case errors.Is(err, ErrOutdated):
+		f.drop(e.Domain, true) // the back has a later policy
+	case err != nil:
+		f.owing = true
+		return err
+	case over == overlapNone:
+		f.store(e, inBack, stamp(time.Now()))
+	default:
+		f.drop(e.Domain, true)
+	}
+	return nil
+}
+
+// debt returns the dirty policy of a domain and its encoding, which is empty if
+// there is none. The lock is held.
+func (f *Front) debt(domain string) (e Entry, enc string) {
+	_, n := f.table.find(domain)
+	if n == nil || stateOf(n) != dirty {
+		return Entry{}, ""
+	}
+	e, err := decode(n.enc)
+	if err != nil {
+		return Entry{}, "" // cannot be, as it was made here
+	}
+	return e, n.enc
+}
+
+// enter takes the lock for who is about to write what was asked for, and returns
+// why nothing can be done. While a dirty policy of the domain is on its way to
+// the back it waits, for that would arrive after what is newer, or bring back
+// what is deleted. Where ctx ends meanwhile, the back will say so.
+func (f *Front) enter(ctx context.Context, domain string) error {
+	f.mu.Lock()
+	err := f.usable(ctx)
+	for err == nil && f.arrived != nil && f.settling == domain && ctx.Err() == nil {
+		arrived := f.arrived
+		f.mu.Unlock()
+		select {
+		case <-arrived:
+		case <-ctx.Done():
+		}
+		f.mu.Lock()
+	}
+	return err
 }
 
 // Waiting returns how many policies are in memory that the back did not take
@@ -98,8 +208,8 @@ func (f *Front) Waiting() (n int) {
 	return n
 }
 
-// debts returns the dirty policies.
-func (f *Front) debts() (all []Entry) {
+// debts returns the domains of the dirty policies.
+func (f *Front) debts() (domains []string) {
 	f.mu.Lock()
 	owing := f.owing
 	f.owing = false
@@ -107,12 +217,9 @@ func (f *Front) debts() (all []Entry) {
 	if !owing {
 		return nil
 	}
-	f.eachDirty(func(n *node) {
-		if e, err := decode(n.enc); err == nil {
-			all = append(all, e)
-		}
-	})
-	return all
+	// Cloned: a part of the encoding would keep all of that in memory.
+	f.eachDirty(func(n *node) { domains = append(domains, strings.Clone(domainOf(n.enc))) })
+	return domains
 }
 
 // eachDirty calls do for the copy of each dirty policy, with the lock held. It
@@ -130,16 +237,5 @@ func (f *Front) eachDirty(do func(n *node)) {
 			}
 		})
 		f.mu.Unlock()
-	}
-}
-
-// forgive drops e, if it is still what is dirty: the back has a later policy.
-func (f *Front) forgive(e Entry) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if _, n := f.table.find(e.Domain); n == nil || stateOf(n) != dirty {
-		return
-	} else if have, err := decode(n.enc); err == nil && have.Fetched.Equal(e.Fetched) {
-		f.drop(e.Domain, true)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -72,6 +73,193 @@ func TestRepay(t *testing.T) {
 			t.Errorf("asked %d times although nothing is owed", back.count())
 		}
 	})
+}
+
+// A choosy is a Memory that may refuse, or delay, what is put.
+type choosy struct {
+	*Memory
+	put func(e Entry) error
+}
+
+func (c *choosy) Put(ctx context.Context, e Entry) error {
+	if err := c.put(e); err != nil {
+		return err
+	}
+	return c.Memory.Put(ctx, e)
+}
+
+// owing is a Front whose back has taken none of some policies.
+func owing(t *testing.T, domains ...string) (*Front, *choosy) {
+	back := &choosy{Memory: NewMemory(100), put: func(Entry) error { return errBack }}
+	f := NewFront(back, 100, 0)
+	for _, domain := range domains {
+		if err := f.Put(t.Context(), policyEntry(domain, "first", time.Now())); !errors.Is(err, errBack) {
+			t.Fatal(err)
+		}
+	}
+	return f, back
+}
+
+// TestRepayCurrent: what was put or deleted since the back failed is what it
+// gets in the end, also where that happens while dirty policies are on their way.
+func TestRepayCurrent(t *testing.T) {
+	domains := []string{"a.example", "b.example", "c.example", "d.example"}
+	synctest.Test(t, func(t *testing.T) {
+		f, back := owing(t, domains...)
+		on, goOn := make(chan string), make(chan struct{})
+		back.put = func(e Entry) error {
+			if e.ID == "first" {
+				on <- e.Domain
+				<-goOn
+			}
+			return nil
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		var run, others sync.WaitGroup
+		run.Go(func() { f.Run(ctx) })
+		change := func(domain, how string) {
+			var err error
+			switch how {
+			case "deleted":
+				err = f.Delete(t.Context(), domain)
+			case "put":
+				e := policyEntry(domain, "second", time.Now())
+				e.Fetched = e.Fetched.Add(-repayEvery) // as that of the first
+				err = f.Put(t.Context(), e)
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		}
+		// The first is on its way: two that wait are changed, and itself.
+		hows := make(map[string]string)
+		moving := <-on
+		others.Go(func() { change(moving, "deleted") })
+		hows[moving] = "deleted"
+		for _, domain := range domains {
+			if domain != moving && len(hows) < 3 {
+				hows[domain] = []string{"", "deleted", "put"}[len(hows)]
+				change(domain, hows[domain])
+			}
+		}
+		synctest.Wait()
+		goOn <- struct{}{}
+		others.Wait()
+		// What is left is put while it is on its way.
+		moving = <-on
+		if hows[moving] != "" {
+			t.Fatalf("%s is put as it was", moving)
+		}
+		hows[moving] = "put"
+		others.Go(func() { change(moving, "put") })
+		synctest.Wait()
+		goOn <- struct{}{}
+		others.Wait()
+		cancel()
+		run.Wait()
+		for domain, how := range hows {
+			stored, err := back.Memory.Get(t.Context(), domain)
+			if how == "deleted" && !errors.Is(err, ErrNotFound) || how == "put" && stored.ID != "second" {
+				t.Errorf("%s was %s, and stored is %q, %v", domain, how, stored.ID, err)
+			}
+			got, err := f.Get(t.Context(), domain)
+			if got.ID != stored.ID {
+				t.Errorf("%s: Get returns %q, %v, and stored is %q", domain, got.ID, err, stored.ID)
+			}
+		}
+		if n := f.Waiting(); n != 0 {
+			t.Errorf("%d policies wait still", n)
+		}
+	})
+}
+
+// TestRepayLeavesWriters: a policy that somebody is putting is not put at the
+// same time as it was before.
+func TestRepayLeavesWriters(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, back := owing(t, "a.example")
+		goOn := make(chan struct{})
+		back.put = func(e Entry) error {
+			if e.ID == "second" {
+				<-goOn
+			} else {
+				t.Errorf("%q was put", e.ID)
+			}
+			return nil
+		}
+		var putting sync.WaitGroup
+		putting.Go(func() {
+			if err := f.Put(t.Context(), policyEntry("a.example", "second", time.Now())); err != nil {
+				t.Error(err)
+			}
+		})
+		defer running(t, f)()
+		time.Sleep(10 * repayEvery)
+		close(goOn)
+		putting.Wait()
+	})
+}
+
+// TestRepayRefused: policies that the back never takes keep no others from being
+// put, are kept, and are tried less and less often.
+func TestRepayRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, back := owing(t, "bad-1.example", "a.example", "bad-2.example", "b.example")
+		f.OnError = func(op string, err error) { t.Errorf("told of %s: %v", op, err) }
+		refused := 0
+		back.put = func(e Entry) error {
+			if e.Domain == "bad-1.example" || e.Domain == "bad-2.example" {
+				refused++
+				return errBack
+			}
+			return nil
+		}
+		defer running(t, f)()
+		time.Sleep(2 * repayEvery)
+		for _, domain := range []string{"a.example", "b.example"} {
+			if _, err := back.Memory.Get(t.Context(), domain); err != nil {
+				t.Errorf("%s: %v", domain, err)
+			}
+		}
+		time.Sleep(time.Hour)
+		if n := f.Waiting(); n != 2 {
+			t.Errorf("%d policies wait, want 2", n)
+		}
+		if refused < 100 || refused > 140 {
+			t.Errorf("two policies were tried %d times in an hour", refused)
+		}
+	})
+}
+
+// TestRepayBehindGuard: where all that is known of a refusal is that the back is
+// away, a policy that is never taken does not keep others waiting for ever.
+func TestRepayBehindGuard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		back := newMoody()
+		f := NewFront(NewGuard(&rejecting{back}, time.Second), 100, time.Minute)
+		defer running(t, f)()
+		domains := []string{"bad.example", "a.example", "worse-bad.example", "b.example"}
+		back.set("broken")
+		for _, domain := range domains {
+			_ = f.Put(t.Context(), policyEntry(domain, "mine", time.Now()))
+		}
+		back.set("")
+		time.Sleep(time.Minute)
+		if n := f.Waiting(); n != 2 {
+			t.Errorf("%d policies wait, want 2", n)
+		}
+	})
+}
+
+// A rejecting fails to put some domains.
+type rejecting struct{ *moody }
+
+func (r *rejecting) Put(ctx context.Context, e Entry) error {
+	if strings.HasSuffix(e.Domain, "bad.example") {
+		return errBack
+	}
+	return r.moody.Put(ctx, e)
 }
 
 // TestWatch: a copy is not used any more once another has changed the entry, be

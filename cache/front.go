@@ -57,7 +57,7 @@ type Front struct {
 	mu      sync.Mutex
 	table   *table
 	flights flights
-	doubted int64 // copies made until then are not used without asking the back
+	doubts  int64 // how often all copies came into doubt: older ones are not used without asking the back
 	owing   bool  // there may be dirty policies
 	closed  bool
 
@@ -96,12 +96,13 @@ func NewFront(back Store, n int, ttl time.Duration) *Front {
 // Get implements [Store]. Where the back fails and there is a copy, it returns
 // the copy and no error, and tells OnError.
 func (f *Front) Get(ctx context.Context, domain string) (Entry, error) {
-	now := stamp(time.Now())
+	at := stamp(time.Now())
 	f.mu.Lock()
 	if err := f.usable(ctx); err != nil {
 		f.mu.Unlock()
 		return Entry{}, err
 	}
+	now := f.moment(at)
 	if i, n := f.table.find(domain); n != nil {
 		f.table.use(i)
 		if f.fresh(n, now) {
@@ -207,7 +208,7 @@ func (f *Front) write(ctx context.Context, e Entry) (copyState, error) {
 
 // put brings memory up to date after e was written, or not. The lock is held.
 func (f *Front) put(e Entry, state copyState, err error, over overlap) error {
-	now := stamp(time.Now())
+	now := f.moment(stamp(time.Now()))
 	switch {
 	case errors.Is(err, ErrOutdated):
 		f.drop(e.Domain, false)
@@ -400,14 +401,23 @@ func (f *Front) fresh(n *node, now int64) bool {
 	case doubtful:
 		return false
 	}
-	if copiedAt(n) <= f.doubted {
+	then := copiedAt(n)
+	if (then^now)&(1<<doubtBits-1) != 0 {
 		return false
 	}
 	// A copy from the future was made before the clock was set back, and has
 	// no age that could be told.
-	age := now - copiedAt(n)
+	age := now>>doubtBits - then>>doubtBits
 	return f.ttl == 0 || age >= 0 && age < f.ttl
 }
+
+// A moment is a stamp, and by how many doubts it was preceded. Those are counted,
+// for by the clock a doubt would last until the clock comes to it again after it
+// was set back. When a number comes again, no copy is left of the last time.
+const doubtBits = 12
+
+// moment is the moment at a stamp, if that is now. The lock is held.
+func (f *Front) moment(at int64) int64 { return at<<doubtBits | f.doubts&(1<<doubtBits-1) }
 
 // outdated reports whether a copy in the given state Outdates e.
 func (f *Front) outdated(e Entry, state copyState) bool {
@@ -419,14 +429,14 @@ func (f *Front) outdated(e Entry, state copyState) bool {
 	return err == nil && have.Outdates(e)
 }
 
-// store keeps a copy of e.
-func (f *Front) store(e Entry, state copyState, now int64) {
-	it, err := f.item(e, state, now)
+// store keeps a copy of e that was made at the moment copied.
+func (f *Front) store(e Entry, state copyState, copied int64) {
+	it, err := f.item(e, state, copied)
 	if err != nil {
 		f.drop(e.Domain, true) // the back returned what it cannot have been given
 		return
 	}
-	f.table.put(it, now)
+	f.table.put(it, stamp(time.Now()))
 }
 
 // drop forgets the copy; one that is dirty only if so told.

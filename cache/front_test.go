@@ -186,6 +186,30 @@ func TestFrontCopies(t *testing.T) {
 	})
 }
 
+// TestFrontClockSetBack: copies that were doubted before the clock was set back
+// are compared with the back, and those made after it are used. A bubble begins
+// in the year 2000, which for a Front made outside of it is a clock set back.
+func TestFrontClockSetBack(t *testing.T) {
+	s := newScene(t, 10, time.Minute)
+	e := testPolicy(1, 1000*time.Hour)
+	s.put(e, nil)
+	s.changed("")
+	later := named(e, "later", time.Second)
+	s.behind(later)
+	synctest.Test(t, func(t *testing.T) {
+		if !time.Now().Before(e.Fetched) {
+			t.Fatal("the clock is not behind")
+		}
+		s.want(later)
+		time.Sleep(time.Second)
+		s.want(later)
+		s.want(later)
+		if n := s.back.gets.Load(); n != 1 {
+			t.Errorf("the back was asked %d times, want once", n)
+		}
+	})
+}
+
 func TestFrontAbsences(t *testing.T) {
 	play(t, map[string]func(*testing.T){
 		"an absence is in memory alone": func(t *testing.T) {

@@ -77,8 +77,8 @@ func (f *Front) outOfDate(domain string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if domain == "" {
-		// Gets under way copy with the time of their beginning.
-		f.doubted = stamp(time.Now())
+		// Gets under way copy with the moment of their beginning.
+		f.doubts++
 		return
 	}
 	f.flights.end(domain, f.flights.begin(domain, true))
@@ -161,7 +161,7 @@ func (f *Front) settled(e Entry, enc string, err error, over overlap) error {
 		f.owing = true
 		return err
 	case over == overlapNone:
-		f.store(e, inBack, stamp(time.Now()))
+		f.store(e, inBack, f.moment(stamp(time.Now())))
 	default:
 		f.drop(e.Domain, true)
 	}

@@ -8,6 +8,9 @@
 // It has no opinion of what a domain name may look like either, beyond its
 // length.
 //
+// What is kept in memory is bounded in entries, and in bytes, to 4 kilobytes for
+// each of them: a policy can have 64, and a stranger any number of domains.
+//
 // Trust: whoever can change what a store returns can switch MTA-STS off for any
 // domain, or on with servers of their choice; a store is as much part of the
 // mail system's security as Postfix's own configuration. Loss: a lost absence

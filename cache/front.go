@@ -36,7 +36,8 @@ import (
 // might hide a policy.
 //
 // Memory is bounded like that of [Memory], with dirty policies in the place of
-// unexpired ones: everything else is somewhere else too, or cheap.
+// unexpired ones: everything else is somewhere else too, or cheap. No copy is
+// made of what would take all of it.
 //
 // Trust: that of the back. Loss: absences, dirty policies, and what the back
 // loses.

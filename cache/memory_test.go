@@ -117,6 +117,96 @@ func TestMemoryChurn(t *testing.T) {
 	}
 }
 
+// TestMemoryBytes: however long the policies of strangers are, they take no more
+// than there is room for, and what is forgotten for them is what would be
+// forgotten for others.
+func TestMemoryBytes(t *testing.T) {
+	const limit = 100
+	m := NewMemory(limit)
+	long := func(i int, life time.Duration) Entry {
+		e := testPolicy(i, life)
+		e.Policy = strings.Repeat("x", 60_000)
+		return e
+	}
+	put := func(e Entry) {
+		t.Helper()
+		if err := m.Put(t.Context(), e); err != nil {
+			t.Fatal(err)
+		}
+		checkTable(t, m.table)
+	}
+	absent, short, over := testAbsence(1), testPolicy(1, time.Hour), long(2, -time.Hour)
+	put(over)
+	put(absent)
+	put(short)
+	for i := range 5 {
+		put(long(10+i, time.Hour))
+	}
+	if !has(t, m, over) || !has(t, m, absent) || !has(t, m, short) {
+		t.Error("something went although there was room")
+	}
+	put(long(15, time.Hour))
+	if has(t, m, over) || !has(t, m, absent) || !has(t, m, short) {
+		t.Error("what is over did not go first, or not alone")
+	}
+	put(long(16, time.Hour))
+	if has(t, m, absent) || !has(t, m, short) || has(t, m, long(10, 0)) || !has(t, m, long(11, 0)) {
+		t.Error("an absence, then the policy least recently used, did not go, or not alone")
+	}
+	put(long(17, -time.Hour))
+	if has(t, m, long(17, 0)) || !has(t, m, long(11, 0)) {
+		t.Error("an expired policy displaced another")
+	}
+	// One that grows makes room, and is not what goes; all of it is given back.
+	put(testPolicy(12, time.Hour))
+	put(long(18, time.Hour))
+	put(long(12, time.Hour))
+	if !has(t, m, long(12, 0)) {
+		t.Error("the policy that grew is gone")
+	}
+	for i := range 1000 {
+		put(long(i%200, time.Duration(i%7-1)*time.Hour))
+	}
+	for i := range 200 {
+		if err := m.Delete(t.Context(), long(i, 0).Domain); err != nil {
+			t.Fatal(err)
+		}
+	}
+	checkTable(t, m.table)
+}
+
+// TestLargerThanRoom: a policy that takes more than all there is has no copy
+// where it is in the back; where it is nowhere else it stays, alone.
+func TestLargerThanRoom(t *testing.T) {
+	large := testPolicy(1, time.Hour)
+	large.Policy = strings.Repeat("x", 3*usual)
+	m := NewMemory(2)
+	s := newScene(t, 2, 0)
+	for _, store := range []Store{m, s} {
+		for _, e := range []Entry{testPolicy(2, time.Hour), large} {
+			if err := store.Put(t.Context(), e); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if !has(t, m, large) || has(t, m, testPolicy(2, 0)) {
+		t.Error("Memory does not hold it alone")
+	}
+	for range 2 {
+		s.want(large)
+	}
+	s.want(testPolicy(2, 0))
+	if n := s.back.gets.Load(); n != 2 {
+		t.Errorf("the back was asked %d times, want twice for what is too large", n)
+	}
+	s.back.broken.Store(true)
+	s.put(named(large, "dirty", time.Minute), errBack)
+	s.want(named(large, "dirty", 0))
+	s.back.broken.Store(false)
+	s.put(named(large, "put", time.Hour), nil)
+	s.want(named(large, "put", 0))
+}
+
 func checkTable(t *testing.T, tab *table) {
 	t.Helper()
 	linked := 0
@@ -134,6 +224,13 @@ func checkTable(t *testing.T, tab *table) {
 				t.Fatalf("node %d is badly linked", i)
 			}
 		}
+	}
+	var used int64
+	for _, i := range tab.index {
+		used += int64(len(tab.nodes.at(i).enc))
+	}
+	if used != tab.used || used > tab.room {
+		t.Fatalf("%d bytes counted, %d used, %d allowed", tab.used, used, tab.room)
 	}
 	if linked != len(tab.index) || linked > tab.max {
 		t.Fatalf("%d linked, %d indexed, %d allowed", linked, len(tab.index), tab.max)

@@ -2,16 +2,22 @@ package cache
 
 import "math"
 
-// A table keeps at most max encoded entries. All its methods take a time that
-// depends on the logarithm of their number at most; none is safe for concurrent
-// use.
+// A table keeps at most max encoded entries, which take at most room bytes. All
+// its methods take a time that depends on the logarithm of their number at most,
+// for each entry that one forgets; none is safe for concurrent use.
+//
+// A policy can have 64 kilobytes, and whoever has a wildcard of domains could
+// fill the memory with them if entries were only counted.
 //
 // An entry is either kept or expendable. To make room, a kept one whose time is
 // over goes first, then the least recently used of the expendable ones, and
 // only if there is neither the least recently used of those to be kept. An
-// expendable entry never displaces one to be kept: it is then not stored.
+// expendable entry never displaces one to be kept: it is then not stored. Nor is
+// an expendable one that takes more than all the room; one to be kept is, alone.
 type table struct {
 	max   int
+	room  int64
+	used  int64            // of room
 	index map[string]int32 // domain → node; the keys are parts of node.enc
 	nodes slab[node]       // 0 and 1 are the heads of the two rings
 	free  int32            // first of the unused nodes, linked by next; 0: none
@@ -23,6 +29,10 @@ type table struct {
 
 // evictions counts what was forgotten for want of room.
 type evictions struct{ expired, expendable, kept uint64 }
+
+// usual is room enough for an entry on average, in bytes: ten times what most
+// policies take.
+const usual = 4096
 
 // The two rings, from the most recently used (next) to the least (prev).
 const (
@@ -54,6 +64,7 @@ func newTable(limit int) *table {
 		max:   min(max(limit, 1), math.MaxInt32-firstNode),
 		index: make(map[string]int32),
 	}
+	t.room = int64(t.max) * usual
 	t.due = timeHeap{which: 0, nodes: &t.nodes}
 	t.keep = timeHeap{which: 1, nodes: &t.nodes}
 	for ring := range int32(firstNode) {
@@ -83,13 +94,20 @@ func (t *table) use(i int32) {
 func (t *table) put(it item, now int64) {
 	domain := domainOf(it.enc)
 	i, ok := t.index[domain]
+	keep := it.keep > now
+	if int64(len(it.enc)) > t.room && !keep {
+		if ok {
+			t.remove(i)
+		}
+		return
+	}
 	if ok {
 		// Deleted, and not only assigned to: the old key is a part of the old
 		// encoding, and would keep all of that in memory.
 		delete(t.index, domain)
 		t.unlink(i)
 	} else {
-		if len(t.index) >= t.max && !t.evict(it.keep > now, now) {
+		if len(t.index) >= t.max && !t.evict(keep, now) {
 			return
 		}
 		i = t.alloc()
@@ -99,10 +117,14 @@ func (t *table) put(it item, now int64) {
 	t.index[domain] = i
 	t.fill(i, it)
 	t.link(i)
+	// It is the one used last by now, and goes itself where it may displace none.
+	for t.used > t.room && len(t.index) > 1 && t.evict(keep, now) {
+	}
 }
 
 // update replaces what node i holds for its domain, and leaves its place in the
-// order of use.
+// order of use. If that takes more room, by the few bytes of a time, the next
+// put makes it.
 func (t *table) update(i int32, it item) {
 	domain := domainOf(it.enc)
 	delete(t.index, domain)
@@ -119,6 +141,7 @@ func (t *table) update(i int32, it item) {
 
 func (t *table) fill(i int32, it item) {
 	n := t.nodes.at(i)
+	t.used += int64(len(it.enc) - len(n.enc))
 	n.enc, n.note = it.enc, it.note
 	t.due.set(i, it.refresh)
 	t.keep.set(i, it.keep)
@@ -127,6 +150,7 @@ func (t *table) fill(i int32, it item) {
 // remove forgets node i.
 func (t *table) remove(i int32) {
 	n := t.nodes.at(i)
+	t.used -= int64(len(n.enc))
 	delete(t.index, domainOf(n.enc))
 	t.unlink(i)
 	t.due.set(i, 0)

@@ -3,7 +3,8 @@ package cache
 // A Usage tells how full the memory of a [Memory] or [Front] is, and what was
 // forgotten for want of room since it was made.
 type Usage struct {
-	// Entries is how many there are, Most how many there can be.
+	// Entries is how many there are, Most how many there can be, where they
+	// are not so long that it is fewer.
 	Entries, Most int
 
 	// Expired policies, and those Unused for the longest among what is cheap to

@@ -156,8 +156,15 @@ func TestCluster(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	expired := entry(0)
+	expired.Domain, expired.Refresh = "00.example", time.Time{}
+	put(t, store, expired)
+	nodes[owner].cli("DEL", "{"+clusterPrefix+"}:e:00.example")
 	if due, err := store.Due(t.Context(), time.Now().Add(48*time.Hour), time.Hour, 1000); n != 300 || len(due) != 300 || err != nil {
 		t.Errorf("%d entries, %d due, %v", n, len(due), err)
+	}
+	if rows := nodes[owner].cli("ZCARD", "{"+clusterPrefix+"}:domains"); rows != "300" {
+		t.Errorf("%s rows are left by a sweep, want 300", rows)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	heard := make(chan string, 10000)

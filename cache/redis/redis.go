@@ -49,8 +49,8 @@ type Options struct {
 	// Timeout is of each call whose context has no deadline; 0 means 5 s.
 	Timeout time.Duration
 	// OnError, if not nil, is told of failures that no method returns: op is
-	// "watch", once for each time that the server is lost. It may be called
-	// concurrently.
+	// "watch", once for each time that the server is lost, or "sweep", every
+	// ten seconds at most. It may be called concurrently.
 	OnError func(op string, err error)
 }
 
@@ -61,7 +61,9 @@ type Options struct {
 // Refresh, the claims, and a stream of changes. What has to happen in one step
 // is a script.
 //
-// An entry expires by itself an hour after its Expires and Refresh are over.
+// An entry expires by itself an hour after its Expires and Refresh are over. The
+// rows that led to it are removed by Due, a few pages of them every ten seconds,
+// and by All.
 type Store struct {
 	client  redis.UniversalClient
 	watch   redis.UniversalClient
@@ -69,7 +71,9 @@ type Store struct {
 	options Options
 	owner   string // of this Store's claims
 
-	put, touch, remove, due, release, sweep *redis.Script
+	put, touch, remove, due, release, sweep, sweepMany *redis.Script
+
+	sweeper sweeper
 
 	life    context.Context // until Close
 	end     context.CancelFunc
@@ -97,6 +101,7 @@ func Open(_ context.Context, url string, o Options) (*Store, error) {
 		client: client, watch: watch, keys: keys{"{" + u.prefix + "}:"}, options: o, owner: rand.Text(),
 		put: redis.NewScript(scriptPut), touch: redis.NewScript(scriptTouch), remove: redis.NewScript(scriptDelete),
 		due: redis.NewScript(scriptDue), release: redis.NewScript(scriptRelease), sweep: redis.NewScript(scriptSweep),
+		sweepMany: redis.NewScript(scriptSweepMany),
 	}
 	s.life, s.end = context.WithCancel(context.Background())
 	return s, nil
@@ -230,7 +235,7 @@ func (s *Store) Due(ctx context.Context, now time.Time, lease time.Duration, n i
 	}
 	until := now.Add(max(lease, time.Millisecond))
 	err = s.do(ctx, func(ctx context.Context) error {
-		rows, err := s.due.Run(ctx, s.client, []string{s.keys.due()},
+		rows, err := s.due.Run(ctx, s.client, []string{s.keys.due(), s.keys.domains()},
 			now.UnixMilli(), until.UnixMilli(), n, s.keys.entry(""), afterwards.Milliseconds()).Slice()
 		if err != nil {
 			return err
@@ -244,6 +249,10 @@ func (s *Store) Due(ctx context.Context, now time.Time, lease time.Duration, n i
 			if e, ok := decode(domain, fields[1:]); ok {
 				taken = append(taken, e)
 			}
+		}
+		// What is taken is taken, however this goes.
+		if err := s.sweepRows(ctx); err != nil && ctx.Err() == nil && s.options.OnError != nil {
+			s.options.OnError("sweep", err)
 		}
 		return nil
 	})

@@ -43,7 +43,7 @@ return 0`
 // scriptDue takes and leases what is due, and mends rows that lead nowhere or
 // elsewhere. It returns domain, v, r and u of each.
 //
-// KEYS: due. ARGV: now, until, how many, prefix of entries, how long an entry
+// KEYS: due, domains. ARGV: now, until, how many, prefix of entries, how long an entry
 // is kept.
 const scriptDue = `
 local taken, n = {}, tonumber(ARGV[3])
@@ -56,6 +56,7 @@ while #taken < n do
 		local r = not e.err and tonumber(e[2] or '')
 		if not r or not e[1] then
 			redis.call('ZREM', KEYS[1], domain)
+			if redis.call('EXISTS', key) == 0 then redis.call('ZREM', KEYS[2], domain) end
 		elseif r ~= tonumber(rows[i + 1]) and r > tonumber(ARGV[1]) then
 			redis.call('ZADD', KEYS[1], e[2], domain)
 		else
@@ -82,3 +83,22 @@ if redis.call('EXISTS', KEYS[1]) == 0 then
 	redis.call('ZREM', KEYS[3], ARGV[1])
 end
 return 0`
+
+// scriptSweepMany removes the rows of entries that have expired from one page of
+// the domains. It returns where the next page begins, empty at the end, and how
+// many it has removed.
+//
+// KEYS: domains, due. ARGV: where to begin, how many to look at, prefix of
+// entries.
+const scriptSweepMany = `
+local rows = redis.call('ZRANGE', KEYS[1], ARGV[1], '+', 'BYLEX', 'LIMIT', 0, ARGV[2])
+local gone = 0
+for _, domain in ipairs(rows) do
+	if redis.call('EXISTS', ARGV[3] .. domain) == 0 then
+		redis.call('ZREM', KEYS[1], domain)
+		redis.call('ZREM', KEYS[2], domain)
+		gone = gone + 1
+	end
+end
+if #rows < tonumber(ARGV[2]) then return {'', gone} end
+return {'(' .. rows[#rows], gone}`

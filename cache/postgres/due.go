@@ -3,6 +3,7 @@ package postgres
 import (
 	"cmp"
 	"context"
+	"errors"
 	"iter"
 	"slices"
 	"sync"
@@ -34,10 +35,17 @@ func (s *Store) Due(ctx context.Context, now time.Time, lease time.Duration, n i
 			if err != nil {
 				return err
 			}
+			// First all that is taken: if removing fails, it is still.
+			var unreadable []row
 			for _, r := range rows {
 				if e, ok := r.decode(); ok {
 					taken = append(taken, e)
-				} else if err := s.remove(ctx, r); err != nil {
+				} else {
+					unreadable = append(unreadable, r)
+				}
+			}
+			for _, r := range unreadable {
+				if err := s.remove(ctx, r); err != nil {
 					return err
 				}
 			}
@@ -50,8 +58,13 @@ func (s *Store) Due(ctx context.Context, now time.Time, lease time.Duration, n i
 		}
 		return nil
 	})
-	if err != nil {
+	if err != nil && len(taken) == 0 {
 		return nil, err
+	}
+	// The leases are committed, and nobody else gets these for as long as they
+	// last, whatever failed afterwards.
+	if ctx.Err() == nil && !errors.Is(err, cache.ErrClosed) {
+		s.report("due", err)
 	}
 	return taken, nil
 }

@@ -45,8 +45,8 @@ type Options struct {
 	Timeout time.Duration
 
 	// OnError, if not nil, is told of failures that no method returns: op is
-	// "watch", once for each time that the server is lost, or "sweep". It may
-	// be called concurrently.
+	// "watch", once for each time that the server is lost, "sweep", or "due"
+	// where some entries were taken before. It may be called concurrently.
 	OnError func(op string, err error)
 }
 

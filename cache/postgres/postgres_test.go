@@ -100,6 +100,39 @@ func TestUnreadableRows(t *testing.T) {
 	}
 }
 
+// TestDueKeepsTaken: what was leased is returned, whatever fails afterwards, and
+// that is told.
+func TestDueKeepsTaken(t *testing.T) {
+	d := newDatabase(t)
+	var told []string
+	s, err := Open(t.Context(), d.url(), Options{OnError: func(op string, err error) { told = append(told, fmt.Sprint(op, ": ", err)) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	now := time.Now()
+	for i, domain := range []string{"a.example", "unreadable.example", "b.example"} {
+		e := entry(domain)
+		e.Refresh = now.Add(time.Duration(i-10) * time.Minute)
+		put(t, s, e)
+	}
+	d.exec(t, "UPDATE stsmap.entries SET entry = 'x' WHERE domain = 'unreadable.example'",
+		"CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'kept'; END $$",
+		"CREATE TRIGGER refuse BEFORE DELETE ON stsmap.entries FOR EACH ROW EXECUTE FUNCTION refuse()")
+	taken, err := s.Due(t.Context(), now, time.Hour, 10)
+	if len(taken) != 2 || taken[0].Domain != "a.example" || taken[1].Domain != "b.example" || err != nil {
+		t.Errorf("Due = %v, %v", taken, err)
+	}
+	if len(told) != 1 || !strings.Contains(told[0], "due: ") || !strings.Contains(told[0], "kept") {
+		t.Errorf("told %q", told)
+	}
+	// Where nothing was taken the failure is that of Due.
+	d.exec(t, "UPDATE stsmap.entries SET refresh = 1 WHERE domain = 'unreadable.example'")
+	if taken, err := s.Due(t.Context(), now, time.Hour, 10); len(taken) != 0 || err == nil {
+		t.Errorf("Due = %v, %v", taken, err)
+	}
+}
+
 // TestConcurrentWriters: whatever is done to a few domains at the same time by
 // several daemons, nobody waits for each other, whatever isolation is the
 // server's default.

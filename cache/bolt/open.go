@@ -34,6 +34,10 @@ var errUnreadable = errors.New("not readable as a cache")
 // Open opens the store in the file at path, and creates the file with mode 0600
 // if there is none; its directory must exist. It does not read the entries.
 //
+// Where path is a symbolic link, everything happens to the file it names at that
+// moment, and beside it, also where that file is created: a store on another
+// disk stays there, and the link what it was.
+//
 // A file that is no bbolt database, is cut short, has a corrupt beginning, or
 // was written by a version with another layout is renamed to
 // "<path>.unreadable-<time>", never removed and never over another file, and a
@@ -49,7 +53,7 @@ func Open(path string, o Options) (*Store, error) {
 		return nil, err
 	}
 	reason := err.Error()
-	aside, err := setAside(path, s.opened)
+	aside, err := setAside(s.path, s.opened)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", reason, err)
 	}
@@ -64,7 +68,6 @@ func Open(path string, o Options) (*Store, error) {
 // errUnreadable if the file, which is the Store's opened, should be set aside.
 func open(path string, o Options) (*Store, error) {
 	s := &Store{
-		path:    path,
 		quit:    make(chan struct{}),
 		jobs:    make(chan *job),
 		waiting: make(map[string]time.Time),
@@ -75,6 +78,11 @@ func open(path string, o Options) (*Store, error) {
 		s.options.Most = 4 << 30
 	}
 	_, statErr := os.Stat(path)
+	path, err := follow(path)
+	if err != nil {
+		return s, err
+	}
+	s.path = path
 	if err := s.openDB(); err != nil {
 		return s, err
 	}
@@ -100,6 +108,26 @@ func open(path string, o Options) (*Store, error) {
 	s.writer.Go(s.run)
 	s.keeping.Go(s.keep)
 	return s, nil
+}
+
+// follow returns the file that a link at path names, and path if there is none.
+// A file that is missing is created, empty, as bbolt would do: only then does
+// the system tell where that is.
+func follow(path string) (string, error) {
+	info, err := os.Lstat(path)
+	if err != nil || info.Mode()&fs.ModeSymlink == 0 {
+		return path, nil // opening it says what is wrong
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		name, _ := os.Readlink(path)
+		return "", fmt.Errorf("link to %s: %w", name, err)
+	}
+	file, err := filepath.EvalSymlinks(path)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return "", fmt.Errorf("%s: %w", path, err)
+	}
+	return file, nil
 }
 
 // openDB opens the database, whatever it contains.

@@ -30,8 +30,9 @@ import (
 // When the back fails, the Front goes on from memory. Get answers with the copy
 // it has, whatever its age. A policy that could not be put is kept in memory,
 // is dirty, and wins over what the back has until a Put of that domain succeeds
-// or it is forgotten for want of room. Run puts it as soon as the back takes it;
-// if the back has a later one by then, that counts. An absence that could not be
+// or it is forgotten for want of room. Run puts it when the back takes it
+// again, after as long as it was away at most, and no more than a minute; if the
+// back has a later one by then, that counts. An absence that could not be
 // compared with the back is used only as long as the back cannot be read, for it
 // might hide a policy.
 //

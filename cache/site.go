@@ -10,8 +10,7 @@ import (
 )
 
 // repayEvery is how often a Front tries to put what its back did not take, and
-// repayLatest how often at least where the back works, and refuses some of it
-// each time.
+// repayLatest how often at least where it is refused each time.
 const (
 	repayEvery  = time.Second
 	repayLatest = time.Minute
@@ -33,10 +32,13 @@ func (f *Front) Run(ctx context.Context) {
 			return
 		case <-time.After(pause):
 		}
+		// What is refused for good is tried less and less often: it would be a
+		// line in the log each time. After an outage that makes a delay of at
+		// most as long as the outage was.
 		if f.repay(ctx) {
-			pause = repayEvery
-		} else {
 			pause = min(2*pause, repayLatest)
+		} else {
+			pause = repayEvery
 		}
 	}
 }
@@ -87,29 +89,27 @@ func (f *Front) outOfDate(domain string) {
 
 // repay puts the dirty policies. One that the back does not take stays owed, and
 // keeps no other from being put; only a back that takes none ends the round, and
-// then the next begins with others. It reports whether nothing was refused that
-// is to be tried less often.
-func (f *Front) repay(ctx context.Context) (well bool) {
+// then the next begins with others, for behind a [Guard] every refusal looks like
+// that. It reports whether all that it tried was refused.
+func (f *Front) repay(ctx context.Context) (refused bool) {
 	domains := f.debts()
 	if i := slices.Index(domains, f.stuck); i >= 0 {
 		domains = slices.Concat(domains[i+1:], domains[:i+1])
 	}
-	f.stuck, well = "", true
+	f.stuck = ""
+	taken := false
 	for _, domain := range domains {
 		err := f.settle(ctx, domain)
-		switch {
-		case err == nil:
-		case errors.Is(err, ErrAway), errors.Is(err, ErrClosed), ctx.Err() != nil:
+		if errors.Is(err, ErrAway) || errors.Is(err, ErrClosed) || ctx.Err() != nil {
 			f.mu.Lock()
 			f.owing = true
 			f.mu.Unlock()
 			f.stuck = domain
-			return well
-		default:
-			well = false
+			break
 		}
+		taken = taken || err == nil
 	}
-	return well
+	return len(domains) > 0 && !taken
 }
 
 // settle puts the policy of a domain, as it is by now, if it is dirty still.
@@ -150,11 +150,13 @@ func (f *Front) settle(ctx context.Context, domain string) error {
 // was put, or not. What is dirty and not enc came meanwhile, and is owed as
 // before. The lock is held.
 func (f *Front) settled(e Entry, enc string, err error, over overlap) error {
-	if _, now := f.debt(e.Domain); now != enc {
-		f.owing = true
-		return nil
-	}
+	_, now := f.debt(e.Domain)
 	switch {
+	case now != enc && errors.Is(err, ErrOutdated):
+		f.owing = true // and may be later
+	case now != enc:
+		f.owing = true
+		return err
 	case errors.Is(err, ErrOutdated):
 		f.drop(e.Domain, true) // the back has a later policy
 	case err != nil:

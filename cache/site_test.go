@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -56,7 +57,7 @@ func TestRepay(t *testing.T) {
 			t.Error("while the back is away:", e.ID, err)
 		}
 		back.set("")
-		time.Sleep(2 * longestPause)
+		time.Sleep(repayLatest)
 		for domain, want := range map[string]string{"a.example": "mine", "b.example": "theirs", "c.example": "mine"} {
 			stored, err := back.Memory.Get(t.Context(), domain)
 			got, err2 := f.Get(t.Context(), domain)
@@ -239,6 +240,8 @@ func TestRepayBehindGuard(t *testing.T) {
 		back := newMoody()
 		f := NewFront(NewGuard(&rejecting{back}, time.Second), 100, time.Minute)
 		defer running(t, f)()
+		var told atomic.Int32
+		f.back.(*Guard).OnState = func(string, error) { told.Add(1) }
 		domains := []string{"bad.example", "a.example", "worse-bad.example", "b.example"}
 		back.set("broken")
 		for _, domain := range domains {
@@ -248,6 +251,14 @@ func TestRepayBehindGuard(t *testing.T) {
 		time.Sleep(time.Minute)
 		if n := f.Waiting(); n != 2 {
 			t.Errorf("%d policies wait, want 2", n)
+		}
+		// Others go on writing.
+		for range 3600 {
+			time.Sleep(time.Second)
+			_ = f.Touch(t.Context(), "a.example", time.Now())
+		}
+		if n := told.Load(); n > 150 {
+			t.Errorf("told %d times in an hour how the back is", n)
 		}
 	})
 }

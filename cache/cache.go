@@ -8,7 +8,7 @@
 // It has no opinion of what a domain name may look like either, beyond its
 // length.
 //
-// What is kept in memory is bounded in entries, and in bytes, to 4 kilobytes for
+// What is kept in memory is bounded in entries, and in bytes, to 1 kilobyte for
 // each of them: a policy can have 64, and a stranger any number of domains.
 //
 // Trust: whoever can change what a store returns can switch MTA-STS off for any

@@ -12,8 +12,8 @@ import (
 const walkStep = 256
 
 // A Memory is a [Store] in memory, bounded to a number of entries, and to the
-// bytes they take. Create it with [NewMemory]. It implements everything that Store promises except that
-// nothing survives the process.
+// bytes they take. Create it with [NewMemory]. It implements everything that
+// Store promises except that nothing survives the process.
 //
 // When it is full, expired policies are forgotten first, then the least
 // recently used absences, and an unexpired policy, the least recently used one,
@@ -32,7 +32,7 @@ type Memory struct {
 // NewMemory returns an empty Memory for at most n entries; n below 1 counts as
 // 1. An absence takes about 150 bytes, a policy about 200 and its text; nothing
 // is allocated for entries that are not there. Where texts are long there are
-// fewer: what is kept of entries takes at most 4 kilobytes each on average, but
+// fewer: what is kept of entries takes at most 1 kilobyte each on average, but
 // one unexpired policy is kept in any case.
 func NewMemory(n int) *Memory {
 	return &Memory{table: newTable(n)}

@@ -125,7 +125,7 @@ func TestMemoryBytes(t *testing.T) {
 	m := NewMemory(limit)
 	long := func(i int, life time.Duration) Entry {
 		e := testPolicy(i, life)
-		e.Policy = strings.Repeat("x", 60_000)
+		e.Policy = strings.Repeat("x", 15_000)
 		return e
 	}
 	put := func(e Entry) {

@@ -30,9 +30,9 @@ type table struct {
 // evictions counts what was forgotten for want of room.
 type evictions struct{ expired, expendable, kept uint64 }
 
-// usual is room enough for an entry on average, in bytes: ten times what most
+// usual is room enough for an entry on average, in bytes: a few times what most
 // policies take.
-const usual = 4096
+const usual = 1024
 
 // The two rings, from the most recently used (next) to the least (prev).
 const (

@@ -157,9 +157,10 @@ func (d *differential) complaints() {
 		regexp.MustCompile(from + where + `policy table lookup error$`),
 		regexp.MustCompile(from + `TLS policy lookup for (\S+)/\S+: client TLS configuration problem$`),
 	}
-	known := func(name string) *specimen { // by a name that may be cut
+	known := func(name string) *specimen { // by a name that may be cut, by us with dots
+		begin, cut := strings.CutSuffix(name, "...")
 		i := slices.IndexFunc(d.all, func(s specimen) bool {
-			return s.domain == name || s.hop == name || len(name) > 100 && strings.HasPrefix(s.domain, name)
+			return s.domain == name || s.hop == name || (cut || len(name) > 100) && strings.HasPrefix(s.domain, begin)
 		})
 		if i < 0 {
 			return new(specimen)

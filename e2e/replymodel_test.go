@@ -126,14 +126,18 @@ func (s *specimen) forms(name string, attributes bool) []form {
 	case name == "always":
 		attributes = true
 	}
-	f, begin := s.whole(), "mta-sts: "+s.domain+": "
+	f, begin, lists := s.whole(), "mta-sts: "+s.domain+": ", "the policy lists" // the rest may be cut
+	if len(s.domain) > 71 {
+		// So much of a name stands there in any case; a longer one leaves little room for the reason.
+		begin, lists = "mta-sts: "+s.domain[:37], ""
+	}
 	enforced := s.mode == "enforce" || s.mode == "testing" && name == "strict"
 	reported := s.mode == "testing" && (name == "may" || name == "encrypt") && attributes
 	switch {
 	case !s.valid || !enforced && !reported:
 		return []form{{status: "NOTFOUND"}}
 	case enforced && len(f.match) == 0:
-		return []form{{status: "TEMP", reason: begin + "the policy lists"}} // the rest may be cut
+		return []form{{status: "TEMP", reason: begin + lists}}
 	case reported:
 		f.level, f.match, f.maybe = name, nil, nil
 		return shorten(f, form{status: "NOTFOUND"})

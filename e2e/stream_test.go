@@ -22,6 +22,7 @@ type stream struct {
 	done    sync.WaitGroup
 
 	mu     sync.Mutex // guards what follows
+	most   int        // how many may be under way at once
 	handed int
 	err    error
 }
@@ -31,7 +32,7 @@ func startStream(p *play, _ context.Context, rest string) {
 	if p.stream != nil {
 		p.fatalf("there is one already")
 	}
-	s := &stream{postfix: p.site.Postfix, from: p.site.Postfix.Log.Mark(), quit: make(chan struct{})}
+	s := &stream{postfix: p.site.Postfix, from: p.site.Postfix.Log.Mark(), quit: make(chan struct{}), most: backlog}
 	s.done.Go(func() { s.run(recipient) })
 	p.stream = s
 }
@@ -50,6 +51,7 @@ func flow(p *play, ctx context.Context, rest string) {
 	case "delivered":
 		count = func() int { return p.stream.count("sent") }
 	case "handed-in":
+		p.stream.allow(n)
 	default:
 		p.fatalf("messages are delivered or handed-in")
 	}
@@ -94,8 +96,7 @@ func (s *stream) run(recipient string) {
 			return
 		default:
 		}
-		handed, _ := s.state()
-		if handed-s.count("") >= backlog {
+		if !s.hasRoom() {
 			time.Sleep(time.Millisecond)
 			continue
 		}
@@ -108,6 +109,21 @@ func (s *stream) run(recipient string) {
 			return
 		}
 	}
+}
+
+// allow has n more messages under way: while nothing is delivered, no other could be handed in.
+func (s *stream) allow(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.most += n
+}
+
+// hasRoom reports whether another message may be under way.
+func (s *stream) hasRoom() bool {
+	over := s.count("")
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.handed-over < s.most
 }
 
 // stop ends run. It may be called once.

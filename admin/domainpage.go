@@ -31,9 +31,9 @@ func (s *sectionView) at(name string, t, now time.Time) {
 	switch {
 	case t.IsZero():
 	case t.After(now):
-		s.add(name, "%s (in %s)", moment(t), span(t.Sub(now)))
+		s.add(name, "%s (in %s)", moment(t), Span(t.Sub(now)))
 	default:
-		s.add(name, "%s (%s ago)", moment(t), span(now.Sub(t)))
+		s.add(name, "%s (%s ago)", moment(t), Span(now.Sub(t)))
 	}
 }
 

@@ -171,7 +171,7 @@ func (p *Page) view(now time.Time) pageView {
 	s := p.Status()
 	v := pageView{
 		Status: s, Ready: s.Ready(), Domains: p.Domains(), Host: p.host(),
-		Now: now.Local().Format("2006-01-02 15:04:05 MST"), Up: span(now.Sub(s.Since)), Facts: facts(s, now),
+		Now: now.Local().Format("2006-01-02 15:04:05 MST"), Up: Span(now.Sub(s.Since)), Facts: facts(s, now),
 	}
 	hour, day := p.Minutes.last(60, 1), p.Minutes.last(48, 30)
 	v.Hour = newChart("Last hour, by the minute", "an hour ago", hour, time.Minute, now)
@@ -189,7 +189,7 @@ func (p *Page) view(now time.Time) pageView {
 	}
 	v.Failures, v.MoreFailures = failures(s, v.Domains, now)
 	for _, c := range s.Changes {
-		w := changeView{Domain: c.Domain, When: span(now.Sub(c.Time)) + " ago", What: c.Message}
+		w := changeView{Domain: c.Domain, When: Span(now.Sub(c.Time)) + " ago", What: c.Message}
 		if c.Count > 1 {
 			w.What += fmt.Sprintf(" (%d times)", c.Count)
 		}
@@ -205,7 +205,7 @@ func (p *Page) view(now time.Time) pageView {
 // Why a domain fails can name it, and so does not stand with the numbers.
 func failures(s Status, domains bool, now time.Time) (all []failureView, more int) {
 	for _, f := range s.Failures {
-		since := span(now.Sub(f.Since)) + " ago"
+		since := Span(now.Sub(f.Since)) + " ago"
 		if domains {
 			all = append(all, failureView{Domain: f.Domain, Since: since, What: f.Message + ": " + f.Error, InForce: f.InForce})
 			continue
@@ -276,7 +276,7 @@ func facts(s Status, now time.Time) []fact {
 		add("Overrides", s.Overrides.Error != "", "%d, of which %d have expired", n, over)
 	}
 	add("Listens on", false, "%s (%d connections)", strings.Join(s.Listen, ", "), connections)
-	add("Configuration", s.Reload.Error != "", "read %s ago", span(now.Sub(s.Read)))
+	add("Configuration", s.Reload.Error != "", "read %s ago", Span(now.Sub(s.Read)))
 	return all
 }
 
@@ -285,7 +285,7 @@ func conditionWords(c Condition, now time.Time) string {
 	if c.Error == "" {
 		return ""
 	}
-	return fmt.Sprintf("; fails for %s: %s", span(now.Sub(c.Since)), oneLine(c.Error))
+	return fmt.Sprintf("; fails for %s: %s", Span(now.Sub(c.Since)), oneLine(c.Error))
 }
 
 // Rest is how many answers were neither protected nor made mail wait.
@@ -295,7 +295,7 @@ func (c chart) Rest() uint64 { return c.Total - c.Protected - c.Waits }
 func px(v float64) string { return fmt.Sprintf("%.1f", v) }
 
 // in is a time to come.
-func in(t time.Time) string { return "in " + span(time.Until(t)) }
+func in(t time.Time) string { return "in " + Span(time.Until(t)) }
 
 // lineList are the lines of a text without their ends.
 func lineList(text string) (all []string) {
@@ -313,8 +313,9 @@ func size(n int64) string {
 	return fmt.Sprintf("%.1f MB", float64(n)/(1<<20))
 }
 
-// span is a duration in its two greatest units.
-func span(d time.Duration) string {
+// Span is a duration in its two greatest units, for people; one below zero is
+// zero.
+func Span(d time.Duration) string {
 	d = max(d, 0).Truncate(time.Second)
 	switch {
 	case d >= 48*time.Hour:

@@ -41,7 +41,7 @@ func (e *exam) addresses() []string {
 	}
 	var all []string
 	for _, a := range e.Settings.Listen {
-		all = append(all, reachable(a))
+		all = append(all, socketmap.Reachable(a))
 	}
 	for _, s := range e.setups {
 		queue, _ := s.Main("queue_directory")
@@ -51,21 +51,6 @@ func (e *exam) addresses() []string {
 		}
 	}
 	return all
-}
-
-// reachable turns an address to listen on into one to dial.
-func reachable(listen string) string {
-	host, port, err := net.SplitHostPort(listen)
-	if err != nil || strings.HasPrefix(listen, "unix:") {
-		return listen
-	}
-	switch host {
-	case "", "0.0.0.0":
-		host = "127.0.0.1"
-	case "::":
-		host = "::1"
-	}
-	return net.JoinHostPort(host, port)
 }
 
 // probe asks the daemon at an address a question that needs only itself.
@@ -185,7 +170,7 @@ func (e *exam) configFlag() string {
 func (e *exam) notServed() []string {
 	var missing []string
 	for _, a := range e.Settings.Listen {
-		if !slices.Contains(e.status.Listen, reachable(a)) {
+		if !slices.Contains(e.status.Listen, socketmap.Reachable(a)) {
 			missing = append(missing, a)
 		}
 	}

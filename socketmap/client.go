@@ -36,6 +36,22 @@ type Client struct {
 	err error // why the connection can no longer be used
 }
 
+// Reachable turns an address to listen on into one for Dial: where a server
+// listens on all addresses, this host is at the one of the loopback.
+func Reachable(listen string) string {
+	host, port, err := net.SplitHostPort(listen)
+	if err != nil || strings.HasPrefix(listen, "unix:") {
+		return listen
+	}
+	switch host {
+	case "", "0.0.0.0":
+		host = "127.0.0.1"
+	case "::":
+		host = "::1"
+	}
+	return net.JoinHostPort(host, port)
+}
+
 // Dial connects to "host:port", or to the Unix socket of "unix:/path". The context concerns the
 // connecting only. The errors are those of [net.Dialer].
 func Dial(ctx context.Context, addr string) (*Client, error) {

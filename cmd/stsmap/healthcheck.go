@@ -43,7 +43,7 @@ them does not: mail is answered all the same.`,
 			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), healthLimit)
 			defer cancel()
-			if err := probe(ctx, reachable(server)); err != nil {
+			if err := probe(ctx, socketmap.Reachable(server)); err != nil {
 				return unreachable(server, err)
 			}
 			return nil

@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"stsmap/config"
+	"stsmap/socketmap"
 	"stsmap/systemd"
 )
 
@@ -37,7 +38,7 @@ func (d *daemon) listen(cfg *config.Config) ([]net.Listener, error) {
 		if l.Addr().Network() == "unix" {
 			address = "unix:" + address
 		}
-		d.addrs = append(d.addrs, reachable(address))
+		d.addrs = append(d.addrs, socketmap.Reachable(address))
 	}
 	return listeners, nil
 }

@@ -47,7 +47,7 @@ and 69 if the daemon cannot be reached.`,
 
 // query asks server for all keys over one connection.
 func query(ctx context.Context, c console, asJSON bool, server, name string, keys []string) error {
-	client, err := socketmap.Dial(ctx, reachable(server))
+	client, err := socketmap.Dial(ctx, socketmap.Reachable(server))
 	if err != nil {
 		return unreachable(server, err)
 	}
@@ -96,20 +96,4 @@ func unreachable(server string, err error) error {
 		err:  fmt.Errorf("no answer from the daemon at %s: %w", server, err),
 		hint: "is it running? it is started by: stsmap serve",
 	}
-}
-
-// reachable turns an address to listen on into one to dial: every address is
-// where this host is.
-func reachable(listen string) string {
-	host, port, err := net.SplitHostPort(listen)
-	if err != nil || strings.HasPrefix(listen, "unix:") {
-		return listen
-	}
-	switch host {
-	case "", "0.0.0.0":
-		host = "127.0.0.1"
-	case "::":
-		host = "::1"
-	}
-	return net.JoinHostPort(host, port)
 }

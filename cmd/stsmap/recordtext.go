@@ -119,7 +119,7 @@ func (s *screen) when(label string, t, now time.Time) {
 	switch {
 	case t.IsZero():
 	case t.After(now):
-		s.row(label, "%s (in %s)", moment(t), span(t.Sub(now)))
+		s.row(label, "%s (in %s)", moment(t), admin.Span(t.Sub(now)))
 	default:
 		s.row(label, "%s", ago(t, now))
 	}

@@ -176,7 +176,7 @@ func (s *screen) failures(status admin.Status, now time.Time) {
 		if f.InForce {
 			kept = " (what is known stays in force)"
 		}
-		s.row(label, "%s for %s: %s%s", f.Domain, span(now.Sub(f.Since)), f.Error, kept)
+		s.row(label, "%s for %s: %s%s", f.Domain, admin.Span(now.Sub(f.Since)), f.Error, kept)
 		label = ""
 	}
 	if more := len(all) + status.Omitted - mostTroubles; more > 0 {
@@ -194,7 +194,7 @@ func (s *screen) lapsing(v *admin.Survey, now time.Time) {
 	}
 	label := "lapsing"
 	for _, l := range v.Soonest[:min(len(v.Soonest), mostLapsing)] {
-		s.row(label, "%s in %s: %s", l.Domain, span(l.Expires.Sub(now)), l.Error)
+		s.row(label, "%s in %s: %s", l.Domain, admin.Span(l.Expires.Sub(now)), l.Error)
 		label = ""
 	}
 	if more := v.Lapsing - mostLapsing; more > 0 {
@@ -207,7 +207,7 @@ func (s *screen) changes(all []admin.Change, now time.Time) {
 	label := "changes"
 	for _, c := range all[:min(len(all), mostChanges)] {
 		text := strings.TrimSuffix(c.Message+": "+c.Text, ": ")
-		s.row(label, "%s ago %s %s", span(now.Sub(c.Time)), c.Domain, text)
+		s.row(label, "%s ago %s %s", admin.Span(now.Sub(c.Time)), c.Domain, text)
 		label = ""
 	}
 }
@@ -281,20 +281,8 @@ func yesNo(b bool) string {
 
 // ago is a time of the past, and how long ago that is.
 func ago(t, now time.Time) string {
-	return fmt.Sprintf("%s (%s ago)", moment(t), span(now.Sub(t)))
+	return fmt.Sprintf("%s (%s ago)", moment(t), admin.Span(now.Sub(t)))
 }
 
 // moment is a time in this machine's zone.
 func moment(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05 MST") }
-
-// span is a duration in its two greatest units.
-func span(d time.Duration) string {
-	d = max(d, 0).Truncate(time.Second)
-	switch {
-	case d >= 48*time.Hour:
-		return fmt.Sprintf("%dd%dh", d/(24*time.Hour), d%(24*time.Hour)/time.Hour)
-	case d >= time.Hour:
-		return fmt.Sprintf("%dh%dm", d/time.Hour, d%time.Hour/time.Minute)
-	}
-	return d.String()
-}

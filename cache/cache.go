@@ -123,10 +123,11 @@ type Store interface {
 	// Outdates e.
 	Put(ctx context.Context, e Entry) error
 
-	// Touch moves Used of the domain's entry forward to used; it never moves it
-	// back. Other fields are not changed. A crash, or a Put at the same time,
-	// may undo it. An unknown domain is no error.
-	Touch(ctx context.Context, domain string, used time.Time) error
+	// Touch moves Used of each domain's entry forward to the time in uses; it
+	// never moves it back. Other fields are not changed. A crash, or a Put at the
+	// same time, may undo it. An unknown domain is no error. After an error some
+	// of uses may have been written. It does not change or keep uses.
+	Touch(ctx context.Context, uses map[string]time.Time) error
 
 	// Delete forgets the domain. An unknown domain is no error.
 	Delete(ctx context.Context, domain string) error

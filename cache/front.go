@@ -242,30 +242,42 @@ func (f *Front) put(e Entry, state copyState, err error, over overlap) error {
 
 // Touch implements [Store]. A failure of the back is told to OnError, and not
 // returned.
-func (f *Front) Touch(ctx context.Context, domain string, used time.Time) error {
+func (f *Front) Touch(ctx context.Context, uses map[string]time.Time) error {
 	f.mu.Lock()
 	if err := f.usable(ctx); err != nil {
 		f.mu.Unlock()
 		return err
 	}
-	onlyHere := false
-	if i, n := f.table.find(domain); n != nil {
-		onlyHere = stateOf(n) == alone
-		if e, err := decode(n.enc); err == nil && stamp(used) > stamp(e.Used) {
-			e.Used = used
-			if it, err := f.item(e, stateOf(n), copiedAt(n)); err == nil {
-				f.table.update(i, it)
-			}
+	tell := make(map[string]time.Time, len(uses))
+	for domain, used := range uses {
+		if !f.touch(domain, used) {
+			tell[domain] = used
 		}
 	}
 	f.mu.Unlock()
-	if onlyHere {
+	if len(tell) == 0 {
 		return nil
 	}
-	if err := f.back.Touch(ctx, domain, used); err != nil && ctx.Err() == nil {
+	if err := f.back.Touch(ctx, tell); err != nil && ctx.Err() == nil {
 		f.report("touch", err)
 	}
 	return nil
+}
+
+// touch brings the copy of a domain up to date, and reports whether nothing but
+// memory has it. The lock is held.
+func (f *Front) touch(domain string, used time.Time) (onlyHere bool) {
+	i, n := f.table.find(domain)
+	if n == nil {
+		return false
+	}
+	if e, err := decode(n.enc); err == nil && stamp(used) > stamp(e.Used) {
+		e.Used = used
+		if it, err := f.item(e, stateOf(n), copiedAt(n)); err == nil {
+			f.table.update(i, it)
+		}
+	}
+	return stateOf(n) == alone
 }
 
 // Delete implements [Store]. What is in memory is forgotten even if the back

@@ -49,11 +49,11 @@ func (f *faulty) Put(ctx context.Context, e Entry) error {
 	return f.done(f.Memory.Put(ctx, e))
 }
 
-func (f *faulty) Touch(ctx context.Context, domain string, used time.Time) error {
+func (f *faulty) Touch(ctx context.Context, uses map[string]time.Time) error {
 	if f.broken.Load() {
 		return errBack
 	}
-	return f.Memory.Touch(ctx, domain, used)
+	return f.Memory.Touch(ctx, uses)
 }
 
 func (f *faulty) Delete(ctx context.Context, domain string) error {
@@ -294,7 +294,7 @@ func TestFrontBrokenBack(t *testing.T) {
 			time.Sleep(time.Hour)
 			s.back.broken.Store(true)
 			s.want(e)
-			if err := s.Touch(t.Context(), e.Domain, time.Now()); err != nil {
+			if err := s.Touch(t.Context(), map[string]time.Time{e.Domain: time.Now()}); err != nil {
 				t.Errorf("Touch: %v", err)
 			}
 			if want := []string{"get: " + errBack.Error(), "touch: " + errBack.Error()}; !slices.Equal(s.reported, want) {

@@ -185,8 +185,8 @@ func (g *Guard) Put(ctx context.Context, e Entry) error {
 }
 
 // Touch implements [Store].
-func (g *Guard) Touch(ctx context.Context, domain string, used time.Time) error {
-	return g.do(ctx, &g.writes, func(ctx context.Context) error { return g.back.Touch(ctx, domain, used) })
+func (g *Guard) Touch(ctx context.Context, uses map[string]time.Time) error {
+	return g.do(ctx, &g.writes, func(ctx context.Context) error { return g.back.Touch(ctx, uses) })
 }
 
 // Delete implements [Store].

@@ -66,8 +66,8 @@ func (m *moody) Put(ctx context.Context, e Entry) error {
 	return m.Memory.Put(ctx, e)
 }
 
-func (m *moody) Touch(ctx context.Context, domain string, used time.Time) error {
-	return errors.Join(m.act(ctx, true), m.Memory.Touch(ctx, domain, used))
+func (m *moody) Touch(ctx context.Context, uses map[string]time.Time) error {
+	return errors.Join(m.act(ctx, true), m.Memory.Touch(ctx, uses))
 }
 
 func (m *moody) Delete(ctx context.Context, domain string) error {

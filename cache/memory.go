@@ -86,12 +86,22 @@ func (m *Memory) Put(ctx context.Context, e Entry) error {
 
 // Touch implements [Store]. It does not count as a use in the order of
 // forgetting: the Get that went before it did.
-func (m *Memory) Touch(ctx context.Context, domain string, used time.Time) error {
+func (m *Memory) Touch(ctx context.Context, uses map[string]time.Time) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err := m.usable(ctx); err != nil {
 		return err
 	}
+	for domain, used := range uses {
+		if err := m.touch(domain, used); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// touch moves Used of one entry. The lock is held.
+func (m *Memory) touch(domain string, used time.Time) error {
 	i, n := m.table.find(domain)
 	if n == nil {
 		return nil

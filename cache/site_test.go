@@ -255,7 +255,7 @@ func TestRepayBehindGuard(t *testing.T) {
 		// Others go on writing.
 		for range 3600 {
 			time.Sleep(time.Second)
-			_ = f.Touch(t.Context(), "a.example", time.Now())
+			_ = f.Touch(t.Context(), map[string]time.Time{"a.example": time.Now()})
 		}
 		if n := told.Load(); n > 150 {
 			t.Errorf("told %d times in an hour how the back is", n)

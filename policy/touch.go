@@ -44,7 +44,7 @@ func (e *Engine) writeTouches() {
 		if !ok {
 			return
 		}
-		if err := e.store.Touch(e.ctx, domain, hour); err != nil && e.ctx.Err() == nil {
+		if err := e.store.Touch(e.ctx, map[string]time.Time{domain: hour}); err != nil && e.ctx.Err() == nil {
 			e.observe(Event{Kind: StoreFailed, Domain: domain, Err: err, Op: OpTouch})
 		}
 	}

@@ -22,9 +22,11 @@ type slowStore struct {
 	err       error
 }
 
-func (s *slowStore) Touch(ctx context.Context, domain string, _ time.Time) error {
+func (s *slowStore) Touch(ctx context.Context, uses map[string]time.Time) error {
 	s.mu.Lock()
-	s.told[domain]++
+	for domain := range uses {
+		s.told[domain]++
+	}
 	s.now++
 	s.most = max(s.most, s.now)
 	err := s.err

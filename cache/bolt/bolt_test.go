@@ -238,7 +238,7 @@ func TestOneFails(t *testing.T) {
 func TestTouchesAreBounded(t *testing.T) {
 	s := mustOpen(t, newPath(t))
 	for i := range 2 * touchMax {
-		if err := s.Touch(t.Context(), entry(i).Domain, time.Now()); err != nil {
+		if err := s.Touch(t.Context(), map[string]time.Time{entry(i).Domain: time.Now()}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -55,7 +55,7 @@ func TestBound(t *testing.T) {
 		put(t, s, usedBefore(i, 0))
 	}
 	// A touch on its way to the disk counts.
-	if err := s.Touch(t.Context(), entry(101).Domain, time.Now()); err != nil {
+	if err := s.Touch(t.Context(), map[string]time.Time{entry(101).Domain: time.Now()}); err != nil {
 		t.Fatal(err)
 	}
 	put(t, s, usedBefore(200, 0))
@@ -101,7 +101,7 @@ func TestTaken(t *testing.T) {
 	if err := s.Delete(t.Context(), entry(101).Domain); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Touch(t.Context(), entry(100).Domain, time.Now().Add(time.Hour)); err != nil {
+	if err := s.Touch(t.Context(), map[string]time.Time{entry(100).Domain: time.Now().Add(time.Hour)}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.Due(t.Context(), time.Now().Add(48*time.Hour), time.Hour, 1000); err != nil {

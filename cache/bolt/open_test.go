@@ -209,7 +209,7 @@ func usePage(t *testing.T, path string) (whole bool) {
 		}
 	}
 	for i := range 3 {
-		allowed("Touch", s.Touch(t.Context(), entry(i*60).Domain, time.Now().Add(time.Hour)))
+		allowed("Touch", s.Touch(t.Context(), map[string]time.Time{entry(i * 60).Domain: time.Now().Add(time.Hour)}))
 		allowed("Put", s.Put(t.Context(), entry(i*70)))
 		allowed("Delete", s.Delete(t.Context(), entry(i*80).Domain))
 	}

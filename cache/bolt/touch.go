@@ -62,17 +62,19 @@ func (s *Store) flush() error {
 
 // Touch implements [cache.Store]. With thousands of touches waiting, because
 // the disk does not take them, further ones are forgotten.
-func (s *Store) Touch(ctx context.Context, domain string, used time.Time) error {
+func (s *Store) Touch(ctx context.Context, uses map[string]time.Time) error {
 	if err := s.usable(ctx); err != nil {
 		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	had, ok := s.waiting[domain]
-	if ok && !used.After(had) || !ok && len(s.waiting) >= touchMax {
-		return nil
+	for domain, used := range uses {
+		had, ok := s.waiting[domain]
+		if ok && !used.After(had) || !ok && len(s.waiting) >= touchMax {
+			continue
+		}
+		s.waiting[domain] = used
 	}
-	s.waiting[domain] = used
 	return nil
 }
 

@@ -98,7 +98,7 @@ func allWrites(t *testing.T, s cache.Store) {
 			t.Fatal(err)
 		}
 		put(t, s, e, none("new."+e.Domain))
-		if err := s.Touch(t.Context(), e.Domain, e.Used.Add(time.Hour)); err != nil {
+		if err := s.Touch(t.Context(), map[string]time.Time{e.Domain: e.Used.Add(time.Hour)}); err != nil {
 			t.Fatal(err)
 		}
 	}

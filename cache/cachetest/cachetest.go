@@ -238,13 +238,13 @@ func touch(t *testing.T, s cache.Store) {
 		moved := e
 		moved.Used = e.Used.Add(5 * time.Hour)
 		for _, used := range []time.Time{e.Used.Add(-time.Hour), moved.Used, e.Used.Add(time.Hour), {}} {
-			if err := s.Touch(t.Context(), e.Domain, used); err != nil {
+			if err := s.Touch(t.Context(), map[string]time.Time{e.Domain: used}); err != nil {
 				t.Fatalf("Touch: %v", err)
 			}
 		}
 		want(t, s, moved)
 	}
-	if err := s.Touch(t.Context(), "example.net", base()); err != nil {
+	if err := s.Touch(t.Context(), map[string]time.Time{"example.net": base()}); err != nil {
 		t.Errorf("Touch of an unknown domain: %v", err)
 	}
 	wantNone(t, s, "example.net")
@@ -304,7 +304,7 @@ func doneContext(t *testing.T, s cache.Store) {
 	_, dueErr := s.Due(ctx, base(), time.Hour, 10)
 	for op, err := range map[string]error{
 		"Get": getErr, "Due": dueErr, "Put": s.Put(ctx, policy("example.org")),
-		"Touch": s.Touch(ctx, e.Domain, e.Used.Add(time.Hour)), "Delete": s.Delete(ctx, e.Domain),
+		"Touch": s.Touch(ctx, map[string]time.Time{e.Domain: e.Used.Add(time.Hour)}), "Delete": s.Delete(ctx, e.Domain),
 	} {
 		if !errors.Is(err, context.Canceled) {
 			t.Errorf("%s = %v, want context.Canceled", op, err)
@@ -326,7 +326,7 @@ func closed(t *testing.T, s cache.Store) {
 	_, dueErr := s.Due(t.Context(), base(), time.Hour, 10)
 	errs := map[string]error{
 		"Get": getErr, "Due": dueErr, "Put": s.Put(t.Context(), e),
-		"Touch": s.Touch(t.Context(), e.Domain, e.Used), "Delete": s.Delete(t.Context(), e.Domain),
+		"Touch": s.Touch(t.Context(), map[string]time.Time{e.Domain: e.Used}), "Delete": s.Delete(t.Context(), e.Domain),
 	}
 	for _, err := range s.All(t.Context()) {
 		errs["All"] = err

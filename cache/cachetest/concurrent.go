@@ -103,7 +103,7 @@ func operate(t *testing.T, s cache.Store, r *rand.Rand) {
 	case 3:
 		got, err = s.Due(ctx, base(), time.Millisecond, 3)
 	case 4:
-		err = s.Touch(ctx, e.Domain, e.Used.Add(time.Duration(r.IntN(10))*time.Hour))
+		err = s.Touch(ctx, map[string]time.Time{e.Domain: e.Used.Add(time.Duration(r.IntN(10)) * time.Hour)})
 	case 5:
 		for e, allErr := range s.All(ctx) {
 			got, err = append(got, e), allErr

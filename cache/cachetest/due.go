@@ -97,7 +97,7 @@ func dueFollows(t *testing.T, s cache.Store) {
 	if err := s.Delete(t.Context(), "deleted.example"); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Touch(t.Context(), "touched.example", b.Add(time.Hour)); err != nil {
+	if err := s.Touch(t.Context(), map[string]time.Time{"touched.example": b.Add(time.Hour)}); err != nil {
 		t.Fatal(err)
 	}
 	taken := takeDue(t, s, b, 2*time.Hour, 100)

@@ -21,7 +21,7 @@ func TestDurable(t *testing.T, start func(t *testing.T) (open func() cache.Store
 		touched := entries["7.example"]
 		touched.Used = touched.Used.Add(time.Hour)
 		entries[touched.Domain] = touched
-		if err := s.Touch(t.Context(), touched.Domain, touched.Used); err != nil {
+		if err := s.Touch(t.Context(), map[string]time.Time{touched.Domain: touched.Used}); err != nil {
 			t.Fatal(err)
 		}
 		if err := s.Delete(t.Context(), "9.example"); err != nil {

@@ -237,7 +237,7 @@ func claimRace(t *testing.T, a, b cache.Shared) {
 func claimNoLock(t *testing.T, a, b cache.Shared) {
 	claims(t, a, "example.com", time.Hour, true)
 	wantNone(t, b, "example.com")
-	if err := b.Touch(t.Context(), "example.com", base()); err != nil {
+	if err := b.Touch(t.Context(), map[string]time.Time{"example.com": base()}); err != nil {
 		t.Fatal(err)
 	}
 	wantNone(t, a, "example.com") // the claim is no entry
@@ -326,7 +326,7 @@ func watchQuiet(t *testing.T, a, b cache.Shared) {
 	w := watch(t, a, b)
 	before := w.times("touched.example")
 	for i := range 50 {
-		if err := b.Touch(t.Context(), "touched.example", base().Add(time.Duration(i)*time.Hour)); err != nil {
+		if err := b.Touch(t.Context(), map[string]time.Time{"touched.example": base().Add(time.Duration(i) * time.Hour)}); err != nil {
 			t.Fatal(err)
 		}
 		takeDue(t, b, base().Add(time.Duration(i)*2*time.Hour), time.Hour, 1)

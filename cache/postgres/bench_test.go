@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 func BenchmarkGet(b *testing.B) {
@@ -34,7 +35,7 @@ func BenchmarkTouch(b *testing.B) {
 	put(b, s, e)
 	for b.Loop() {
 		e.Used = e.Used.Add(1e6)
-		if err := s.Touch(b.Context(), e.Domain, e.Used); err != nil {
+		if err := s.Touch(b.Context(), map[string]time.Time{e.Domain: e.Used}); err != nil {
 			b.Fatal(err)
 		}
 	}

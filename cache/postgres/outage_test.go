@@ -183,7 +183,7 @@ func TestUnreachable(t *testing.T) {
 	_, getErr := s.Get(t.Context(), "example.com")
 	_, dueErr := s.Due(t.Context(), time.Now(), time.Hour, 1)
 	_, claimErr := s.Claim(t.Context(), "example.com", time.Hour)
-	errs := []error{getErr, dueErr, claimErr, s.Put(t.Context(), entry("example.com")), s.Touch(t.Context(), "example.com", time.Now()),
+	errs := []error{getErr, dueErr, claimErr, s.Put(t.Context(), entry("example.com")), s.Touch(t.Context(), map[string]time.Time{"example.com": time.Now()}),
 		s.Delete(t.Context(), "example.com"), s.Release(t.Context(), "example.com"), s.Ping(t.Context())}
 	for _, err := range s.All(t.Context()) {
 		errs = append(errs, err)

@@ -268,13 +268,17 @@ func (s *Store) remove(ctx context.Context, r row) error {
 }
 
 // Touch implements [cache.Store].
-func (s *Store) Touch(ctx context.Context, domain string, used time.Time) error {
+func (s *Store) Touch(ctx context.Context, uses map[string]time.Time) error {
 	return s.do(ctx, "touch", func(ctx context.Context) error {
-		if !storable(used) {
-			return nil // no entry can have such a time
+		for domain, used := range uses {
+			if !storable(used) {
+				continue // no entry can have such a time
+			}
+			if _, err := s.pool.Exec(ctx, s.in(sqlTouch), escape(domain), used.UnixMilli()); err != nil {
+				return err
+			}
 		}
-		_, err := s.pool.Exec(ctx, s.in(sqlTouch), escape(domain), used.UnixMilli())
-		return err
+		return nil
 	})
 }
 

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -175,7 +176,7 @@ func useAll(t *testing.T, s *Store) {
 	_, dueErr := s.Due(t.Context(), e.Refresh, 1, 1)
 	_, claimErr := s.Claim(t.Context(), "example.org", 1)
 	err := errors.Join(dueErr, claimErr, s.sweep(t.Context(), e.Expires), s.Release(t.Context(), "example.org"),
-		s.Touch(t.Context(), e.Domain, e.Used.Add(1e12)), s.Delete(t.Context(), e.Domain))
+		s.Touch(t.Context(), map[string]time.Time{e.Domain: e.Used.Add(1e12)}), s.Delete(t.Context(), e.Domain))
 	for _, allErr := range s.All(t.Context()) {
 		err = errors.Join(err, allErr)
 	}

@@ -98,7 +98,7 @@ func TestWatch(t *testing.T) {
 			if err := a.Put(t.Context(), early); err == nil {
 				t.Error("Put of what is outdated succeeded")
 			}
-			if err := errors.Join(dueErr, claimErr, a.Touch(t.Context(), "1.example", time.Now().Add(time.Hour))); err != nil {
+			if err := errors.Join(dueErr, claimErr, a.Touch(t.Context(), map[string]time.Time{"1.example": time.Now().Add(time.Hour)})); err != nil {
 				t.Fatal(err)
 			}
 			if err := b.Delete(t.Context(), "unknown.example"); err != nil {

@@ -214,9 +214,14 @@ func (s *Store) Put(ctx context.Context, e cache.Entry) error {
 }
 
 // Touch implements [cache.Store].
-func (s *Store) Touch(ctx context.Context, domain string, used time.Time) error {
+func (s *Store) Touch(ctx context.Context, uses map[string]time.Time) error {
 	return s.do(ctx, func(ctx context.Context) error {
-		return s.touch.Run(ctx, s.client, []string{s.keys.entry(domain)}, used.UnixMilli()).Err()
+		for domain, used := range uses {
+			if err := s.touch.Run(ctx, s.client, []string{s.keys.entry(domain)}, used.UnixMilli()).Err(); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 

@@ -166,7 +166,7 @@ func TestRubbish(t *testing.T) {
 		for e, err := range store.All(t.Context()) {
 			t.Errorf("%q: All: %+v, %v", args, e, err)
 		}
-		if err := store.Touch(t.Context(), "1.example", time.Now()); err != nil {
+		if err := store.Touch(t.Context(), map[string]time.Time{"1.example": time.Now()}); err != nil {
 			t.Errorf("%q: Touch: %v", args, err)
 		}
 		put(t, store, entry(1))
@@ -266,7 +266,7 @@ func calls(ctx context.Context, s *Store) map[string]func() error {
 	return map[string]func() error{
 		"Get":     func() error { _, err := s.Get(ctx, "1.example"); return err },
 		"Put":     func() error { return s.Put(ctx, entry(1)) },
-		"Touch":   func() error { return s.Touch(ctx, "1.example", time.Now()) },
+		"Touch":   func() error { return s.Touch(ctx, map[string]time.Time{"1.example": time.Now()}) },
 		"Delete":  func() error { return s.Delete(ctx, "1.example") },
 		"Due":     func() error { _, err := s.Due(ctx, time.Now(), time.Minute, 1); return err },
 		"Claim":   func() error { _, err := s.Claim(ctx, "1.example", time.Minute); return err },

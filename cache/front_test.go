@@ -193,7 +193,7 @@ func TestFrontClockSetBack(t *testing.T) {
 	s := newScene(t, 10, time.Minute)
 	e := testPolicy(1, 1000*time.Hour)
 	s.put(e, nil)
-	s.changed("")
+	s.changed("", false)
 	later := named(e, "later", time.Second)
 	s.behind(later)
 	synctest.Test(t, func(t *testing.T) {

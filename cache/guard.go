@@ -244,7 +244,9 @@ func (g *Guard) Release(ctx context.Context, domain string) error {
 }
 
 // Watch implements [Shared].
-func (g *Guard) Watch(ctx context.Context, changed func(domain string)) { g.back.Watch(ctx, changed) }
+func (g *Guard) Watch(ctx context.Context, changed func(domain string, deleted bool)) {
+	g.back.Watch(ctx, changed)
+}
 
 // Run tries to read from a back that is away, so that its return is told even
 // if nobody asks for anything, until ctx ends.

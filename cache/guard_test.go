@@ -19,7 +19,7 @@ type moody struct {
 	mu      sync.Mutex
 	mood    string // "", "broken", "hangs", "full"
 	asked   int
-	watched func(string)
+	watched func(string, bool)
 	watches chan struct{} // closed when Watch was called
 }
 
@@ -94,7 +94,7 @@ func (m *moody) Claim(ctx context.Context, _ string, _ time.Duration) (bool, err
 
 func (m *moody) Release(ctx context.Context, _ string) error { return m.act(ctx, true) }
 
-func (m *moody) Watch(ctx context.Context, changed func(string)) {
+func (m *moody) Watch(ctx context.Context, changed func(string, bool)) {
 	m.watched = changed
 	close(m.watches)
 	<-ctx.Done()

@@ -12,15 +12,22 @@ type Shared interface {
 	Store
 	Claims
 
-	// Watch calls changed with each domain that is Put or Deleted from when it
-	// begins, by whatever process, this one included, within a few seconds of
-	// that, also where the store has no way to tell and has to be asked. It may
-	// call it more often than there were changes, and with "" where it may have
-	// missed some: then any domain may have changed. Touches and leases are no
-	// changes. If the store cannot be reached Watch tries again by itself; it
-	// returns when ctx ends or the Store is closed. changed is called from one
-	// goroutine, must be fast, and must not use the store.
-	Watch(ctx context.Context, changed func(domain string))
+	// Watch calls changed for each Put and each Delete by any process, including
+	// this one, usually within a second. deleted is true for a Delete. It is
+	// never true for what the store does by itself: the expiry of an entry,
+	// eviction, or the loss of all data.
+	//
+	// A call is a hint that shortens the time until a change is noticed, and no
+	// more: hints may be repeated, and they may be lost. When Watch begins, and
+	// when a lost connection is restored, it calls changed with "" and false:
+	// any domain may have changed. The caller therefore asks the store again for
+	// a copy that is a minute old, whether there was a hint or not. Touches and
+	// leases are not changes.
+	//
+	// If the store is unreachable, Watch tries again until it succeeds. Watch
+	// returns when ctx ends or the Store is closed. It calls changed from one
+	// goroutine; changed must be fast and must not use the store.
+	Watch(ctx context.Context, changed func(domain string, deleted bool))
 }
 
 // Claims have those who share a store retrieve a domain one at a time.

@@ -65,8 +65,8 @@ func (f *Front) Release(ctx context.Context, domain string) error {
 	return f.shared.Release(ctx, domain)
 }
 
-// changed takes in what Watch tells.
-func (f *Front) changed(domain string) {
+// changed drops the copy of a domain that another process changed or deleted.
+func (f *Front) changed(domain string, _ bool) {
 	f.outOfDate(domain)
 	if f.OnChange != nil {
 		f.OnChange(domain)

@@ -305,13 +305,13 @@ func TestWatch(t *testing.T) {
 		theirs("a.example", "2", 1)
 		theirs("b.example", "2", 1)
 		want("a.example", "1") // nobody has told yet
-		back.watched("a.example")
-		back.watched("b.example")
+		back.watched("a.example", false)
+		back.watched("b.example", false)
 		want("a.example", "2")
 		want("b.example", "2")
 		time.Sleep(time.Second)
 		theirs("a.example", "3", 2)
-		back.watched("")
+		back.watched("", false)
 		want("a.example", "3")
 		if !slices.Equal(told, []string{"a.example", "b.example", ""}) {
 			t.Errorf("told %q", told)

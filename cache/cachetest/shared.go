@@ -35,6 +35,7 @@ func TestShared(t *testing.T, open func(t *testing.T) (a, b cache.Shared)) {
 		{"of many who claim at once one gets it", claimRace},
 		{"a claim restrains nobody", claimNoLock},
 		{"Watch tells what the other changes", watchTells},
+		{"Watch tells deletions from changes", watchDeletions},
 		{"Watch does not tell of touches and leases", watchQuiet},
 		{"Watch ends with the context", watchEnds},
 		{"Watch ends with the store", watchCloses},
@@ -248,25 +249,28 @@ func claimNoLock(t *testing.T, a, b cache.Shared) {
 	want(t, a, policy("example.com"))
 }
 
-// A watcher is a Watch that runs, and what it has told.
+// A watcher runs Watch and records its calls.
 type watcher struct {
-	mu     sync.Mutex
-	told   map[string]int
 	done   chan struct{}
 	cancel context.CancelFunc
+
+	mu      sync.Mutex
+	told    map[string]int  // calls for each domain
+	deleted map[string]bool // of the last call for each domain
 }
 
 // watch starts a Watch, and returns when it tells.
 func watch(t *testing.T, s, other cache.Shared) *watcher {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	w := &watcher{told: make(map[string]int), done: make(chan struct{}), cancel: cancel}
+	w := &watcher{told: make(map[string]int), deleted: make(map[string]bool), done: make(chan struct{}), cancel: cancel}
 	go func() {
 		defer close(w.done)
-		s.Watch(ctx, func(domain string) {
+		s.Watch(ctx, func(domain string, deleted bool) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			w.told[domain]++
+			w.deleted[domain] = deleted
 		})
 	}()
 	t.Cleanup(func() {
@@ -318,6 +322,42 @@ func watchTells(t *testing.T, a, b cache.Shared) {
 	}
 	for i := range 500 {
 		w.wait(t, fmt.Sprintf("%d.example", i), 1)
+	}
+}
+
+func watchDeletions(t *testing.T, a, b cache.Shared) {
+	// The store itself removes this one while Watch runs: that is no deletion.
+	expired := none("expired.example")
+	expired.Expires, expired.Checked = time.Now().Add(-3*time.Hour), time.Now().Add(-4*time.Hour)
+	put(t, b, policy("deleted.example"), policy("back.example"), policy("changed.example"), expired)
+	w := watch(t, a, b)
+	put(t, b, policy("changed.example"), none("new.example"))
+	for _, domain := range []string{"deleted.example", "back.example", "unknown.example"} {
+		if err := b.Delete(t.Context(), domain); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(t, b, policy("back.example"))
+	takeDue(t, b, base(), time.Hour, 1)
+	for e, err := range b.All(t.Context()) {
+		if err != nil {
+			t.Fatal(e, err)
+		}
+	}
+	put(t, b, none("last.example"))
+	w.wait(t, "last.example", 1)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for domain, deleted := range map[string]bool{
+		"deleted.example": true, "unknown.example": true, "back.example": false, "changed.example": false,
+		"new.example": false, "last.example": false, "expired.example": false, "": false,
+	} {
+		if w.deleted[domain] != deleted {
+			t.Errorf("Watch says of %q deleted = %v, want %v", domain, w.deleted[domain], deleted)
+		}
+	}
+	if w.told["deleted.example"] == 0 || w.told["unknown.example"] == 0 || w.told["changed.example"] == 0 {
+		t.Errorf("calls: %v", w.told)
 	}
 }
 

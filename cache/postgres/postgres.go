@@ -303,6 +303,6 @@ WITH gone AS (
 ), freed AS (
 	DELETE FROM stsmap.claims WHERE domain = $1::text AND (SELECT count(*) FROM gone) >= 0
 ), note AS (
-	INSERT INTO stsmap.changes (domain) VALUES ($1::text)
+	INSERT INTO stsmap.changes (domain) VALUES ('%!' || $1::text)
 )
 SELECT pg_notify($2::text, '')`

@@ -3,6 +3,7 @@ package postgres
 import (
 	"cmp"
 	"context"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -27,7 +28,7 @@ const (
 // not used, so that there is one way for a change to be seen and none to be
 // missed. Where the connection for listening cannot be had, one of the pool has
 // to do. It begins with "", as soon as the server answers for the first time.
-func (s *Store) Watch(ctx context.Context, changed func(domain string)) {
+func (s *Store) Watch(ctx context.Context, changed func(domain string, deleted bool)) {
 	if s.usable(ctx) != nil {
 		return
 	}
@@ -53,7 +54,7 @@ func (s *Store) Watch(ctx context.Context, changed func(domain string)) {
 // A reader reads the table changes, each once.
 type reader struct {
 	store   *Store
-	changed func(string)
+	changed func(domain string, deleted bool)
 
 	// seen is the snapshot of the last reading; empty: there was none.
 	seen string
@@ -163,7 +164,7 @@ func (r *reader) poll(ctx context.Context, db database) error {
 	var news []string
 	_, err = pgx.ForEachRow(rows, []any{&now, &started, &gap, &domain}, func() error {
 		if domain != nil {
-			news = append(news, unescape(*domain))
+			news = append(news, *domain)
 		}
 		return nil
 	})
@@ -176,7 +177,9 @@ func (r *reader) poll(ctx context.Context, db database) error {
 	}
 	r.seen, r.started = now, started
 	for _, domain := range news {
-		r.changed(domain)
+		// No domain is written with this prefix (see escape).
+		rest, deleted := strings.CutPrefix(domain, "%!")
+		r.changed(unescape(rest), deleted)
 	}
 	return nil
 }

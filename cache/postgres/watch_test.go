@@ -34,7 +34,7 @@ func watch(t *testing.T, s *Store) *listener {
 	return l
 }
 
-func (l *listener) changed(domain string) {
+func (l *listener) changed(domain string, _ bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.told = append(l.told, domain)
@@ -348,7 +348,7 @@ func TestWatchEnds(t *testing.T) {
 			t.Fatal(err)
 		}
 		var wg sync.WaitGroup
-		wg.Go(func() { s.Watch(t.Context(), func(string) {}) })
+		wg.Go(func() { s.Watch(t.Context(), func(string, bool) {}) })
 		if url == urlOf("/nonexistent", "db") {
 			wantError(t, <-reported, "watch: postgres: watch: ")
 			time.Sleep(3 * retryEvery / 2) // it must not be reported again
@@ -357,7 +357,7 @@ func TestWatchEnds(t *testing.T) {
 			t.Error(err)
 		}
 		wg.Wait()
-		s.Watch(t.Context(), func(string) { t.Error("a closed store tells of changes") })
+		s.Watch(t.Context(), func(string, bool) { t.Error("a closed store tells of changes") })
 	}
 	if len(reported) > 0 {
 		t.Errorf("reported too: %v", <-reported)

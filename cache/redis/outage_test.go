@@ -83,7 +83,7 @@ func TestUnreachable(t *testing.T) {
 	changes := make(chan string, 1000)
 	ctx, cancel := context.WithCancel(t.Context())
 	var watching sync.WaitGroup
-	watching.Go(func() { store.Watch(ctx, func(domain string) { changes <- domain }) })
+	watching.Go(func() { store.Watch(ctx, func(domain string, _ bool) { changes <- domain }) })
 	for name, call := range calls(t.Context(), store) {
 		if err := call(); err == nil || errors.Is(err, cache.ErrNotFound) {
 			t.Errorf("%s: %v", name, err)
@@ -169,7 +169,7 @@ func TestCluster(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	heard := make(chan string, 10000)
 	var watching sync.WaitGroup
-	watching.Go(func() { store.Watch(ctx, func(domain string) { heard <- domain }) })
+	watching.Go(func() { store.Watch(ctx, func(domain string, _ bool) { heard <- domain }) })
 	<-heard
 	put(t, store, entry(7))
 	if domain := <-heard; domain != "7.example" {
@@ -266,7 +266,7 @@ func TestSentinel(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	heard := make(chan string, 10000)
 	var watching sync.WaitGroup
-	watching.Go(func() { store.Watch(ctx, func(domain string) { heard <- domain }) })
+	watching.Go(func() { store.Watch(ctx, func(domain string, _ bool) { heard <- domain }) })
 	<-heard
 	master.kill()
 	eventually(t, "the other takes over", func() error {

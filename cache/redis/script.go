@@ -37,7 +37,7 @@ const scriptDelete = `
 redis.call('DEL', KEYS[1], KEYS[5])
 redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('ZREM', KEYS[3], ARGV[1])
-redis.call('XADD', KEYS[4], 'MAXLEN', '~', ARGV[2], '*', 'd', ARGV[1])
+redis.call('XADD', KEYS[4], 'MAXLEN', '~', ARGV[2], '*', 'd', ARGV[1], 'x', '1')
 return 0`
 
 // scriptDue takes and leases what is due, and mends rows that lead nowhere or

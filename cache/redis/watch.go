@@ -24,7 +24,7 @@ const (
 // was before: nothing is missed between two questions, as it would be between
 // two subscriptions. After a failure it begins anew with "", for the server may
 // be another one, which has never heard of some changes.
-func (s *Store) Watch(ctx context.Context, changed func(domain string)) {
+func (s *Store) Watch(ctx context.Context, changed func(domain string, deleted bool)) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(s.life, cancel)()
@@ -46,13 +46,13 @@ func (s *Store) Watch(ctx context.Context, changed func(domain string)) {
 
 // follow tells of changes until the server is lost; found is called when it
 // answers.
-func (s *Store) follow(ctx context.Context, changed func(string), found func()) error {
+func (s *Store) follow(ctx context.Context, changed func(string, bool), found func()) error {
 	last, err := s.lastChange(ctx)
 	if err != nil {
 		return err
 	}
 	found()
-	changed("")
+	changed("", false)
 	for {
 		once, cancel := context.WithTimeout(ctx, listenFor+answerLimit)
 		streams, err := s.watch.XRead(once, &redis.XReadArgs{
@@ -69,7 +69,8 @@ func (s *Store) follow(ctx context.Context, changed func(string), found func()) 
 			for _, m := range stream.Messages {
 				last = m.ID
 				if domain, ok := m.Values["d"].(string); ok && domain != "" {
-					changed(domain)
+					_, deleted := m.Values["x"]
+					changed(domain, deleted)
 				}
 			}
 		}

@@ -141,8 +141,8 @@ func (m *Monitor) Observe(ev policy.Event) {
 	case policy.DANEOff:
 		m.dane.Store("off: " + cut(ev.Err.Error(), 100))
 	}
-	if ev.Kind == policy.StoreFailed && errors.Is(ev.Err, cache.ErrAway) {
-		return // it was told when it went away (cache.Guard)
+	if ev.Kind == policy.StoreFailed && errors.Is(ev.Err, cache.ErrUnreachable) {
+		return // cache.Breaker reported that, once
 	}
 	change, changed := m.changeOf(ev)
 	if changed {

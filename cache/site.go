@@ -89,7 +89,7 @@ func (f *Front) outOfDate(domain string) {
 
 // repay puts the dirty policies. One that the back does not take stays owed, and
 // keeps no other from being put; only a back that takes none ends the round, and
-// then the next begins with others, for behind a [Guard] every refusal looks like
+// then the next begins with others, for behind a [Breaker] every refusal looks like
 // that. It reports whether all that it tried was refused.
 func (f *Front) repay(ctx context.Context) (refused bool) {
 	domains := f.debts()
@@ -100,7 +100,7 @@ func (f *Front) repay(ctx context.Context) (refused bool) {
 	taken := false
 	for _, domain := range domains {
 		err := f.settle(ctx, domain)
-		if errors.Is(err, ErrAway) || errors.Is(err, ErrClosed) || ctx.Err() != nil {
+		if errors.Is(err, ErrUnreachable) || errors.Is(err, ErrClosed) || ctx.Err() != nil {
 			f.mu.Lock()
 			f.owing = true
 			f.mu.Unlock()

@@ -31,12 +31,12 @@ func running(t *testing.T, f *Front) (stop func()) {
 func TestRepay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		back := newMoody()
-		f := NewFront(NewGuard(back, time.Second), 100, time.Minute)
+		f := NewFront(breakerFor(back), 100, time.Minute)
 		defer running(t, f)()
 		now := time.Now()
 		back.set("broken")
 		for i, domain := range []string{"a.example", "b.example", "c.example"} {
-			if err := f.Put(t.Context(), policyEntry(domain, "mine", now.Add(time.Duration(i)))); !errors.Is(err, ErrAway) {
+			if err := f.Put(t.Context(), policyEntry(domain, "mine", now.Add(time.Duration(i)))); !errors.Is(err, ErrUnreachable) {
 				t.Fatal(err)
 			}
 		}
@@ -233,15 +233,15 @@ func TestRepayRefused(t *testing.T) {
 	})
 }
 
-// TestRepayBehindGuard: where all that is known of a refusal is that the back is
+// TestRepayBehindBreaker: where all that is known of a refusal is that the back is
 // away, a policy that is never taken does not keep others waiting for ever.
-func TestRepayBehindGuard(t *testing.T) {
+func TestRepayBehindBreaker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		back := newMoody()
-		f := NewFront(NewGuard(&rejecting{back}, time.Second), 100, time.Minute)
+		f := NewFront(breakerFor(&rejecting{back}), 100, time.Minute)
 		defer running(t, f)()
 		var told atomic.Int32
-		f.back.(*Guard).OnState = func(string, error) { told.Add(1) }
+		f.back.(*Breaker).OnState = func(string, error) { told.Add(1) }
 		domains := []string{"bad.example", "a.example", "worse-bad.example", "b.example"}
 		back.set("broken")
 		for _, domain := range domains {

@@ -66,9 +66,9 @@ type daemon struct {
 	surveyor   *admin.Surveyor
 	window     *window
 	store      cache.Store
-	front      *cache.Front // store, if there is another one behind it
-	guard      *cache.Guard // behind front, if that one is shared
-	file       *bolt.Store  // behind front, if that is a file
+	front      *cache.Front   // store, if there is another one behind it
+	guard      *cache.Breaker // behind front, if that one is shared
+	file       *bolt.Store    // behind front, if that is a file
 	engine     *policy.Engine
 	server     *socketmap.Server
 	handler    atomic.Pointer[postfix.Handler]

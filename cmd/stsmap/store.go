@@ -104,7 +104,9 @@ func (d *daemon) openRemote(ctx context.Context, r *storeScheme, name string, en
 	if err != nil {
 		return nil, &failure{code: exitConfig, err: fmt.Errorf("cache.store: %w", err)}
 	}
-	d.guard = cache.NewGuard(store, storePatience)
+	// Open does not connect, and its failure is one of the configuration.
+	d.guard = cache.NewBreaker(func(context.Context) (cache.Store, error) { return store, nil }, storePatience)
+	d.guard.Shared = true
 	d.guard.OnState = d.storeState
 	return d.before(d.guard, entries, copyAge), nil
 }

@@ -119,6 +119,15 @@ func decode(s string) (Entry, error) {
 	return e, nil
 }
 
+// Encode returns the encoding of e as a string, for keeping it in memory. It
+// fails where AppendBinary does.
+func Encode(e Entry) (string, error) { return pack(e) }
+
+// Decode returns the entry that s encodes, all of s, and fails for anything that
+// Encode could not have written. The strings of the entry are parts of s, not
+// copies: as long as one of them is used, all of s stays in memory.
+func Decode(s string) (Entry, error) { return decode(s) }
+
 // domainOf returns the domain in an encoding that AppendBinary made.
 func domainOf(enc string) string {
 	d := decoder{rest: enc[1:]}

@@ -27,16 +27,11 @@ type DANEConfig struct {
 	FallBack bool
 }
 
-// sameAs reports whether decisions made with c hold with other.
-func (c DANEConfig) sameAs(other DANEConfig) bool {
-	return (c.Check == nil) == (other.Check == nil) && c.All == other.All && c.Partial == other.Partial && c.FallBack == other.FallBack
-}
+// relevant reports whether what DANE says matters where MTA-STS says k.
+func (c DANEConfig) relevant(k Kind) bool { return c.Check != nil && (c.All || k == Enforce) }
 
-// weighs reports whether what DANE says matters where MTA-STS says k.
-func (c DANEConfig) weighs(k Kind) bool { return c.Check != nil && (c.All || k == Enforce) }
-
-// weigh says what is to be done where MTA-STS alone says standing, and f was
-// found out about DANE. The reason is empty where it is the one of MTA-STS.
+// combine returns what applies where MTA-STS alone says sts, and s is what DNS
+// says about DANE. The reason is empty where it is the one of MTA-STS.
 //
 // Mail is never answered with less than DANE where a host has records to be
 // authenticated with (RFC 8461, Section 2), and never with less than the
@@ -61,26 +56,26 @@ func (c DANEConfig) weighs(k Kind) bool { return c.Check != nil && (c.All || k =
 // "dane-only" such hosts are not used. With insecure MX records DANE is an
 // option (RFC 7672, Section 2.2.1), and the policy is stronger: whoever forges
 // them can name a host without TLSA records, but none that the policy lists.
-// For the same reason an insecure word that there is no mail takes no policy
+// For the same reason an insecure answer that there is no mail takes no policy
 // out of force.
-func (c DANEConfig) weigh(standing Kind, f *finding) (k Kind, reason string) {
-	k, reason = c.outweigh(standing, f)
-	if standing == Failed && k == DANE {
+func (c DANEConfig) combine(sts Kind, s *daneState) (k Kind, reason string) {
+	k, reason = c.combineTable(sts, s)
+	if sts == Failed && k == DANE {
 		// There may be a policy to be enforced, which "dane" is less than.
 		return Failed, ""
 	}
 	return k, reason
 }
 
-func (c DANEConfig) outweigh(standing Kind, f *finding) (k Kind, reason string) {
-	enforced, r := standing == Enforce, f.result
+func (c DANEConfig) combineTable(sts Kind, s *daneState) (k Kind, reason string) {
+	enforced, r := sts == Enforce, s.result
 	if r == nil {
 		if !enforced {
 			// Postfix asks the same questions, and makes mail wait for the
 			// same reason.
 			return DANE, ""
 		}
-		return c.unknown(f.err)
+		return c.unknown(s.err)
 	}
 	usable := r.Count(dane.Usable)
 	switch {
@@ -89,7 +84,7 @@ func (c DANEConfig) outweigh(standing Kind, f *finding) (k Kind, reason string) 
 	case !r.MXSecure && usable > 0 && !enforced:
 		return DANE, ""
 	case !r.MXSecure:
-		return standing, ""
+		return sts, ""
 	case usable > 0 && usable == len(r.Hosts)-r.Count(dane.Absent):
 		return DANEOnly, ""
 	case usable > 0 && (!enforced || c.Partial):
@@ -101,7 +96,7 @@ func (c DANEConfig) outweigh(standing Kind, f *finding) (k Kind, reason string) 
 	case r.Count(dane.Failed)+r.Count(dane.Unusable) > 0 && !enforced:
 		return DANE, ""
 	}
-	return standing, ""
+	return sts, ""
 }
 
 // unknown is what happens to a policy to be enforced while DANE might apply.
@@ -122,8 +117,8 @@ func failure(r *dane.Result) error {
 	return nil
 }
 
-// mostNamed is how many hosts summary names.
-const mostNamed = 8
+// maxNamed is how many hosts summary names.
+const maxNamed = 8
 
 // summary tells people what DNS says about DANE.
 func summary(r *dane.Result) string {
@@ -137,7 +132,7 @@ func summary(r *dane.Result) string {
 		b.WriteString(", the domain takes no mail")
 	}
 	for i, h := range r.Hosts {
-		if i == mostNamed {
+		if i == maxNamed {
 			fmt.Fprintf(&b, ", and %d more hosts", len(r.Hosts)-i)
 			break
 		}
@@ -147,47 +142,4 @@ func summary(r *dane.Result) string {
 		}
 	}
 	return b.String()
-}
-
-// A permit says whether DANE may be used.
-type permit struct {
-	why error // why not; nil if it may
-}
-
-// denied reports whether it is known that DANE may not be used.
-func (e *Engine) denied() bool {
-	p := e.permit.Load()
-	return p != nil && p.why != nil
-}
-
-// AllowDANE says whether DANE may be used: why is nil if it may, and otherwise
-// tells what stands against it, such as a resolver that does not validate (RFC
-// 7672, Section 2.1.1) or a Postfix that does not look up DNSSEC. Without DANE
-// the policies are in force. Until it was called for the first time, lookups
-// that need to know wait for it, as they do for DNS. A call that changes
-// nothing does nothing. It may be called concurrently.
-func (e *Engine) AllowDANE(why error) {
-	e.permitting.Lock()
-	defer e.permitting.Unlock()
-	last := e.permit.Load()
-	if last != nil && fmt.Sprint(last.why) == fmt.Sprint(why) {
-		return
-	}
-	e.settling.Lock()
-	e.permit.Store(&permit{why})
-	if last != nil && (last.why == nil) != (why == nil) {
-		// What was found out before need not be true: a resolver that has
-		// stopped to validate finds nothing secure.
-		e.findings.clear()
-		e.ready.clear()
-	}
-	e.settling.Unlock()
-	if last == nil {
-		close(e.permitted)
-	}
-	ev := Event{Kind: DANEOn}
-	if why != nil {
-		ev = Event{Kind: DANEOff, Err: why}
-	}
-	e.observe(ev)
 }

@@ -31,7 +31,7 @@ func TestWeigh(t *testing.T) {
 		for i := range fields {
 			fields[i] = strings.TrimSpace(fields[i])
 		}
-		f := new(finding)
+		f := new(daneState)
 		r, err := parseResult(strings.Fields(fields[1]))
 		if fail, ok := errors.AsType[failing](err); ok {
 			f.err = fail.error
@@ -53,7 +53,7 @@ func TestWeigh(t *testing.T) {
 				if want == "-" || word == "failed" && want == "dane" {
 					expected = word
 				}
-				got, reason := c.weigh(k, f)
+				got, reason := c.combine(k, f)
 				if got.String() != expected {
 					t.Errorf("%s: %s: where MTA-STS says %s: %s, want %s", fields[0], fields[1], word, got, expected)
 				}

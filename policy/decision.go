@@ -1,13 +1,11 @@
 package policy
 
 import (
-	"fmt"
-	"slices"
+	"math"
 	"strings"
 	"sync/atomic"
 	"time"
 
-	"stsmap/cache"
 	"stsmap/dane"
 	"stsmap/override"
 	"stsmap/sts"
@@ -19,16 +17,16 @@ type Kind uint8
 // The kinds of decisions.
 const (
 	// None means that no policy is in force: the domain has none, or one in
-	// mode none, or none that could be retrieved (RFC 8461, Section 3.3).
+	// mode none, or none that could be fetched (RFC 8461, Section 3.3).
 	None Kind = iota
 	// Testing means a policy that must not keep mail from being delivered
 	// (RFC 8461, Section 5).
 	Testing
 	// Enforce means a policy that mail must not be delivered against.
 	Enforce
-	// Failed means that nothing could be found out and that the administrator
-	// wants mail to wait for it, or that the policy cannot be put into force
-	// as long as DANE might apply.
+	// Failed means that mail is deferred: nothing could be found out and the
+	// administrator wants that, or the policy cannot be enforced as long as
+	// DANE might apply.
 	Failed
 	// DANE means that MX hosts are to be authenticated with DANE where they
 	// can be (RFC 7672, Section 2.2), and no policy is in force.
@@ -36,9 +34,8 @@ const (
 	// DANEOnly means that mail must go only to MX hosts that can be
 	// authenticated with DANE.
 	DANEOnly
-	// Said means that the administrator has said what to answer, with an
-	// override: see Decision.Override.
-	Said
+	// Replied means that an override has the text of the answer.
+	Replied
 )
 
 // String returns the word for k that logs and metrics use.
@@ -46,122 +43,180 @@ func (k Kind) String() string {
 	return [...]string{"none", "testing", "enforce", "failed", "dane", "dane-only", "said"}[k]
 }
 
-// A Decision says which policy applies to a domain, and why. It is shared by
-// all who asked and must not be changed.
-//
-// Many thousands are kept at hand, so what only people ask for is worked out
-// when they do.
+// A Decision says which policy applies to a next-hop, and why. It is shared and
+// must not be changed.
 type Decision struct {
 	// NextHop is where the mail goes, in the form of dane.NextHop.
 	NextHop string
 	// Domain is the policy domain, in A-label form. It is part of NextHop.
 	Domain string
-	// Answer is what Config.Render made of the policy, whatever became of that;
-	// empty if it was not asked. This package never looks at it.
+	// Answer is what Config.Render made of the policy, also where that is not
+	// in force; empty if it was not called. This package never reads it.
 	Answer string
 
-	// Override is the exception of the administrator that the decision is made
-	// of. It is nil if there is none, and one to enforce only where a policy is
-	// in mode testing.
+	// What an answer reads stands up to here, in one line of the processor's
+	// cache.
+
+	until   int64 // monotonic: when the decision expires
+	recheck int64 // monotonic: when something is to be looked up again on use
+	from    *facts
+	under   *conditions
+	dane    *daneState // nil if DANE does not matter, or must not be used
+
+	// Override is the override that decided. It is nil if there is none; one to
+	// enforce decides only about a policy in testing mode.
 	Override *override.Override
-
-	until   int64        // when the decision stops to count, in Unix nanoseconds
-	recheck int64        // when something has to be looked at again on use, likewise
-	used    atomic.Int64 // hour, since 1970, in which use was last noted
-	told    atomic.Bool  // whether the decision was ever given as an answer
-
-	// Kind is what the decision means for mail. What stands up to here is
-	// what an answer needs, next to each other for the processor's cache.
-	Kind Kind
-
-	standing Kind   // what MTA-STS alone means
-	noMX     bool   // of the next-hop
-	port     uint16 // of the next-hop
-
-	// STS is the policy that MTA-STS would have in force. It is nil if there
-	// is none, and set for a policy in mode none.
+	// STS is the policy that MTA-STS would have in force: nil if there is none,
+	// set for a policy in mode none. Of a Decision that an Engine returns it has
+	// only the Mode.
 	STS *sts.Policy
 	// ID is the version of the policy (RFC 8461, Section 3.1).
 	ID string
-	// Reason tells people why there is no policy, or why it is not in force;
-	// it is empty if it is, or if DANE goes before it. It can contain what the
-	// domain published, so whoever prints it has to escape it.
+	// Reason says why there is no policy, or why it is not in force; it is empty
+	// if it is, or if DANE goes before it. It can contain what the domain
+	// published, so that it must be escaped before it is printed.
 	Reason string
 	// DANE is what DNS says about DANE for the next-hop. It is nil if that is
 	// not known or does not matter.
 	DANE *dane.Result
-
-	// Strict is the decision that it would be if the policy were in mode
-	// enforce. It is set for a policy in mode testing, with Config.Strict.
+	// Strict is the decision as if a policy in testing mode were in mode
+	// enforce. It is set for such a policy, with Config.Strict.
 	Strict *Decision
 
-	absence string          // why MTA-STS has no policy
-	unfit   string          // why STS cannot be put into force: the error of Config.Render
-	fetched int64           // when STS was downloaded, in Unix nanoseconds
-	expires int64           // when STS, or the knowledge that there is none, expires, likewise
-	record  int64           // when to look at the record again on use, likewise
-	under   *override.Table // the overrides that it was decided under
-	version uint64          // of the domain, when what it is made of was read
-	found   *finding        // about DANE; nil if it does not matter
+	answered   atomic.Bool // was given as an answer before
+	overridden bool        // an override decided, whatever the facts are
+
+	// Kind is what the decision means for mail.
+	Kind Kind
 }
 
-// attach puts Answer into one piece of memory with NextHop: whoever reads the
-// one has just compared the other. With many thousand domains in use the time
-// of an answer is the time that its pieces take to come into the processor.
-func (d *Decision) attach() {
-	piece := d.NextHop + d.Answer
-	d.name(piece[:len(d.NextHop)], d.Domain)
-	d.Answer = piece[len(d.NextHop):]
-	if d.Strict != nil {
-		d.Strict.NextHop, d.Strict.Domain, d.Strict.Answer = d.NextHop, d.Domain, d.Answer
+// newDecision returns what facts f and DANE state s mean for mail to h at now,
+// under c. s is nil if DANE does not matter or must not be used; f can be nil
+// where an override decides alone. It does no I/O.
+func newDecision(h *hop, f *facts, s *daneState, c *conditions, now instant) *Decision {
+	d := &Decision{NextHop: h.name, Domain: h.Domain, from: f, under: c}
+	kind, o := c.kindOf(h, f, now)
+	if o != nil && o.Action != override.Enforce {
+		d.setOverride(o, c)
+		return d
+	}
+	d.Answer, d.STS, d.ID = f.answer, f.policy, f.id
+	d.until, d.recheck = f.deadline, f.recheck
+	if f.policy != nil {
+		d.until = min(d.until, f.expires-c.drift)
+	}
+	if o != nil {
+		d.Override = o
+		d.endAt(o.Until, c)
+	}
+	if c.daneMatters(kind) && !c.dane.off() {
+		if s == nil {
+			d.until = -1 // DANE was switched on meanwhile
+		} else {
+			d.dane, d.DANE = s, s.result
+			d.until, d.recheck = min(d.until, s.until), min(d.recheck, s.due)
+		}
+	}
+	if c.strict && kind == Testing {
+		strict := d.clone()
+		strict.setKind(Enforce, f, c)
+		d.Strict = strict
+	}
+	d.setKind(kind, f, c)
+	return d
+}
+
+// kindOf returns what MTA-STS alone says of h by facts f at now, and the override
+// that has a part in it: one that decides alone, or one that enforces a policy in
+// testing mode. f can be nil where an override decides alone.
+func (c *conditions) kindOf(h *hop, f *facts, now instant) (Kind, *override.Override) {
+	o := c.override(h.Domain, now.wall)
+	switch {
+	case o != nil && o.Action != override.Enforce:
+		return None, o
+	case f.bug || f.unknown && c.deferred:
+		return Failed, nil
+	case f.kind == Testing && o != nil:
+		return Enforce, o
+	}
+	return f.kind, nil
+}
+
+// clone returns a copy of d that was never answered with.
+func (d *Decision) clone() *Decision {
+	return &Decision{
+		NextHop: d.NextHop, Domain: d.Domain, Answer: d.Answer, until: d.until, recheck: d.recheck, from: d.from, under: d.under,
+		dane: d.dane, Override: d.Override, STS: d.STS, ID: d.ID, DANE: d.DANE,
 	}
 }
 
-// inherit notes that what last, which d is to replace, said was told, as far as
-// d says the same.
+// setOverride makes d the decision of o alone.
+func (d *Decision) setOverride(o *override.Override, c *conditions) {
+	d.Override, d.overridden, d.Reason = o, true, overrideReason(o)
+	switch o.Action {
+	case override.Reply:
+		d.Kind = Replied
+	case override.Defer:
+		d.Kind = Failed
+	}
+	d.until, d.recheck = math.MaxInt64, math.MaxInt64
+	d.endAt(o.Until, c)
+}
+
+// endAt has d expire at a time on the wall clock at the latest; the zero time
+// means never.
+func (d *Decision) endAt(t time.Time, c *conditions) {
+	if !t.IsZero() {
+		d.until = min(d.until, t.UnixNano()-c.drift)
+	}
+}
+
+// setKind sets Kind and Reason, where MTA-STS alone says kind.
+func (d *Decision) setKind(kind Kind, f *facts, c *conditions) {
+	d.Kind, d.Reason = kind, f.noPolicy
+	if d.dane != nil && c.daneConfig.relevant(kind) {
+		if k, reason := c.daneConfig.combine(kind, d.dane); k != kind {
+			d.Kind, d.Reason = k, reason
+		}
+	}
+	if d.Kind == Enforce && f.renderErr != "" {
+		d.Kind, d.Reason = Failed, f.renderErr
+	}
+}
+
+// inherit takes over from last, which d replaces, that the same answer was given
+// before.
 func (d *Decision) inherit(last *Decision) {
-	if last.says(d) {
-		d.told.Store(last.told.Load())
+	if last.sameAnswer(d) {
+		d.answered.Store(last.answered.Load())
 	}
-	if d.Strict != nil && last.Strict != nil && last.Strict.says(d.Strict) {
-		d.Strict.told.Store(last.Strict.told.Load())
+	if d.Strict != nil && last.Strict != nil && last.Strict.sameAnswer(d.Strict) {
+		d.Strict.answered.Store(last.Strict.answered.Load())
 	}
 }
 
-// name sets NextHop, and Domain to the part of it that is domain.
-func (d *Decision) name(nextHop, domain string) {
-	begin := 0
-	if d.noMX {
-		begin = len("[")
-	}
-	d.NextHop, d.Domain = nextHop, nextHop[begin:begin+len(domain)]
+// sameAnswer reports whether d and other are the same answer for the same reason.
+func (d *Decision) sameAnswer(other *Decision) bool {
+	return d.Kind == other.Kind && d.STS == other.STS && d.ID == other.ID && d.Answer == other.Answer &&
+		d.Reason == other.Reason && d.Override == other.Override
 }
 
-// hop is NextHop in its parts.
-func (d *Decision) hop() dane.NextHop {
-	return dane.NextHop{Domain: d.Domain, Port: d.port, NoMX: d.noMX}
-}
-
-// String tells people what the decision rests on, in one line, to be escaped
-// like Reason.
+// String says what the decision rests on, in one line, to be escaped like Reason.
 func (d *Decision) String() string {
-	if d.Override != nil && d.Override.Action != override.Enforce {
+	if d.overridden || d.from == nil {
 		return d.Reason
 	}
-	text := d.absence
-	if d.STS != nil {
-		text = fmt.Sprintf("policy in mode %s, id %s, downloaded %s", d.STS.Mode, d.ID, time.Unix(0, d.fetched).UTC().Format(time.RFC3339))
-	}
-	if d.Reason != "" && d.Reason != d.absence {
+	text := d.from.describe()
+	if d.Reason != "" && d.Reason != d.from.noPolicy {
 		text = strings.TrimSuffix(d.Reason+"; "+text, "; ")
 	}
 	if d.Override != nil {
-		text = because(d.Override) + "; " + text
+		text = overrideReason(d.Override) + "; " + text
 	}
 	if d.DANE != nil {
 		text += "; DANE: " + summary(d.DANE)
-		if d.found.settled && d.found.err != nil {
-			text += ", which cannot be renewed: " + d.found.err.Error()
+		if d.dane.conclusive && d.dane.err != nil {
+			text += ", which cannot be renewed: " + d.dane.err.Error()
 		}
 	}
 	return text
@@ -171,186 +226,26 @@ func (d *Decision) String() string {
 // next-hop, or why what is known of it cannot be renewed; nil if there is no
 // such reason, or DANE does not matter. It is to be escaped like Reason.
 func (d *Decision) DANEError() error {
-	if d.found == nil {
+	if d.dane == nil {
 		return nil
 	}
-	return d.found.err
+	return d.dane.err
 }
 
-// says reports whether d and other are the same answer for the same reason.
-func (d *Decision) says(other *Decision) bool {
-	if d.Kind != other.Kind || d.standing != other.standing || d.ID != other.ID || d.Reason != other.Reason || d.Override != other.Override || (d.STS == nil) != (other.STS == nil) {
-		return false
-	}
-	return d.STS == nil || slices.Equal(d.STS.MX, other.STS.MX)
-}
-
-// Expires returns when the decision stops to count: when the policy expires or
-// the knowledge that there is none, or what is known about DANE. The zero time
-// means at once.
+// Expires returns when the decision expires: with its policy or absence, with
+// what is known about DANE, or with an override. The zero time means at once, or
+// if an override without an end decided, never.
 func (d *Decision) Expires() time.Time {
-	if d.until == 0 {
+	if d.until <= 0 || d.until == math.MaxInt64 || d.under == nil {
 		return time.Time{}
 	}
-	return time.Unix(0, d.until)
+	return time.Unix(0, d.until+d.under.drift)
 }
 
-// decide says what is known about a domain means at the time now, as far as
-// MTA-STS goes. It is for mail to the domain itself; see with for other
-// next-hops and for DANE.
-func decide(e cache.Entry, now time.Time) *Decision {
-	d := &Decision{NextHop: e.Domain, Domain: e.Domain}
-	d.used.Store(e.Used.Unix() / 3600)
-	d.lasts(nanos(e.Expires), nanos(e.Recheck))
-	if !holds(e, now) {
-		d.lacks(absence(e))
-		return d
+// overrideReason describes an override.
+func overrideReason(o *override.Override) string {
+	if o.Reason != "" {
+		return "override: " + o.Reason
 	}
-	p, err := sts.ParsePolicy([]byte(e.Policy))
-	if err != nil {
-		// It parsed when it was stored: a disk that lies, or a store that
-		// somebody else wrote to. Not knowing is right, guessing is not.
-		d.lacks("stored policy is unreadable: " + err.Error())
-		d.lasts(0, d.record)
-		return d
-	}
-	d.STS, d.ID, d.fetched = p, e.ID, nanos(e.Fetched)
-	switch p.Mode {
-	case sts.Enforce:
-		d.standing = Enforce
-	case sts.Testing:
-		d.standing = Testing
-	}
-	d.Kind = d.standing
-	return d
-}
-
-// decide is the function decide, of what f has found out, with what
-// Config.Render makes of the policy.
-func (e *Engine) decide(f *flight, entry cache.Entry, now time.Time) *Decision {
-	d := decide(entry, now)
-	d.under, d.version = e.overrides.Load(), f.version
-	if d.STS == nil {
-		return d
-	}
-	d.enforceTesting(now)
-	if e.render != nil && d.standing != None {
-		var err error
-		if d.Answer, err = e.render(d); err != nil {
-			d.unfit = err.Error()
-		}
-	}
-	d.STS.Lines = nil
-	d.STS.MX = compact(d.STS.MX)
-	return d
-}
-
-// compact returns patterns that do not keep the text of their policy in memory.
-// That of every decision at hand would be, and the store has it.
-func compact(patterns []sts.Pattern) []sts.Pattern {
-	var b strings.Builder
-	for _, p := range patterns {
-		b.WriteString(string(p))
-	}
-	out, rest := make([]sts.Pattern, len(patterns)), b.String()
-	for i, p := range patterns {
-		out[i], rest = sts.Pattern(rest[:len(p)]), rest[len(p):]
-	}
-	return out
-}
-
-// lasts sets when what MTA-STS says expires, and when the record is to be
-// looked at again, in Unix nanoseconds.
-func (d *Decision) lasts(expires, record int64) {
-	d.expires, d.record = expires, record
-	d.until, d.recheck = expires, record
-}
-
-// lacks sets why there is no policy.
-func (d *Decision) lacks(why string) { d.absence, d.Reason = why, why }
-
-// otherHop is how long a decision about a next-hop other than its policy domain
-// is at hand. What becomes known about the domain replaces only the decision
-// about the domain itself.
-const otherHop = time.Minute
-
-// replaced returns until when a decision made now about a next-hop other than
-// its policy domain is at hand: until the record is looked at again, if that is
-// not just happening.
-func (d *Decision) replaced(now time.Time) int64 {
-	if d.record <= now.UnixNano() {
-		return now.Add(time.Second).UnixNano()
-	}
-	return min(d.record, now.Add(otherHop).UnixNano())
-}
-
-// with returns what d, about any next-hop of its domain, means for hop together
-// with f, which is nil if DANE may not be used. It does not change d.
-func (d *Decision) with(hop dane.NextHop, f *finding, s *settings, now time.Time) *Decision {
-	n := d.about(hop, f, s, now)
-	n.means(d.standing, s.dane)
-	if s.strict && d.standing == Testing {
-		n.Strict = d.about(hop, f, s, now)
-		n.Strict.means(Enforce, s.dane)
-	}
-	return n
-}
-
-// about returns all that with does but what it means for mail.
-func (d *Decision) about(hop dane.NextHop, f *finding, s *settings, now time.Time) *Decision {
-	n := &Decision{
-		standing: d.standing, noMX: hop.NoMX, port: hop.Port, Answer: d.Answer,
-		STS: d.STS, ID: d.ID, absence: d.absence, unfit: d.unfit, fetched: d.fetched,
-		Override: d.Override, under: d.under,
-	}
-	n.name(hop.String(), d.Domain)
-	n.used.Store(d.used.Load())
-	n.lasts(d.expires, d.record)
-	if n.NextHop != n.Domain {
-		n.until = min(n.until, n.replaced(now))
-		n.recheck = n.until
-	}
-	if d.Override != nil && !d.Override.Until.IsZero() {
-		n.until = min(n.until, d.Override.Until.UnixNano())
-	}
-	if f != nil && s.matters(d.standing) {
-		n.found, n.DANE = f, f.result
-		n.until, n.recheck = min(n.until, f.until), min(n.recheck, f.due)
-	}
-	return n
-}
-
-// means sets what d means for mail if MTA-STS says standing.
-func (d *Decision) means(standing Kind, c DANEConfig) {
-	d.Kind, d.Reason = standing, d.absence
-	if d.found != nil && c.weighs(standing) {
-		if k, reason := c.weigh(standing, d.found); k != standing {
-			d.Kind, d.Reason = k, reason
-		}
-	}
-	if d.Kind == Enforce && d.unfit != "" {
-		d.Kind, d.Reason = Failed, d.unfit
-	}
-}
-
-// holds reports whether e has a policy that still counts (RFC 8461, Section
-// 5.1: as long as the time since it was fetched has not exceeded max_age).
-func holds(e cache.Entry, now time.Time) bool {
-	return e.Policy != "" && !now.After(e.Expires)
-}
-
-// absence tells why there is no policy.
-func absence(e cache.Entry) string {
-	if e.Error != "" {
-		return e.Error
-	}
-	return "no MTA-STS record"
-}
-
-// nanos is t in Unix nanoseconds, and 0 for the zero time.
-func nanos(t time.Time) int64 {
-	if t.IsZero() {
-		return 0
-	}
-	return t.UnixNano()
+	return "override"
 }

@@ -56,10 +56,16 @@ const (
 	// Recovered: a failure of a domain is over, and nothing else has changed.
 	// Before, After.
 	Recovered
-	// PolicyLapsing: what PolicyFailed told of just before, and the policy that
-	// stays in force will not be for a day any more. It is told once, until the
-	// policy is downloaded again. Before, After, Err.
-	PolicyLapsing
+	// PolicyExpiring: the policy of the PolicyFailed just before stays in force,
+	// but expires within a day. It comes once, until the policy is downloaded
+	// again. Before, After, Err.
+	PolicyExpiring
+	// FetchEnded: a fetch was given up for reasons that are not the domain's:
+	// too many were under way at once. Err.
+	FetchEnded
+	// ResourcesShort: this host had too few descriptors or too little memory for
+	// a fetch. Err.
+	ResourcesShort
 )
 
 // An Event is one thing that happened. Logs, metrics and pages are made of

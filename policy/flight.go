@@ -5,227 +5,379 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"runtime/debug"
 	"sync"
+	"syscall"
 	"time"
 
 	"stsmap/cache"
-	"stsmap/sts"
+	"stsmap/dane"
+	"stsmap/stsfetch"
 )
 
-// storePatience is how long an answer waits for the store to keep what was
-// just learned. A healthy disk takes milliseconds; a sick one must not hold up
-// mail (the policy is in force all the same, it just may not survive a crash).
+// storePatience is how long an answer waits for the store to take what was just
+// learned. A healthy disk takes milliseconds; a sick one must not hold up mail:
+// the policy is in force, it just may not survive a crash.
 const storePatience = 2 * time.Second
 
 // A trigger is why a flight was started.
 type trigger uint8
 
 const (
-	onUse     trigger = iota // Postfix asks for the domain
-	onLook                   // a person asks what Postfix would be told
-	daily                    // a refresh is due: download whatever the record says
-	onRequest                // somebody wants it downloaded now, if there is a policy at all
+	onUse     trigger = iota // Postfix looks the domain up
+	onLook                   // a person asks what Postfix would be answered
+	onRefresh                // a refresh is due: download whatever the record says
+	onRequest                // a person wants it downloaded now, if there is a policy
+	onCommand                // nothing is fetched: a deletion, an import or a save
 )
 
-// asks reports whether a flight is for an answer, which does not download a
+// isLookup reports whether a flight is for an answer, which does not download a
 // policy again that is known and has not changed.
-func (t trigger) asks() bool { return t == onUse || t == onLook }
+func (t trigger) isLookup() bool { return t == onUse || t == onLook }
 
-// A flight is everything that is done for one domain at one time: reading the
-// store, asking the domain, remembering. There is at most one a domain, so
-// that a lookup, a re-check and a refresh cannot double each other, and it
-// outlives those who wait for it.
+// errDetached is the cause of a flight's context that ends because something
+// else has changed the domain.
+var errDetached = errors.New("the domain was changed meanwhile")
+
+// A flight is all that is done for one domain at one time: reading the store,
+// fetching, storing. There is at most one, so that a lookup, a recheck and a
+// refresh cannot double each other, and it outlives the lookups that wait for
+// it. Those see nothing but what it publishes.
 type flight struct {
-	*settings
-	domain string
-	why    trigger
-	began  time.Time
+	*conditions
+	domain  *domain
+	trigger trigger
+	began   instant
+	before  *flight // was detached, and must end before this one fetches or stores
+	ctx     context.Context
+	cancel  context.CancelCauseFunc
 
-	source    Source // of decision; set before published is closed
-	blind     bool   // the store could not be read
-	claimed   bool   // from those who share the store
-	slotted   bool   // it has one of slots
-	version   uint64 // of the domain, when the store was read last; for the flight itself only
-	staking   sync.Once
-	atStake   chan struct{} // closed when what DANE says may matter
-	once      sync.Once
-	decision  *Decision     // set before published is closed; nil says to join again
-	published chan struct{} // closed when decision can be read
-	done      chan struct{} // closed when the flight is over
+	unreadable bool // the store could not be read
+	lost       bool // the store does not know a policy that memory has
+	claimed    bool // from the others that share the store
+	saving     bool // from then on the store decides; memory.mu guards it
+	place      *place
+
+	foundOnce   sync.Once
+	recordFound chan struct{} // closed when what DANE says may matter
+	publishOnce sync.Once
+	facts       *facts        // set before published is closed; nil: join again
+	source      Source        // likewise
+	published   chan struct{} // closed when facts can be read
+	done        chan struct{} // closed when the flight is over
 }
 
-// publish gives d to all who wait. The first decision counts: a flight that
-// finds a valid policy in the store publishes it before it asks the domain.
-func (f *flight) publish(d *Decision) {
-	f.once.Do(func() {
-		f.decision = d
-		close(f.published)
+// publish gives f to all that wait. The first one counts: a flight that finds a
+// valid policy in the store publishes it before it looks anything up.
+func (fl *flight) publish(f *facts, source Source) {
+	fl.publishOnce.Do(func() {
+		fl.facts, fl.source = f, source
+		close(fl.published)
 	})
 }
 
-// stake tells those who wait that there may be a policy for DANE to go before.
-func (f *flight) stake() { f.staking.Do(func() { close(f.atStake) }) }
+// setRecordFound tells those that wait that there may be a policy for DANE to go
+// before.
+func (fl *flight) setRecordFound() { fl.foundOnce.Do(func() { close(fl.recordFound) }) }
 
-// undecided is the decision for a domain about which nothing is known because
-// finding out failed with err. It holds for one answer only.
-func (f *flight) undecided(err error) *Decision {
-	d := &Decision{NextHop: f.domain, Domain: f.domain}
-	d.lacks(err.Error())
-	if f.deferred {
-		d.standing, d.Kind = Failed, Failed
+// join returns the flight of a next-hop's domain, and starts one if there is
+// none, and the next-hop.
+func (e *Engine) join(nextHop dane.NextHop, why trigger) (*hop, *flight) {
+	m := e.memory
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	h := m.add(nextHop, e.now())
+	d := h.domain
+	if d.flight != nil {
+		return h, d.flight
 	}
-	return d
+	fl := e.newFlight(d, why)
+	if fl.daneConfig.All {
+		fl.setRecordFound()
+	}
+	if !e.begin(func() { e.run(fl) }) {
+		fl.publish(unknownFacts(errClosing), Missed)
+		close(fl.done)
+		return h, fl
+	}
+	d.flight = fl
+	return h, fl
 }
 
-// join returns the flight for domain, and starts one if there is none.
-func (e *Engine) join(domain string, why trigger) *flight {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if f := e.flights[domain]; f != nil {
-		return f
+// newFlight returns a flight for d. The lock of memory must be held.
+func (e *Engine) newFlight(d *domain, why trigger) *flight {
+	fl := &flight{
+		conditions:  e.conditions.Load(),
+		domain:      d,
+		trigger:     why,
+		began:       e.now(),
+		before:      d.leaving,
+		recordFound: make(chan struct{}),
+		published:   make(chan struct{}),
+		done:        make(chan struct{}),
 	}
-	f := &flight{
-		settings:  e.settings.Load(),
-		domain:    domain,
-		why:       why,
-		began:     time.Now(),
-		source:    Missed,
-		atStake:   make(chan struct{}),
-		published: make(chan struct{}),
-		done:      make(chan struct{}),
-	}
-	if f.dane.All {
-		f.stake()
-	}
-	if e.closed {
-		f.publish(f.undecided(errors.New("shutting down")))
-		close(f.done)
-		return f
-	}
-	e.flights[domain] = f
-	e.running.Go(func() { e.fly(f) })
-	return f
+	fl.ctx, fl.cancel = context.WithCancelCause(e.ctx)
+	return fl
 }
 
-// fly runs f, and whatever happens leaves nobody waiting.
-func (e *Engine) fly(f *flight) {
-	defer close(f.done)
-	defer func() {
-		e.mu.Lock()
-		delete(e.flights, f.domain)
-		e.mu.Unlock()
-	}()
+// detach ends the flight of d: it publishes nothing more, and is not joined. The
+// lock of memory must be held.
+func (d *domain) detach() {
+	if fl := d.flight; fl != nil {
+		fl.cancel(errDetached)
+		d.flight, d.leaving = nil, fl
+	}
+}
+
+// land ends fl, and lets those that still wait join another one.
+func (e *Engine) land(fl *flight) {
+	m := e.memory
+	m.mu.Lock()
+	if fl.domain.flight == fl {
+		fl.domain.flight = nil
+	}
+	if fl.domain.leaving == fl {
+		fl.domain.leaving = nil
+	}
+	m.mu.Unlock()
+	fl.cancel(nil)
+	fl.publish(nil, Missed)
+	close(fl.done)
+}
+
+// setFacts makes f what is known of the domain of fl, unless fl was detached, and
+// reports whether it did. unsaved says that the store has yet to take it.
+func (e *Engine) setFacts(fl *flight, f *facts, unsaved bool) bool {
+	m, d := e.memory, fl.domain
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if d.flight != fl {
+		return false
+	}
+	now := e.now()
+	d.verified.Store(now.mono)
+	d.deleted = false
+	m.setUnsaved(d, unsaved)
+	m.setFacts(d, f, now)
+	return true
+}
+
+// run runs fl, and whatever happens leaves nothing waiting for it.
+func (e *Engine) run(fl *flight) {
+	defer e.land(fl)
 	defer func() {
 		if p := recover(); p != nil {
-			e.observe(Event{Kind: Panicked, Domain: f.domain, Err: fmt.Errorf("%v", p), Stack: debug.Stack()})
-			d := f.undecided(errors.New("internal error"))
-			d.standing, d.Kind = Failed, Failed
-			f.publish(d)
+			e.observe(Event{Kind: Panicked, Domain: fl.domain.Domain, Err: fmt.Errorf("%v", p), Stack: debug.Stack()})
+			fl.publish(&facts{noPolicy: "internal error", bug: true}, Missed)
 		}
 	}()
-	defer e.release(f)
-	ctx, cancel := context.WithTimeout(e.ctx, f.timeout)
+	defer e.release(fl)
+	ctx, cancel := context.WithTimeout(fl.ctx, fl.timeout)
 	defer cancel()
 
-	entry, found, err := e.recall(ctx, f)
-	now := time.Now()
+	f, err := e.load(ctx, fl)
 	if err != nil {
-		e.observe(Event{Kind: StoreFailed, Domain: f.domain, Err: err, Op: OpGet})
-		if d := e.ready.get([]byte(f.domain)); d != nil && d.STS != nil && now.UnixNano() <= d.expires {
-			// What is at hand must not be replaced by not knowing.
-			f.source = Stale
-			f.publish(d)
-			return
-		}
-		f.blind = true
+		e.observe(Event{Kind: StoreFailed, Domain: fl.domain.Domain, Err: err, Op: OpGet})
 	}
-	if f.why == daily && found && !holds(entry, now) {
-		e.sweep(ctx, f, entry)
+	now := e.now()
+	if fl.trigger == onRefresh && !f.hasPolicy(now) {
+		if f != nil && err == nil {
+			e.sweep(ctx, fl, f)
+		}
 		return
 	}
-	if found && (holds(entry, now) || now.Before(entry.Expires)) {
-		d := e.decide(f, entry, now)
-		e.keep(d)
-		fresh := f.why.asks() && now.Before(entry.Recheck)
-		if f.source = Stale; fresh {
-			f.source = Fresh
-		}
-		f.publish(d)
+	background := false
+	if f != nil && f.inForce(now) {
+		fresh := fl.trigger.isLookup() && now.mono < f.recheck && !fl.lost
+		source := Stale
 		if fresh {
+			source = Fresh
+		}
+		if fl.publish(f, source); fresh {
 			return
 		}
+		background = f.policy != nil
 	}
-	if ctx.Err() != nil {
-		// The store took all the time there was. Asking now would fail for
-		// that reason, and blame the domain.
-		f.publish(f.undecided(errors.New("the store did not answer in time")))
+	if ctx.Err() != nil && fl.ctx.Err() == nil {
+		// The store took all the time there was. Looking up anything now would
+		// fail for that reason, and blame the domain.
+		fl.publish(unknownFacts(errors.New("the store did not answer in time")), Missed)
 		return
 	}
-	e.retrieve(ctx, f, entry)
-}
-
-// recall reads what is known about the domain of f. An entry whose policy does
-// not parse any more is a failure of the store.
-func (e *Engine) recall(ctx context.Context, f *flight) (entry cache.Entry, found bool, err error) {
-	empty := cache.Entry{Domain: f.domain}
-	f.version = e.versions.of(f.domain).Load()
-	entry, err = e.store.Get(ctx, f.domain)
-	if errors.Is(err, cache.ErrNotFound) {
-		return empty, false, nil
-	}
-	if err == nil && entry.Policy != "" {
-		_, err = sts.ParsePolicy([]byte(entry.Policy))
-	}
-	if err != nil {
-		return empty, false, err
-	}
-	return f.rules.sane(entry, time.Now()), true, nil
-}
-
-// retrieve asks the domain, remembers what it said, publishes what that means
-// and tells what happened.
-func (e *Engine) retrieve(ctx context.Context, f *flight, old cache.Entry) {
-	if f.why == onUse {
-		old.Used = f.began.Truncate(time.Hour)
-	}
-	got, old, err := e.ask(ctx, f, old)
-	now := time.Now()
-	if e.ctx.Err() != nil && got.policy == nil {
-		err = errors.New("shutting down")
-	}
-	if err != nil {
-		// Nothing was learned about the domain.
-		f.publish(f.undecided(err))
+	if err := e.takePlace(ctx, fl, background); err != nil {
+		e.giveUp(fl, err)
 		return
 	}
-	entry := f.rules.next(old, got, now, rand.Float64())
-	d := e.decide(f, entry, now)
-	if got.recordErr != nil && entry.Policy == "" {
-		// DNS said nothing about a domain of which nothing is known. That is
-		// not remembered: the next lookup asks again. A name server that does
-		// not answer would make every message wait, though.
-		d = f.undecided(fmt.Errorf("record: %w", got.recordErr))
-		if timedOut(got.recordErr) && ctx.Err() == nil {
-			d.lasts(now.Add(recordRetry).UnixNano(), now.Add(recordRetry).UnixNano())
-			d.version = f.version
-			e.keep(d)
+	e.fetch(ctx, fl, f)
+}
+
+// takePlace waits until fl may fetch: until there is a place for it, and what was
+// detached from its domain has ended. A policy that is in force is refreshed in
+// the background, for which first contacts need not wait.
+func (e *Engine) takePlace(ctx context.Context, fl *flight, background bool) (err error) {
+	if fl.before != nil {
+		select {
+		case <-fl.before.done:
+		case <-ctx.Done():
+			return context.Cause(ctx)
 		}
-		f.publish(d)
-		e.report(f, old, entry, got, false)
+	}
+	share := e.fetches
+	if background {
+		share = e.refreshes
+	}
+	fl.place, err = share.acquire(ctx, registrable(fl.domain.Domain), fl.cancel)
+	return err
+}
+
+// release gives back the place of fl, and its claim. What fl put into the store
+// has ended the claim already; this is for fetches that were cut short.
+func (e *Engine) release(fl *flight) {
+	if fl.place != nil {
+		fl.place.release()
+		fl.place = nil
+	}
+	e.releaseClaim(fl)
+}
+
+// giveUp ends fl with nothing learned about the domain, for which err is the
+// reason.
+func (e *Engine) giveUp(fl *flight, err error) {
+	switch cause := context.Cause(fl.ctx); {
+	case errors.Is(cause, errDetached):
+		return // those that wait join another flight
+	case errors.Is(cause, errEnded):
+		err = errEnded
+	case e.ctx.Err() != nil:
+		err = errClosing
+	}
+	fl.publish(unknownFacts(err), Missed)
+	if !errors.Is(err, errClosing) {
+		e.observe(Event{Kind: FetchEnded, Domain: fl.domain.Domain, Err: err})
+	}
+}
+
+// fetch looks up the domain, keeps and publishes what that means, and reports
+// what happened. f is what was known, or nil.
+func (e *Engine) fetch(ctx context.Context, fl *flight, f *facts) {
+	old := e.oldEntry(fl, f)
+	before := old
+	if f != nil && f.policy != nil {
+		before = f.decoded(fl.domain.Domain) // also if it has expired
+	}
+	got, known, err := e.ask(ctx, fl, old)
+	if fl.ctx.Err() != nil && got.policy == nil {
+		err = context.Cause(fl.ctx)
+	}
+	if err != nil {
+		e.giveUp(fl, err)
 		return
 	}
-	if f.blind && entry.Policy == "" {
-		// There may be a policy that could not be read.
-		d.lasts(now.Add(recordRetry).UnixNano(), now.Add(recordRetry).UnixNano())
+	if err := got.shortage(); err != nil {
+		e.short(fl, err)
+		return
 	}
-	e.keep(d)
+	if known != old { // another process learned something
+		f, old, before = e.newFacts(known, e.now(), f), known, known
+	}
+	now := e.now()
+	entry := fl.rules.next(old, got, now.wall, rand.Float64())
+	after := e.newFacts(entry, now, f).withPolicyKept(f, fl.conditions, now)
+	if got.recordErr != nil && entry.Policy == "" {
+		after.noPolicy = "record: " + got.recordErr.Error()
+		e.recordFailed(ctx, fl, after, got.recordErr)
+		e.report(fl, before, entry, got, false)
+		return
+	}
 	if entry.Policy == "" {
-		// Losing an absence costs one question; no answer waits for that.
-		f.publish(d)
+		e.noPolicy(fl, after, entry, now)
+		e.report(fl, before, entry, got, false)
+		return
 	}
-	kept := e.remember(f, entry, d)
-	e.report(f, old, entry, got, kept)
+	if !e.setFacts(fl, after, true) {
+		return // those that wait join another flight
+	}
+	saved := e.save(fl, entry, after, got.policy != nil)
+	e.report(fl, before, entry, got, saved)
+}
+
+// oldEntry returns what is known of the domain of fl as next wants it: without a
+// policy that is not in force.
+func (e *Engine) oldEntry(fl *flight, f *facts) cache.Entry {
+	old := f.decoded(fl.domain.Domain)
+	now := e.now()
+	if old.Retry.After(now.wall.Add(maxRetry)) {
+		old.Retry = now.wall // it was noted by a clock that has been set back
+	}
+	if !f.hasPolicy(now) {
+		old.ID, old.Policy, old.Fetched, old.Refresh = "", "", time.Time{}, time.Time{}
+	}
+	if hour := time.Unix(fl.domain.usedHour.Load()*3600, 0).UTC(); hour.After(old.Used) {
+		old.Used = hour
+	}
+	if hour := fl.began.wall.Truncate(time.Hour); fl.trigger == onUse && hour.After(old.Used) {
+		old.Used = hour
+	}
+	return old
+}
+
+// recordFailed ends fl after DNS said nothing about a domain of which nothing is
+// known. That is not kept: the next lookup asks again, as the resolver keeps
+// failures for a while. A name server that does not answer would hold up every
+// message, though.
+func (e *Engine) recordFailed(ctx context.Context, fl *flight, f *facts, err error) {
+	f.unknown, f.unread = true, fl.unreadable
+	if timedOut(err) && ctx.Err() == nil {
+		f.deadline = e.now().in(recordRetry)
+		f.recheck = f.deadline
+		e.setFacts(fl, f, false)
+	}
+	fl.publish(f, Missed)
+}
+
+// noPolicy ends fl for a domain that has no policy. Losing that costs one
+// question, so that it is not stored, but for a failed download, which others
+// that share the store need not try again.
+func (e *Engine) noPolicy(fl *flight, f *facts, entry cache.Entry, now instant) {
+	if f.unread = fl.unreadable; f.unread {
+		// There may be a policy that could not be read.
+		f.deadline = now.in(recordRetry)
+		f.recheck = f.deadline
+	}
+	if !e.setFacts(fl, f, false) {
+		return // those that wait join another flight
+	}
+	fl.publish(f, Missed)
+	if e.shared == nil || entry.FailedID == "" || f.expired != nil {
+		return
+	}
+	entry.Refresh = entry.Expires // to be removed then
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(e.ctx), fl.timeout)
+	defer cancel()
+	if err := e.shared.Put(ctx, entry); err != nil && !errors.Is(err, cache.ErrOutdated) {
+		e.observe(Event{Kind: StoreFailed, Domain: entry.Domain, Err: err, Op: OpPut})
+	}
+}
+
+// short ends fl because this host has too few descriptors or too little memory.
+// That is not the domain's failure: what is known stays as it is, and of a first
+// contact nothing is known.
+func (e *Engine) short(fl *flight, err error) {
+	fl.publish(unknownFacts(fmt.Errorf("this host is short of resources: %w", err)), Missed)
+	e.observe(Event{Kind: ResourcesShort, Domain: fl.domain.Domain, Err: err})
+}
+
+// shortage returns the error of got if it is a shortage on this host.
+func (got *outcome) shortage() error {
+	for _, err := range []error{got.recordErr, got.policyErr} {
+		for _, code := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL} {
+			if errors.Is(err, code) {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func timedOut(err error) bool {
@@ -237,119 +389,42 @@ func timedOut(err error) bool {
 }
 
 // ask looks up the record, and downloads the policy if there is reason to. It
-// returns what is known of the domain by then, which is old unless somebody who
-// shares the store learned something meanwhile. The error means that the
-// download could not begin in time.
-func (e *Engine) ask(ctx context.Context, f *flight, old cache.Entry) (got outcome, known cache.Entry, err error) {
-	got.record, got.recordErr = f.fetch.Record(ctx, f.domain)
-	if !wanted(old, got, f.why, time.Now()) {
+// returns what is known of the domain by then, which is old unless another
+// process that shares the store learned something meanwhile. The error means
+// that the download could not begin in time.
+func (e *Engine) ask(ctx context.Context, fl *flight, old cache.Entry) (got outcome, known cache.Entry, err error) {
+	got.record, got.recordErr = fl.fetcher.Record(ctx, fl.domain.Domain)
+	if !fl.wanted(old, got, e.now()) {
 		return got, old, nil
 	}
-	// Only downloads take turns. A lookup of a record is one datagram, and
-	// most domains have none: they must not queue behind policy hosts that
-	// do not answer.
-	f.stake()
-	defer f.freeSlot()
-	if e.claims != nil && !holds(old, time.Now()) {
-		old, err = e.takeTurn(ctx, f, got, old)
-	} else {
-		err = f.takeSlot(ctx)
+	fl.setRecordFound()
+	if e.shared != nil && old.Policy == "" {
+		if old, err = e.acquireClaim(ctx, fl, got, old); err != nil || !fl.wanted(old, got, e.now()) {
+			return got, old, err
+		}
 	}
-	if err == nil && wanted(old, got, f.why, time.Now()) {
-		e.download(f, &got)
-	}
-	return got, old, err
-}
-
-// takeSlot waits until f may download.
-func (f *flight) takeSlot(ctx context.Context) error {
-	select {
-	case f.slots <- struct{}{}:
-		f.slotted = true
-		return nil
-	case <-ctx.Done():
-		return errors.New("too many downloads at once (fetch.workers)")
-	}
-}
-
-// freeSlot lets others download, if f has a slot.
-func (f *flight) freeSlot() {
-	if f.slotted {
-		<-f.slots
-		f.slotted = false
-	}
-}
-
-// download downloads the policy of f.
-//
-// It has a time of its own: what was spent on waiting for a slot is not the
-// domain's fault.
-func (e *Engine) download(f *flight, got *outcome) {
-	ctx, cancel := context.WithTimeout(e.ctx, f.timeout)
+	// The download has a time of its own: what was spent on waiting is not the
+	// domain's fault.
+	ctx, cancel := context.WithTimeout(fl.ctx, fl.timeout)
 	defer cancel()
-	got.text, got.policy, got.policyErr = f.fetch.Policy(ctx, f.domain)
+	ctx = stsfetch.WithDialed(ctx, func(a netip.Addr) { fl.place.at(a) })
+	got.text, got.policy, got.policyErr = fl.fetcher.Policy(ctx, fl.domain.Domain)
+	return got, old, nil
 }
 
-// wanted reports whether what the record said is reason to download.
-func wanted(old cache.Entry, got outcome, why trigger, now time.Time) bool {
-	if !why.asks() && holds(old, now) {
+// wanted reports whether what the record said is reason to download. old has a
+// policy only if that is in force.
+func (fl *flight) wanted(old cache.Entry, got outcome, now instant) bool {
+	if old.Policy != "" && (fl.lost || !fl.trigger.isLookup()) {
 		// RFC 8461, Section 10.2: whatever the record says.
 		return true
 	}
 	id := got.record.ID
-	if why == onRequest {
+	if fl.trigger == onRequest {
 		return id != ""
 	}
-	if id == "" || id == old.FailedID && now.Before(old.Retry) {
+	if id == "" || id == old.FailedID && now.wall.Before(old.Retry) {
 		return false
 	}
-	return !holds(old, now) || id != old.ID
-}
-
-// remember stores entry and publishes d: as soon as it is stored, or when the
-// store has had its time. It reports whether the store took it, or has better.
-func (e *Engine) remember(f *flight, entry cache.Entry, d *Decision) bool {
-	learned := d
-	patience := time.AfterFunc(storePatience, func() { f.publish(learned) })
-	defer patience.Stop()
-	// Not the flight's context: time spent on asking must not be the reason
-	// that the answer is lost.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(e.ctx), f.timeout)
-	defer cancel()
-	err := e.store.Put(ctx, entry)
-	if errors.Is(err, cache.ErrOutdated) {
-		d, err = e.reconcile(ctx, f, entry, d)
-	}
-	if err != nil {
-		e.observe(Event{Kind: StoreFailed, Domain: f.domain, Err: err, Op: OpPut})
-	}
-	f.publish(d)
-	return err == nil
-}
-
-// reconcile is for a store that has a policy downloaded later than entry. It
-// returns what then is to be decided.
-func (e *Engine) reconcile(ctx context.Context, f *flight, entry cache.Entry, d *Decision) (*Decision, error) {
-	f.version = e.versions.of(f.domain).Load()
-	stored, err := e.store.Get(ctx, f.domain)
-	if errors.Is(err, cache.ErrNotFound) {
-		return d, nil // it has been forgotten since
-	}
-	if err != nil {
-		return d, err
-	}
-	now := time.Now()
-	if stored.Fetched.Sub(now) <= clockJump {
-		// Another host with the same store learned more, meanwhile. Its clock
-		// may be a little ahead of ours.
-		newer := e.decide(f, f.rules.sane(stored, now), now)
-		e.keep(newer)
-		return newer, nil
-	}
-	// Downloaded in the future: the clock was set back since, and the store,
-	// which has none, would defend that policy until time catches up.
-	if err := e.store.Delete(ctx, entry.Domain); err != nil {
-		return d, err
-	}
-	return d, e.store.Put(ctx, entry)
+	return old.Policy == "" || id != old.ID
 }

@@ -11,31 +11,39 @@ import (
 	"stsmap/sts"
 )
 
-// errExpired is the error of a policy that does not count any more.
+// errExpired is the error of a policy that has expired.
 var errExpired = errors.New("the policy has expired")
 
-// Import has a policy remembered that was downloaded elsewhere, or before: by
-// the daemon whose export it is. It is held for as long as RFC 8461, Section
-// 3.2 lets it be, counted from Fetched, and the record is looked at when the
-// domain is used. Whoever can import can switch protection off, or on with
-// servers of their choice.
+// Import caches a policy that was downloaded elsewhere, or before: by the daemon
+// whose export it is. It is kept for as long as RFC 8461, Section 3.2 allows,
+// counted from Fetched, and the record is looked up when the domain is used.
+// Whoever can import can switch protection off, or on with servers of his
+// choice.
 //
 // An entry without a policy, with one that does not parse or has expired, or
 // downloaded in the future, is refused. The error is cache.ErrOutdated if a
-// policy is known that was downloaded later.
+// policy is cached that was downloaded later.
 func (e *Engine) Import(ctx context.Context, entry cache.Entry) error {
-	entry, err := e.settings.Load().rules.imported(entry, time.Now(), rand.Float64())
+	now := e.now()
+	entry, err := e.conditions.Load().rules.imported(entry, now.wall, rand.Float64())
 	if err != nil {
 		return err
 	}
-	if err := e.store.Put(ctx, entry); err != nil {
-		return err
-	}
-	e.Changed(entry.Domain)
-	return nil
+	return e.command(ctx, entry.Domain, func(fl *flight) error {
+		if have := fl.domain.facts.Load(); have.hasPolicy(now) && have.decoded(entry.Domain).Outdates(entry) {
+			return cache.ErrOutdated
+		}
+		if e.store != nil {
+			if err := e.store.Put(ctx, entry); err != nil {
+				return err
+			}
+		}
+		e.setFacts(fl, e.newFacts(entry, now, nil), e.store == nil)
+		return nil
+	})
 }
 
-// imported returns what is to be remembered of e at the time now. jitter,
+// imported returns what is cached of e at the time now. jitter,
 // between 0 and 1, spreads the first downloads.
 func (r rules) imported(e cache.Entry, now time.Time, jitter float64) (cache.Entry, error) {
 	if e.Policy == "" {

@@ -6,206 +6,251 @@ import (
 	"time"
 
 	"stsmap/dane"
+	"stsmap/override"
 )
 
-// Known returns the decision about a next-hop if it is at hand, without I/O and
-// without allocation, and otherwise nil: then Lookup has to be asked. Whatever
-// has to happen behind the answer, such as another look at the record, is
-// started. nextHop is in the form of dane.NextHop, with a domain as for Lookup,
-// and is not kept. strict asks for Decision.Strict where there is one.
-func (e *Engine) Known(nextHop []byte, strict bool) *Decision {
-	d := e.ready.get(nextHop)
+// errTimeout is the reason of a lookup that could not be answered otherwise.
+var errTimeout = errors.New("nothing could be found out in time")
+
+// cached returns the decision about h if it is current: made under c from what is
+// still known, and not expired. Otherwise it returns nil.
+func (h *hop) cached(c *conditions, now instant) *Decision {
+	d := h.decision.Load()
+	if d == nil || d.under != c || now.mono > d.until {
+		return nil
+	}
+	// Only what an override alone says does not depend on facts.
+	if !d.overridden && d.from != h.domain.facts.Load() || d.dane != nil && d.dane != h.daneState.Load() {
+		return nil
+	}
+	return d
+}
+
+// Cached returns the decision about a next-hop if it is cached, without I/O and
+// without allocation, and otherwise nil: then Lookup makes it. What is due for
+// the domain is started behind the answer. nextHop is in the form of
+// dane.NextHop, with a domain as for Lookup, and is not kept. strict asks for
+// Decision.Strict where there is one.
+func (e *Engine) Cached(nextHop []byte, strict bool) *Decision {
+	h := e.memory.find(nextHop)
+	if h == nil {
+		return nil
+	}
+	now := e.now()
+	d := h.cached(e.current(now), now)
 	if d == nil {
 		return nil
 	}
-	now := time.Now()
-	ns := now.UnixNano()
-	if ns > d.until || e.clockWasSet(now) {
-		return nil
+	source := Fresh
+	if now.mono >= d.recheck {
+		source = Stale
+		e.revalidate(h, d.from, d.under, now)
 	}
-	from := Fresh
-	if ns >= d.recheck {
-		from = Stale
-		e.behind(d, ns)
-	}
-	if strict && d.Strict != nil {
-		d = d.Strict
-	}
-	e.answered(d, from, now)
+	d = d.choose(strict)
+	e.answered(h, d, source, now)
 	return d
 }
 
-// mostChecks is with how many flights under way no record is looked at behind
-// an answer any more. The decision holds meanwhile, and the next use tries
-// again; the descriptors of the process are for those who wait.
-const mostChecks = 512
-
-// behind starts what d has due. RFC 8461, Section 5.1: behind the answer, so
-// as not to hold up mail.
-func (e *Engine) behind(d *Decision, now int64) {
-	if now >= d.record {
-		e.mu.Lock()
-		busy := e.flights[d.Domain] != nil || len(e.flights) >= mostChecks
-		e.mu.Unlock()
-		if !busy {
-			e.join(d.Domain, onUse)
-		}
-	}
-	if d.found != nil && now >= d.found.due && !e.findings.checking(d.NextHop) {
-		e.joinCheck(d.hop())
-	}
-}
-
-// Lookup returns the decision about hop, whose domain is a lower-case A-label
-// name without a trailing dot. It takes no longer than Config.Timeout, whatever
-// networks and stores do, and never returns nil. When ctx ends first, the
-// answer is the one for a domain about which nothing is known; what was begun
-// for it goes on and serves the next lookup. strict asks for Decision.Strict
-// where there is one.
-func (e *Engine) Lookup(ctx context.Context, hop dane.NextHop, strict bool) *Decision {
-	d, from := e.find(ctx, hop, onUse)
+// choose returns d, or Strict if that is asked for and there.
+func (d *Decision) choose(strict bool) *Decision {
 	if strict && d.Strict != nil {
-		d = d.Strict
-	}
-	e.answered(d, from, time.Now())
-	return d
-}
-
-// Decide returns what Known or else Lookup would, for a person instead of for
-// mail: it is neither counted nor taken for use of the domain. What is not known
-// is found out, as for a lookup.
-func (e *Engine) Decide(ctx context.Context, hop dane.NextHop, strict bool) *Decision {
-	now := time.Now()
-	d := e.ready.get([]byte(hop.String()))
-	if d == nil || now.UnixNano() > d.until || e.clockWasSet(now) {
-		d, _ = e.find(ctx, hop, onLook)
-	}
-	if strict && d.Strict != nil {
-		d = d.Strict
+		return d.Strict
 	}
 	return d
 }
 
-// find makes a decision that is not at hand, and tells what had to be done.
-func (e *Engine) find(ctx context.Context, hop dane.NextHop, why trigger) (*Decision, Source) {
-	if d := e.overridden(hop); d != nil {
-		return d, Fresh
+// revalidate starts what is due for h, which is answered without waiting for it
+// (RFC 8461, Section 5.1).
+func (e *Engine) revalidate(h *hop, f *facts, c *conditions, now instant) {
+	d := h.domain
+	last := d.rechecked.Load()
+	if now.mono >= f.recheck && now.mono-last >= int64(minTTL) && d.rechecked.CompareAndSwap(last, now.mono) {
+		e.join(h.NextHop, onUse)
 	}
-	s := e.settings.Load()
-	ctx, cancel := context.WithTimeoutCause(ctx, s.timeout, errors.New("nothing could be found out in time"))
+	if s := h.daneState.Load(); s != nil && now.mono >= s.due && c.daneMatters(f.kind) && !c.dane.off() {
+		e.joinCheck(h)
+	}
+}
+
+// Lookup returns the decision about a next-hop, whose domain is a lower-case
+// A-label name without a trailing dot. It takes no longer than Config.Timeout,
+// whatever networks and stores do, and never returns nil. If ctx ends first, the
+// answer is the one for a domain of which nothing is known; what was begun for
+// it goes on and serves the next lookup. strict asks for Decision.Strict where
+// there is one.
+func (e *Engine) Lookup(ctx context.Context, nextHop dane.NextHop, strict bool) *Decision {
+	h, d, source := e.find(ctx, nextHop, onUse)
+	d = d.choose(strict)
+	e.answered(h, d, source, e.now())
+	return d
+}
+
+// Decide returns what Cached or else Lookup would, for a person instead of for
+// mail: it is neither counted nor a use of the domain, and starts nothing behind
+// the answer. What is not known is found out, as for a lookup.
+func (e *Engine) Decide(ctx context.Context, nextHop dane.NextHop, strict bool) *Decision {
+	_, d, _ := e.find(ctx, nextHop, onLook)
+	return d.choose(strict)
+}
+
+// find makes the decision about a next-hop, and says what had to be done for it.
+func (e *Engine) find(ctx context.Context, nextHop dane.NextHop, why trigger) (*hop, *Decision, Source) {
+	now := e.now()
+	c := e.current(now)
+	h := e.hop(nextHop, now)
+	if d := h.cached(c, now); d != nil && why == onLook {
+		return h, d, Fresh
+	}
+	// An override goes before whatever is known, DANE included, and nothing is
+	// looked up for it: it is there because something about the domain is wrong,
+	// and mail must not wait for that to time out first.
+	if o := c.override(h.Domain, now.wall); o != nil && o.Action != override.Enforce {
+		return h, e.decide(h, nil, nil), Fresh
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, c.timeout, errTimeout)
 	defer cancel()
 	for {
-		f := e.join(hop.Domain, why)
-		d := e.await(ctx, s, f, hop)
-		if d == nil {
-			continue // that one was about something else
+		if f := e.known(h.domain, e.now()); f != nil {
+			source := Fresh
+			if now := e.now(); why == onUse && now.mono >= f.recheck {
+				source = Stale
+				e.revalidate(h, f, c, now)
+			}
+			return h, e.await(ctx, h, f, daneLookup{}), source
 		}
-		select {
-		case <-f.published:
-			return d, f.source
-		default:
-			return d, Missed
+		var fl *flight
+		h, fl = e.join(nextHop, why)
+		if d, source := e.awaitFlight(ctx, h, fl); d != nil {
+			return h, d, source
 		}
 	}
 }
 
-// await waits for what f publishes and, if it matters, for what DANE says of
-// hop. That is looked up beside the download that it may go before, and not
-// after it.
-func (e *Engine) await(ctx context.Context, s *settings, f *flight, hop dane.NextHop) *Decision {
-	var (
-		found  *finding
-		c      *check
-		stake  = f.atStake
-		looked bool
-	)
-	if s.dane.Check == nil {
-		stake = nil
+// hop returns a next-hop in memory.
+func (e *Engine) hop(nextHop dane.NextHop, now instant) *hop {
+	m := e.memory
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.add(nextHop, now)
+}
+
+// known returns the facts about d if they are in force and need not be compared
+// with the store first, and otherwise nil.
+func (e *Engine) known(d *domain, now instant) *facts {
+	f := d.facts.Load()
+	if r := f.restored(now); r != f {
+		// The clock, by which the policy had expired, was wrong.
+		m := e.memory
+		m.mu.Lock()
+		if d.facts.Load() == f {
+			m.setFacts(d, r, now)
+		}
+		m.mu.Unlock()
+		f = d.facts.Load()
+	}
+	if f == nil || !f.inForce(now) || e.mustVerify(d, now) {
+		return nil
+	}
+	return f
+}
+
+// awaitFlight waits for what fl publishes, and returns the decision about h and
+// what had to be done for it; nil if fl found out nothing, and another one has to
+// be joined. What DANE says is looked up beside the download that it may go
+// before, and not after it.
+func (e *Engine) awaitFlight(ctx context.Context, h *hop, fl *flight) (*Decision, Source) {
+	var early daneLookup
+	recordFound := fl.recordFound
+	if fl.daneConfig.Check == nil {
+		recordFound = nil
 	}
 	for waiting := true; waiting; {
 		select {
-		case <-f.published:
+		case <-fl.published:
 			waiting = false
-		case <-stake:
-			found, c = e.examine(hop)
-			stake, looked = nil, true
+		case <-recordFound:
+			early = e.daneFor(h, e.conditions.Load())
+			recordFound = nil
 		case <-ctx.Done():
-			return f.undecided(context.Cause(ctx)).with(hop, nil, s, time.Now())
+			waiting = false
 		}
 	}
-	d := f.decision
-	if d == nil || !s.matters(d.standing) {
-		return e.settle(d, hop, nil)
+	select {
+	case <-fl.published:
+	default:
+		return e.decide(h, unknownFacts(context.Cause(ctx)), nil), Missed
 	}
-	if !looked {
-		found, c = e.examine(hop)
+	if fl.facts == nil {
+		return nil, Missed
 	}
-	if c != nil {
-		select {
-		case <-c.done:
-			found = c.found
-		case <-ctx.Done():
-			// The policy must not be taken for absent now that it is known.
-			found = conclude(e.findings.get(hop.String()), dane.Result{}, context.Cause(ctx), time.Now())
-			return d.with(hop, found, s, time.Now())
-		}
-	}
-	return e.settle(d, hop, found)
+	return e.await(ctx, h, fl.facts, early), fl.source
 }
 
-// settle makes the decision about hop of d, about its domain, and of what was
-// found out about DANE, which is nil if that may not be used, and has it at
-// hand. d may be nil, and so is then the decision.
-func (e *Engine) settle(d *Decision, hop dane.NextHop, found *finding) *Decision {
-	if d == nil {
-		return nil
+// await returns the decision about h by facts f, after it has waited for what
+// DANE says, if that matters and is not in early already.
+func (e *Engine) await(ctx context.Context, h *hop, f *facts, early daneLookup) *Decision {
+	c := e.conditions.Load()
+	if kind, _ := c.kindOf(h, f, e.now()); !c.daneMatters(kind) {
+		return e.decide(h, f, nil)
 	}
-	now := time.Now()
-	e.settling.Lock()
-	defer e.settling.Unlock()
-	s := e.settings.Load()
-	late := s.matters(d.standing) && e.denied() != (found == nil) // it was switched on or off since
-	late = late || e.overruled(d) || e.outdated(d)
-	if e.denied() {
-		found = nil
+	l := early
+	if l == (daneLookup{}) {
+		l = e.daneFor(h, c)
 	}
-	last := e.ready.get([]byte(hop.String()))
-	if last != nil && last.Override == d.Override && last.found == found && last.standing == d.standing && last.record >= d.record && now.UnixNano() <= last.until {
-		return last // made by another who waited, or of what was learned since
+	if l.check == nil {
+		return e.decide(h, f, l.state)
 	}
-	n := d.with(hop, found, s, now)
-	if !late && (n.until > 0 || n.STS != nil) {
-		e.put(n) // one that holds for no other answer has at least the policy
+	select {
+	case <-l.check.done:
+		return e.decide(h, f, l.check.state)
+	case <-ctx.Done():
 	}
-	return n
+	// The policy must not be taken for absent now that it is known.
+	last := h.daneState.Load()
+	if last != nil && last.permission != c.dane {
+		last = nil
+	}
+	return e.decide(h, f, conclude(last, dane.Result{}, context.Cause(ctx), e.now()))
 }
 
-// keep has d, which is about a domain as far as MTA-STS goes, at hand for the
-// next lookups, with what is known about DANE.
-func (e *Engine) keep(d *Decision) {
-	e.settling.Lock()
-	defer e.settling.Unlock()
-	if e.overruled(d) || e.outdated(d) {
-		return // what the administrator said is at hand, or will be; or what somebody else stored
+// decide returns the decision about h by facts f and DANE state s, and caches it:
+// as long as they are what is known, it is current. All goroutines that decide
+// the same at the same time return the same decision.
+func (e *Engine) decide(h *hop, f *facts, s *daneState) *Decision {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	now := e.now()
+	c := e.current(now)
+	last := h.decision.Load()
+	if d := h.cached(c, now); d != nil && (d.overridden || d.from == f && d.dane == s) {
+		return d
 	}
-	s := e.settings.Load()
-	var found *finding
-	if s.matters(d.standing) && !e.denied() {
-		if found = e.findings.get(d.NextHop); found == nil {
-			found = &finding{err: errors.New("not looked up yet")}
-		}
+	d := newDecision(h, f, s, c, now)
+	if e.shared != nil && !d.overridden {
+		d.until = min(d.until, h.domain.verified.Load()+int64(copyAge))
 	}
-	e.put(d.with(d.hop(), found, s, time.Now()))
-}
-
-// put has d at hand. If it says what the last decision said, it was told when
-// that one was. The lock for settling must be held.
-func (e *Engine) put(d *Decision) {
-	if d.Answer != "" {
-		d.attach()
-	}
-	if last := e.ready.get([]byte(d.NextHop)); last != nil {
+	if last != nil {
 		d.inherit(last)
 	}
-	e.ready.put(d)
+	h.decision.Store(d)
+	return d
+}
+
+// answered reports one answer, and notes that the domain is in use, for which its
+// policy is kept fresh: behind an override, too, so that it is there when that
+// ends.
+func (e *Engine) answered(h *hop, d *Decision, source Source, now instant) {
+	e.observe(Event{Kind: Lookup, Domain: d.Domain, Decision: d, Source: source, First: !d.answered.Load() && d.answered.CompareAndSwap(false, true)})
+	if d.Override != nil && d.Override.Use(now.wall) {
+		e.observe(Event{Kind: OverrideUsed, Domain: d.Domain, Decision: d})
+	}
+	if minute := now.minute(); h.used.Load() != minute {
+		h.used.Store(minute)
+	}
+	hour := now.wall.Unix() / 3600
+	used := &h.domain.usedHour
+	if used.Load() == hour || d.STS == nil && d.Override == nil || used.Swap(hour) == hour {
+		return
+	}
+	e.uses.add(h.Domain, now.wall.Truncate(time.Hour))
 }

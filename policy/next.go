@@ -15,12 +15,12 @@ const (
 	// downloaded is left alone (RFC 8461, Section 3.3: five minutes or
 	// longer per version id); every further failure doubles it.
 	firstRetry = 5 * time.Minute
-	// longestRetry bounds that: an hour of less protection is enough.
-	longestRetry = time.Hour
-	// longestAbsence bounds how long a missing record is believed in,
+	// maxRetry bounds that: an hour of less protection is enough.
+	maxRetry = time.Hour
+	// maxAbsence bounds how long a missing record is believed in,
 	// whatever its negative TTL: a domain that switches MTA-STS on should
 	// be noticed soon.
-	longestAbsence = 30 * time.Minute
+	maxAbsence = 30 * time.Minute
 	// recordRetry is how long after a failed lookup the record of a domain
 	// with a policy is looked up again on use.
 	recordRetry = time.Minute
@@ -54,7 +54,7 @@ func (r rules) next(old cache.Entry, got outcome, now time.Time, jitter float64)
 	e.Recheck = now.Add(recordRetry)
 	if got.recordErr == nil {
 		e.Checked = now
-		e.Recheck = now.Add(min(max(got.record.TTL, leastTTL), r.recheck))
+		e.Recheck = now.Add(min(max(got.record.TTL, minTTL), r.recheck))
 	}
 	switch {
 	case got.policy != nil:
@@ -87,7 +87,7 @@ func (r rules) downloaded(e cache.Entry, got outcome, now time.Time, jitter floa
 	age := got.policy.MaxAge
 	e = cache.Entry{
 		Domain:  e.Domain,
-		ID:      got.version(e),
+		ID:      got.effectiveID(e),
 		Policy:  got.text,
 		Fetched: now,
 		Expires: now.Add(age),
@@ -110,7 +110,7 @@ func (r rules) downloaded(e cache.Entry, got outcome, now time.Time, jitter floa
 // failed remembers that a version could not be downloaded. An unexpired
 // policy stays in force (RFC 8461, Section 3.3).
 func (r rules) failed(e cache.Entry, got outcome, now time.Time) cache.Entry {
-	id := got.version(e)
+	id := got.effectiveID(e)
 	if e.FailedID != id {
 		e.Failures = 0
 	}
@@ -141,7 +141,9 @@ func withoutRecord(e cache.Entry, record stsfetch.Record, now time.Time) cache.E
 	}
 	if e.Policy == "" {
 		// Looking again earlier would only be told the same by the resolver.
-		e.Expires = now.Add(min(record.TTL, longestAbsence))
+		// A resolver that is about to forget the absence says that it lasts no
+		// time, and must not be asked for each lookup.
+		e.Expires = now.Add(min(max(record.TTL, minTTL), maxAbsence))
 		e.Recheck = e.Expires
 	}
 	return e
@@ -150,17 +152,17 @@ func withoutRecord(e cache.Entry, record stsfetch.Record, now time.Time) cache.E
 // brief cuts what a stranger can make long, such as the names in a
 // certificate: it is kept for every domain, and printed.
 func brief(text string) string {
-	const most = 300
-	if len(text) <= most {
+	const limit = 300
+	if len(text) <= limit {
 		return text
 	}
-	return strings.ToValidUTF8(text[:most], "") + "..."
+	return strings.ToValidUTF8(text[:limit], "") + "..."
 }
 
-// version is the id that a download, or the failure of one, counts for: the
+// effectiveID is the id that a download, or the failure of one, counts for: the
 // one seen before it (RFC 8461, Section 8.1), or if there was none to be seen,
 // the one it replaces.
-func (got outcome) version(e cache.Entry) string {
+func (got outcome) effectiveID(e cache.Entry) string {
 	if got.record.ID != "" {
 		return got.record.ID
 	}
@@ -169,24 +171,13 @@ func (got outcome) version(e cache.Entry) string {
 
 // backOff is how long a version is left alone after n failures in a row.
 func backOff(n int) time.Duration {
-	return min(firstRetry<<min(n-1, 4), longestRetry)
+	return min(firstRetry<<min(n-1, 4), maxRetry)
 }
 
-// sane repairs what a clock that was set back makes of times in the future:
-// nothing was learned later than now, and nothing lasts longer than it could
-// if it had been learned now.
-func (r rules) sane(e cache.Entry, now time.Time) cache.Entry {
-	if ahead := e.Fetched.Sub(now); e.Policy != "" && ahead > 0 {
-		e.Fetched, e.Expires = now, e.Expires.Add(-ahead)
-	}
-	if limit := now.Add(max(longestAbsence, longestRetry)); e.Policy == "" && e.Expires.After(limit) {
-		e.Expires = now
-	}
-	if e.Retry.After(now.Add(longestRetry)) {
-		e.Retry = now
-	}
-	if e.Checked.After(now) || e.Recheck.After(now.Add(r.recheck)) {
-		e.Checked, e.Recheck = now, now
-	}
-	return e
+// holds reports whether e has a policy that has not expired by the wall clock (RFC
+// 8461, Section 5.1: as long as the time since it was fetched has not exceeded
+// max_age).
+func holds(e cache.Entry, now time.Time) bool {
+	return e.Policy != "" && !now.After(e.Expires)
 }
+

@@ -22,11 +22,11 @@ func TestOverrideMidway(t *testing.T) {
 		want         Kind
 		dane         bool
 	}{
-		{"enforce", "exempt", None, false}, {"testing", "enforce", Enforce, false}, {"enforce", "defer", Failed, false}, {"enforce", "reply", Said, false},
-		{"enforce", "exempt", None, true}, {"testing", "enforce", Enforce, true}, {"enforce", "defer", Failed, true}, {"enforce", "reply", Said, true},
+		{"enforce", "exempt", None, false}, {"testing", "enforce", Enforce, false}, {"enforce", "defer", Failed, false}, {"enforce", "reply", Replied, false},
+		{"enforce", "exempt", None, true}, {"testing", "enforce", Enforce, true}, {"enforce", "defer", Failed, true}, {"enforce", "reply", Replied, true},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			n := &domain{}
+			n := &fakeDomain{}
 			if err := errors.Join(n.setRecord([]string{"A"}), n.setPolicy([]string{c.mode})); err != nil {
 				t.Fatal(err)
 			}
@@ -48,7 +48,7 @@ func TestOverrideMidway(t *testing.T) {
 			}
 			hops := []dane.NextHop{{Domain: "example.com"}, {Domain: "example.com", Port: 587}, {Domain: "example.com", NoMX: true}}
 			for _, known := range []bool{false, true} {
-				n.set(func(n *domain) { n.delay = 10 * time.Second })
+				n.set(func(n *fakeDomain) { n.delay = 10 * time.Second })
 				var all sync.WaitGroup
 				for _, hop := range hops {
 					all.Go(func() { e.Lookup(context.Background(), hop, false) })
@@ -60,7 +60,7 @@ func TestOverrideMidway(t *testing.T) {
 				all.Wait()
 				time.Sleep(10 * time.Second)
 				for _, hop := range hops {
-					d := e.Known([]byte(hop.String()), false)
+					d := e.Cached([]byte(hop.String()), false)
 					if d == nil {
 						d = e.Lookup(context.Background(), hop, false)
 					}

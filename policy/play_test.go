@@ -81,7 +81,7 @@ func TestPlays(t *testing.T) {
 
 func perform(t *testing.T, file, text string) {
 	s := &stage{
-		domain: &domain{policyErr: errors.New("nothing there")},
+		domain: &fakeDomain{policyErr: errors.New("nothing there")},
 		store:  &moodyStore{Store: cache.NewMemory(1000)},
 	}
 	defer func() { s.close() }()
@@ -101,7 +101,7 @@ func perform(t *testing.T, file, text string) {
 
 // A stage is what a play is performed on.
 type stage struct {
-	domain *domain
+	domain *fakeDomain
 	store  *moodyStore
 	config Config
 	engine *Engine
@@ -153,7 +153,7 @@ func (s *stage) observe(ev Event) {
 func kindName(k EventKind) string {
 	return [...]string{"lookup", "new", "changed", "renewed", "gone", "absent", "invalid",
 		"record-failed", "policy-failed", "store-failed", "panicked",
-		"dane-on", "dane-off", "dane-checked", "dane-failed", "override-used", "recovered", "lapsing"}[k]
+		"dane-on", "dane-off", "dane-checked", "dane-failed", "override-used", "recovered", "lapsing", "ended", "short"}[k]
 }
 
 func (s *stage) do(verb string, args []string) error {
@@ -179,7 +179,7 @@ func (s *stage) do(verb string, args []string) error {
 	case "retrieve":
 		return s.retrieve(args)
 	case "forget":
-		return s.engine.Forget(context.Background(), "example.com")
+		return s.engine.Delete(context.Background(), "example.com")
 	case "dane", "danedelay", "checked":
 		return s.domain.doDANE(verb, args)
 	case "allow":
@@ -197,7 +197,7 @@ func (s *stage) do(verb string, args []string) error {
 	case "delay", "sleep":
 		d, err := time.ParseDuration(args[0])
 		if verb == "delay" {
-			s.domain.set(func(n *domain) { n.delay = d })
+			s.domain.set(func(n *fakeDomain) { n.delay = d })
 			return err
 		}
 		time.Sleep(d)
@@ -236,7 +236,7 @@ func (s *stage) option(word string) error {
 	case "defer":
 		s.config.Defer = true
 	case "workers":
-		s.config.Workers, err = strconv.Atoi(value)
+		s.config.Concurrency, err = strconv.Atoi(value)
 	case "forget":
 		s.config.Forget, err = time.ParseDuration(value)
 	case "dane", "all", "partial", "fallback":
@@ -305,7 +305,7 @@ func (s *stage) ask(verb string, args []string) error {
 
 // lookup asks as postfix.Handler does.
 func (s *stage) lookup(hop dane.NextHop, strict bool) *Decision {
-	if d := s.engine.Known([]byte(hop.String()), strict); d != nil {
+	if d := s.engine.Cached([]byte(hop.String()), strict); d != nil {
 		return d
 	}
 	return s.engine.Lookup(context.Background(), hop, strict)
@@ -374,8 +374,8 @@ func (s *stage) expectEvents(want []string) error {
 	return nil
 }
 
-// A domain is a Fetcher for the one domain of a play.
-type domain struct {
+// A fakeDomain is a Fetcher for the one domain of a play.
+type fakeDomain struct {
 	mu        sync.Mutex
 	delay     time.Duration
 	record    stsfetch.Record
@@ -392,13 +392,13 @@ type domain struct {
 	checks    int // since the last checked
 }
 
-func (n *domain) set(change func(*domain)) {
+func (n *fakeDomain) set(change func(*fakeDomain)) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	change(n)
 }
 
-func (n *domain) Record(ctx context.Context, _ string) (stsfetch.Record, error) {
+func (n *fakeDomain) Record(ctx context.Context, _ string) (stsfetch.Record, error) {
 	n.mu.Lock()
 	n.records++
 	r, err, delay := n.record, n.recordErr, n.delay
@@ -406,7 +406,7 @@ func (n *domain) Record(ctx context.Context, _ string) (stsfetch.Record, error) 
 	return r, errors.Join(err, pause(ctx, delay))
 }
 
-func (n *domain) Policy(ctx context.Context, name string) (string, *sts.Policy, error) {
+func (n *fakeDomain) Policy(ctx context.Context, name string) (string, *sts.Policy, error) {
 	n.mu.Lock()
 	n.policies++
 	text, err, delay, hangs := n.text, n.policyErr, n.delay, n.hangs
@@ -437,7 +437,7 @@ type slowness struct{}
 func (slowness) Error() string { return "timeout" }
 func (slowness) Timeout() bool { return true }
 
-func (n *domain) setRecord(args []string) error {
+func (n *fakeDomain) setRecord(args []string) error {
 	r := stsfetch.Record{TTL: time.Hour}
 	var err error
 	switch args[0] {
@@ -462,11 +462,11 @@ func (n *domain) setRecord(args []string) error {
 		}
 		r.TTL = d
 	}
-	n.set(func(n *domain) { n.record, n.recordErr = r, err })
+	n.set(func(n *fakeDomain) { n.record, n.recordErr = r, err })
 	return nil
 }
 
-func (n *domain) setPolicy(args []string) error {
+func (n *fakeDomain) setPolicy(args []string) error {
 	var text string
 	var err error
 	hangs := false
@@ -490,11 +490,11 @@ func (n *domain) setPolicy(args []string) error {
 	default:
 		return errors.New("unknown policy")
 	}
-	n.set(func(n *domain) { n.text, n.policyErr, n.hangs = text, err, hangs })
+	n.set(func(n *fakeDomain) { n.text, n.policyErr, n.hangs = text, err, hangs })
 	return nil
 }
 
-func (n *domain) asked(args []string) error {
+func (n *fakeDomain) asked(args []string) error {
 	synctest.Wait()
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -15,7 +15,7 @@ import (
 )
 
 // check is what dane.Check is in earnest.
-func (n *domain) check(ctx context.Context, _ dane.NextHop) (dane.Result, error) {
+func (n *fakeDomain) check(ctx context.Context, _ dane.NextHop) (dane.Result, error) {
 	n.mu.Lock()
 	n.checks++
 	r, err, delay := n.result, n.resultErr, n.daneDelay
@@ -27,11 +27,11 @@ func (n *domain) check(ctx context.Context, _ dane.NextHop) (dane.Result, error)
 }
 
 // doDANE performs the commands about DANE.
-func (n *domain) doDANE(verb string, args []string) error {
+func (n *fakeDomain) doDANE(verb string, args []string) error {
 	switch verb {
 	case "danedelay":
 		d, err := time.ParseDuration(args[0])
-		n.set(func(n *domain) { n.daneDelay = d })
+		n.set(func(n *fakeDomain) { n.daneDelay = d })
 		return err
 	case "checked":
 		synctest.Wait()
@@ -50,9 +50,9 @@ func (n *domain) doDANE(verb string, args []string) error {
 	} else if err != nil {
 		return err
 	}
-	n.set(func(n *domain) { n.result, n.resultErr = r, err })
+	n.set(func(n *fakeDomain) { n.result, n.resultErr = r, err })
 	if args[0] == "hangs" {
-		n.set(func(n *domain) { n.daneDelay = time.Hour })
+		n.set(func(n *fakeDomain) { n.daneDelay = time.Hour })
 	}
 	return nil
 }

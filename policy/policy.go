@@ -1,43 +1,77 @@
 // Package policy decides what applies to mail for a domain: its MTA-STS policy,
-// or DANE, which goes before it (RFC 8461, Section 2). It knows when a cached
-// policy still counts, when to ask the domain again, when to give up, and what
-// a failure means (RFC 8461, Sections 3.3, 5 and 10.2).
+// or DANE, which goes before it (RFC 8461, Section 2). It decides when a cached
+// policy is still valid, when to fetch it again, when to back off, and what a
+// failure means (RFC 8461, Sections 3.3, 5 and 10.2).
 //
-// It speaks to nobody by itself: stsfetch and dane ask, cache remembers,
-// override has the exceptions of the administrator, which go before all that,
-// postfix puts the decision into Postfix's words, and admin shows what happened.
-// It does not log; all that it has to tell is an Event.
+// It does no I/O of its own and does not log. Packages stsfetch and dane look
+// things up, a cache.Store keeps policies, package override holds what the
+// administrator set, package postfix turns decisions into replies, and package
+// admin shows Events.
 //
-// The rules are in pure functions with the clock as an argument: next says what
-// is to be remembered of a domain after something was learned, decide what that
-// means for mail, conclude what is to be remembered of a DANE check, and weigh
-// what the two mean together. The rest of the package is about who asks when.
+// # The core
 //
-//	Known ──► decisions at hand, no I/O
-//	Lookup ─► an override? its answer
+// An answer is made of four immutable values. Each is reached by one atomic
+// pointer and replaced as a whole:
+//
+//	conditions  one in the Engine      settings, overrides, whether DANE may be used, clock
+//	facts       one for each domain    what its cache.Entry means; no policy is a fact, too
+//	daneState   one for each next-hop  what DNS says about its MX hosts
+//	Decision    one for each next-hop  newDecision(facts, daneState, conditions, now)
+//
+// newDecision is pure, and the Decision keeps the pointers it was made from. A
+// cached Decision is valid as long as those are still current, which is all
+// that is compared: nothing has to be cleared when something changes.
+//
+//	Cached ─► decision current? ── yes ─► answer, no I/O, no allocation
+//	Lookup ─► override? ───────── yes ─► newDecision
 //	   │
-//	   ├────► one flight per domain ─► store ─► known and valid? publish it
-//	   │                                 │
-//	   │      Run ─► what is due ────────┤   record to be looked at again?
-//	   │                                 ▼
-//	   │                        record ─► download ─► next ─► decide ─► with
-//	   │                                    ║                            ▲
-//	   └─► a policy may be at stake? one check per next-hop ─► conclude ─┘
+//	   ├────► facts valid? ────── yes ─► newDecision; recheck behind the answer
+//	   │        │ no
+//	   │        ▼
+//	   │   the domain's one flight ─► store ─► record ─► policy ─► next ─► facts ─► store
+//	   │        ▲
+//	   │   Run ─┴─ what is due for a refresh
+//	   │
+//	   └─► DANE relevant? one check for each next-hop ─► daneState
+//
+// The facts are the memory: there is no second copy before the store. What the
+// store does not take is kept in the facts, evicted last, and saved later.
+//
+// All that one domain does to network and store is one flight at a time: a
+// fetch, a deletion, an import, a save. A flight publishes facts, and everybody
+// who waits decides for himself, under the conditions of that moment. A change
+// from outside (a deletion, another host's write) detaches the flight under
+// way: it is cancelled, can publish nothing more, and is not joined.
+//
+// # Time
+//
+// An instant has two readings. A policy is expired if either says so: the wall
+// clock, or the monotonic clock since the policy was learned. So a wall clock
+// that is set back extends nothing, and one that is set forward by mistake
+// deletes nothing: an expired policy is removed only after the two clocks have
+// agreed for an hour that it is.
+//
+// # Locks
+//
+// memory.mu guards the table of next-hops, the flight of each domain and the
+// accounting. hop.mu orders the decisions about one next-hop. They are never
+// held together, nor across I/O. conditionsMu orders writers of conditions and
+// is taken last, as are the locks inside fairShare.
 package policy
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"stsmap/cache"
-	"stsmap/override"
 	"stsmap/sts"
 	"stsmap/stsfetch"
 )
 
-// A Fetcher asks a domain. *stsfetch.Fetcher is the one there is.
+// A Fetcher looks up what a domain publishes. *stsfetch.Fetcher implements it.
 type Fetcher interface {
 	// Record looks up the record, as stsfetch.Fetcher.Record does.
 	Record(ctx context.Context, domain string) (stsfetch.Record, error)
@@ -45,154 +79,147 @@ type Fetcher interface {
 	Policy(ctx context.Context, domain string) (text string, p *sts.Policy, err error)
 }
 
-// Config says how an Engine works. It is copied by New.
+// Config configures an Engine. New copies it.
 type Config struct {
-	// Store remembers. It must be set; the caller closes it after the Engine.
+	// Store keeps policies. The caller closes it after the Engine. Nil means
+	// that memory is all there is: policies are lost with the process.
 	Store cache.Store
-	// Claims are those on the domains in Store, if other processes use it, too:
-	// a domain that nothing is known of is retrieved by one of them, and the
-	// others wait for what that one learns. Nil means that none does. See also
-	// Changed.
-	Claims cache.Claims
-	// Fetch asks. It must be set.
+	// Shared is Store, if other processes use it, too: then a domain is fetched
+	// by one of them at a time, and what another one writes is read within a
+	// minute. Nil means that no other process uses Store.
+	Shared cache.Shared
+	// Fetch must be set.
 	Fetch Fetcher
-	// Timeout bounds one retrieval from beginning to end, and so the time
-	// that a lookup can take; zero means 30 seconds.
+	// Timeout bounds one fetch from beginning to end, and so the time that a
+	// lookup can take; zero means 30 seconds.
 	Timeout time.Duration
-	// Workers is how many downloads may run at once; zero means 32.
-	Workers int
-	// Refresh is how long after a download the next one follows whatever the
+	// Concurrency is how many fetches may run at once; zero means 512. Beyond it
+	// a fair share of them applies: see fairShare. DANE checks have as many
+	// places of their own, and refreshes a quarter of that.
+	Concurrency int
+	// Refresh is how long after a download the next one follows, whatever the
 	// record says (RFC 8461, Section 10.2); zero means 24 hours.
 	Refresh time.Duration
-	// Recheck is how long the record is not looked at again on use, if its
-	// TTL is not shorter; zero means 5 minutes, which is Postfix's shortest
-	// delay between two attempts (RFC 8461, Section 5).
+	// Recheck is how long the record is not looked up again on use, if its TTL
+	// is not shorter; zero means 5 minutes, Postfix's shortest delay between two
+	// attempts (RFC 8461, Section 5).
 	Recheck time.Duration
-	// Forget is how long after the last use a domain is not refreshed any
-	// more and its policy left to expire; zero means 90 days.
+	// Forget is how long after its last use a domain is no longer refreshed;
+	// its policy is then left to expire. Zero means 90 days.
 	Forget time.Duration
 	// DANE says how DANE goes before policies.
 	DANE DANEConfig
-	// Ready is how many decisions are kept at hand for Known; zero means
-	// 16384.
-	Ready int
-	// Defer makes mail wait while nothing is known about a domain and its
-	// record cannot be looked up; otherwise it is delivered as to a domain
-	// without a policy.
+	// CacheSize is how many next-hops are kept in memory; zero means 16384.
+	// Memory is bounded in bytes as well, to 1536 for each of them.
+	CacheSize int
+	// Defer defers mail to a domain of which nothing is known if its record
+	// cannot be looked up; otherwise it is delivered as to a domain without a
+	// policy.
 	Defer bool
-	// Strict has policies in mode testing decided a second time, as if they
-	// were in mode enforce, for those who ask for that: see Decision.Strict.
+	// Strict adds Decision.Strict to decisions about policies in testing mode.
 	Strict bool
-	// Render makes what a client is told of a policy in mode enforce or
-	// testing: Decision.Answer. It is called once for each policy that is read
-	// or downloaded, before anybody else sees the decision, and only then
-	// STS.Lines is there; nil means that there is nothing to make. An error
-	// tells why the policy cannot be put into force in the words of the
-	// client: while it is to be enforced and DANE does not go before it, mail
-	// waits. The answer counts nevertheless.
+	// Render makes Decision.Answer of a policy in mode enforce or testing. It is
+	// called once for each policy that is read or downloaded, with a Decision
+	// that has Domain, ID, STS and Kind, and only there STS has MX and Lines. An
+	// error says why the client cannot enforce the policy: mail that would have
+	// to be enforced by it is deferred. The answer is used nevertheless. Nil
+	// means that decisions have no Answer.
 	Render func(*Decision) (answer string, err error)
-	// Observe is told everything that happens; nil means nobody listens. It
-	// is called from many goroutines, in the way of answers: it must be safe
-	// for that, and fast.
+	// Observe is called with every Event, from many goroutines and while answers
+	// wait: it must be safe for that, and must not block. Nil means that events
+	// are dropped.
 	Observe func(Event)
+
+	// wallOffset, in nanoseconds, is added to the wall clock alone; nil means
+	// none. Tests set the clock with it.
+	wallOffset *atomic.Int64
 }
 
 // An Engine answers which policy applies. Its methods may be called
 // concurrently.
 type Engine struct {
-	store    cache.Store
-	claims   cache.Claims // on what is in store, if others use it; else nil
-	render   func(*Decision) (string, error)
-	observe  func(Event)
-	ready    *decisions
-	findings *findings
-	versions *versions
-	settings atomic.Pointer[settings]
+	store   cache.Store  // nil: memory only
+	shared  cache.Shared // nil: nobody else uses store
+	render  func(*Decision) (string, error)
+	observe func(Event)
 
-	overrides atomic.Pointer[override.Table] // nil or empty for most
+	began      time.Time // when New was called, with its monotonic reading
+	wallOffset *atomic.Int64
 
-	permit     atomic.Pointer[permit] // nil until AllowDANE was called
-	permitted  chan struct{}          // closed then
-	permitting sync.Mutex             // orders calls of AllowDANE
-	checks     chan struct{}          // one element for each DANE check under way
-	settling   sync.Mutex             // held while a decision is made from what is at hand
+	conditionsMu sync.Mutex // orders changes of conditions
+	conditions   atomic.Pointer[conditions]
+	daneDecided  chan struct{} // closed by the first AllowDANE
 
-	began time.Time    // when New was called, with its monotonic reading
-	clock atomic.Int64 // drift when the decisions at hand were made
+	memory    *memory
+	fetches   *fairShare // of first contacts
+	refreshes *fairShare // of all fetches with a policy in force meanwhile
+	checks    *fairShare // of DANE checks
+	uses      uses
 
-	ctx     context.Context // of all flights; ends with Close
+	setBack     atomic.Bool  // the wall clock was, and refreshes have not been reviewed since
+	verifyAfter atomic.Int64 // monotonic: what was read from a shared store before is read again
+
+	ctx     context.Context // of all flights and checks; ends with Close
 	cancel  context.CancelFunc
-	running sync.WaitGroup // flights, and what else Close waits for
-	touches touches
+	running sync.WaitGroup // flights and checks
 
-	mu      sync.Mutex
-	flights map[string]*flight // domain to the one retrieval that may run for it
-	closed  bool
+	mu     sync.Mutex
+	closed bool
 }
 
-// settings are what Configure can change. A flight keeps those that it began
-// with.
-type settings struct {
-	fetch    Fetcher
-	timeout  time.Duration
-	deferred bool
-	dane     DANEConfig
-	strict   bool
-	rules    rules
-	slots    chan struct{} // one element for each download under way
-}
+// errClosing is the reason of lookups that Close cuts short.
+var errClosing = errors.New("shutting down")
 
 // New returns an Engine. It starts nothing; see Run.
 func New(c Config) *Engine {
-	most := orDefault(c.Ready, 16384)
 	e := &Engine{
-		store:     c.Store,
-		claims:    c.Claims,
-		render:    c.Render,
-		observe:   c.Observe,
-		ready:     newDecisions(most),
-		findings:  newFindings(most),
-		versions:  newVersions(),
-		permitted: make(chan struct{}),
-		checks:    make(chan struct{}, mostDANE),
-		flights:   make(map[string]*flight),
-		touches:   touches{waiting: make(map[string]time.Time)},
-		began:     time.Now(),
+		store:       c.Store,
+		shared:      c.Shared,
+		render:      c.Render,
+		observe:     c.Observe,
+		began:       time.Now(),
+		wallOffset:  c.wallOffset,
+		daneDecided: make(chan struct{}),
+		memory:      newMemory(orDefault(c.CacheSize, 16384)),
+		fetches:     newFairShare(),
+		refreshes:   newFairShare(),
+		checks:      newFairShare(),
+		uses:        uses{waiting: make(map[string]time.Time)},
 	}
 	if e.observe == nil {
 		e.observe = func(Event) {}
 	}
+	if e.wallOffset == nil {
+		e.wallOffset = new(atomic.Int64)
+	}
 	e.ctx, e.cancel = context.WithCancel(context.Background())
+	now := e.now()
+	e.conditions.Store(&conditions{dane: new(danePermission), drift: now.drift(), steady: now.mono})
 	e.Configure(c)
 	return e
 }
 
-// Configure replaces the settings of a running Engine; retrievals under way
-// end with the old ones. Store, Claims, Ready, Render and Observe stay as they were.
+// Configure replaces the settings of a running Engine. Lookups that begin after
+// it returned are answered by the new ones; fetches under way end with the old
+// ones. Store, Shared, CacheSize, Render and Observe stay as they were.
 func (e *Engine) Configure(c Config) {
-	next := &settings{
-		fetch:    c.Fetch,
-		timeout:  orDefault(c.Timeout, 30*time.Second),
-		deferred: c.Defer,
-		dane:     c.DANE,
-		strict:   c.Strict,
+	s := settings{
+		fetcher:    c.Fetch,
+		timeout:    orDefault(c.Timeout, 30*time.Second),
+		deferred:   c.Defer,
+		daneConfig: c.DANE,
+		strict:     c.Strict,
 		rules: rules{
 			refresh: orDefault(c.Refresh, 24*time.Hour),
 			recheck: orDefault(c.Recheck, 5*time.Minute),
 			forget:  orDefault(c.Forget, 90*24*time.Hour),
 		},
-		slots: make(chan struct{}, orDefault(c.Workers, 32)),
 	}
-	e.settling.Lock()
-	defer e.settling.Unlock()
-	if last := e.settings.Swap(next); last != nil && (!last.dane.sameAs(c.DANE) || last.strict != c.Strict) {
-		e.ready.clear()
-	}
-}
-
-// matters reports whether what DANE says matters where MTA-STS says k.
-func (s *settings) matters(k Kind) bool {
-	return s.dane.weighs(k) || s.strict && k == Testing && s.dane.weighs(Enforce)
+	concurrency := orDefault(c.Concurrency, 512)
+	e.fetches.resize(concurrency)
+	e.checks.resize(concurrency)
+	e.refreshes.resize(max(concurrency/4, 1))
+	e.change(func(c *conditions) { c.settings = s })
 }
 
 func orDefault[T int | time.Duration](v, def T) T {
@@ -200,43 +227,6 @@ func orDefault[T int | time.Duration](v, def T) T {
 		return def
 	}
 	return v
-}
-
-// clockJump is how far the clock must be set to be noticed.
-const clockJump = time.Minute
-
-// drift is how far the wall clock has moved since New beyond the time that has
-// passed.
-func (e *Engine) drift(now time.Time) time.Duration {
-	return time.Duration(now.UnixNano()-e.began.UnixNano()) - now.Sub(e.began)
-}
-
-// clockWasSet reports whether the clock was set since the decisions at hand
-// were made, and then gives them up: they hold until times on that clock.
-func (e *Engine) clockWasSet(now time.Time) bool {
-	drift, last := int64(e.drift(now)), e.clock.Load()
-	if max(drift-last, last-drift) < int64(clockJump) {
-		return false
-	}
-	if e.clock.CompareAndSwap(last, drift) {
-		e.ready.clear()
-		e.findings.expire()
-	}
-	return true
-}
-
-// answered counts one answer, and notes that the domain is in use: one with an
-// override, too, whose policy is to be there when that ends.
-func (e *Engine) answered(d *Decision, from Source, now time.Time) {
-	e.observe(Event{Kind: Lookup, Domain: d.Domain, Decision: d, Source: from, First: !d.told.Load() && d.told.CompareAndSwap(false, true)})
-	if d.Override != nil && d.Override.Use(now) {
-		e.observe(Event{Kind: OverrideUsed, Domain: d.Domain, Decision: d})
-	}
-	hour := now.Unix() / 3600
-	if d.used.Load() == hour || d.STS == nil && d.Override == nil || d.used.Swap(hour) == hour {
-		return
-	}
-	e.touch(d.Domain, now.Truncate(time.Hour))
 }
 
 // begin runs work on a goroutine that Close waits for; after Close it does
@@ -250,13 +240,20 @@ func (e *Engine) begin(work func()) bool {
 	return !e.closed
 }
 
-// Close ends all retrievals and waits until their goroutines have returned.
-// What they had learned is in the store by then. Lookups that still wait, and
-// all later ones, are answered as if nothing were known.
+// Close ends all fetches, waits until their goroutines have returned, and has
+// the store told of uses that it has not been told of. What was learned is in
+// the store by then, unless that does not take it. Lookups under way and all
+// later ones are answered as if nothing were known, if nothing is in memory.
 func (e *Engine) Close() {
 	e.mu.Lock()
 	e.closed = true
 	e.mu.Unlock()
 	e.cancel()
 	e.running.Wait()
+	ctx, cancel := context.WithTimeout(context.Background(), closePatience)
+	defer cancel()
+	e.writeUses(ctx)
 }
+
+// closePatience is how long Close waits for the store to be told of uses.
+const closePatience = 2 * time.Second

@@ -2,11 +2,11 @@ package policy
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"time"
 
 	"stsmap/cache"
+	"stsmap/dane"
 )
 
 const (
@@ -15,108 +15,152 @@ const (
 	// lease is how long what Run took from the store is left alone by others
 	// that use the same store.
 	lease = 10 * time.Minute
+	// maxDue is how many entries Run takes from the store at once.
+	maxDue = 64
 )
 
-// Run refreshes policies before they expire (RFC 8461, Sections 3.3 and 10.2)
-// until ctx is done, and then waits for the refreshes under way.
+// Run refreshes policies before they expire (RFC 8461, Sections 3.3 and 10.2),
+// saves what the store did not take, and follows what other processes change,
+// until ctx is done; then it waits for the refreshes under way.
 func (e *Engine) Run(ctx context.Context) {
-	tick := time.NewTicker(refreshEvery)
-	defer tick.Stop()
-	for {
-		for e.refreshDue(ctx) {
+	var running sync.WaitGroup
+	defer running.Wait()
+	if e.shared != nil {
+		running.Go(func() { e.shared.Watch(ctx, e.hint) })
+	}
+	running.Go(func() {
+		for each := newTicker(ctx); each.next(); {
+			e.saveUnsaved(ctx)
+			e.writeUses(ctx)
 		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
+	})
+	// Twice as many as have places: those that wait are the next ones.
+	slots := make(chan struct{}, 2*e.refreshes.size())
+	for each := newTicker(ctx); each.next(); {
+		if e.setBack.Swap(false) {
+			e.reviewRefreshes(ctx)
+		}
+		for e.refreshDue(ctx, slots, &running) {
 		}
 	}
 }
 
-// refreshDue refreshes one batch, and reports whether there may be more.
-//
-// A batch is a quarter of the downloads that may run at once: refreshes can
-// wait, mail cannot.
-func (e *Engine) refreshDue(ctx context.Context) (more bool) {
-	n := max(cap(e.settings.Load().slots)/4, 1)
-	due, err := e.store.Due(ctx, time.Now(), lease, n)
-	if err != nil {
-		if ctx.Err() == nil {
-			e.observe(Event{Kind: StoreFailed, Err: err, Op: OpDue})
-		}
+// A ticker ticks every refreshEvery until its context is done; first at once.
+type ticker struct {
+	ctx   context.Context
+	timer *time.Timer
+}
+
+func newTicker(ctx context.Context) *ticker { return &ticker{ctx: ctx} }
+
+// next waits for the next tick, and reports whether there is one.
+func (t *ticker) next() bool {
+	if t.timer == nil {
+		t.timer = time.NewTimer(refreshEvery)
+		return t.ctx.Err() == nil
+	}
+	select {
+	case <-t.timer.C:
+		t.timer.Reset(refreshEvery)
+		return true
+	case <-t.ctx.Done():
+		t.timer.Stop()
 		return false
 	}
-	var batch sync.WaitGroup
-	for _, entry := range due {
-		batch.Go(func() { e.refresh(ctx, entry) })
-	}
-	batch.Wait()
-	return len(due) == n && ctx.Err() == nil
 }
 
-// Retrieve finds out what there is to know about a domain, as a lookup would,
-// without giving an answer, and returns what is remembered of it then. If
-// evenKnown is set it asks the domain whatever is known, and downloads the
-// policy even if the record has not changed or a download has just failed;
-// otherwise it returns at once what is known and still counts. That the domain
-// has no policy, or that it could not be downloaded, is in the entry and no
-// error. The domain is one as for Lookup.
-func (e *Engine) Retrieve(ctx context.Context, domain string, evenKnown bool) (cache.Entry, error) {
-	for {
-		why := onUse
-		if evenKnown {
-			why = onRequest
-		}
-		f := e.join(domain, why)
-		select {
-		case <-f.done:
-		case <-ctx.Done():
-			return cache.Entry{}, context.Cause(ctx)
-		}
-		if f.why != why && evenKnown {
-			continue // it was under way, and for another reason
-		}
-		entry, err := e.store.Get(ctx, domain)
-		if errors.Is(err, cache.ErrNotFound) && f.decision != nil {
-			// Nothing was learned, or nothing worth remembering.
-			return cache.Entry{Domain: domain, Error: f.decision.absence}, nil
-		}
-		return entry, err
-	}
-}
-
-// Forget forgets all about a domain: the next lookup is a first contact.
-func (e *Engine) Forget(ctx context.Context, domain string) error {
-	err := e.store.Delete(ctx, domain)
-	e.Changed(domain)
-	return err
-}
-
-// refresh downloads the policy of entry again, or drops the entry if there is
-// none in force any more: the next lookup begins anew.
-func (e *Engine) refresh(ctx context.Context, entry cache.Entry) {
-	f := e.join(entry.Domain, daily)
+// refreshDue starts refreshes of what is due, each as soon as there is a slot,
+// and reports whether there may be more.
+func (e *Engine) refreshDue(ctx context.Context, slots chan struct{}, running *sync.WaitGroup) (more bool) {
 	select {
-	case <-f.done:
+	case slots <- struct{}{}:
+	case <-ctx.Done():
+		return false
+	}
+	n := min(cap(slots)-len(slots)+1, maxDue)
+	due, more := e.due(ctx, n)
+	for i, name := range due {
+		if i > 0 {
+			select {
+			case slots <- struct{}{}:
+			case <-ctx.Done():
+				return false // their leases end by themselves
+			}
+		}
+		running.Go(func() {
+			defer func() { <-slots }()
+			e.refresh(ctx, name)
+		})
+	}
+	if len(due) == 0 {
+		<-slots
+	}
+	return more && ctx.Err() == nil
+}
+
+// due takes the domains that are due for a refresh, at most n, and reports
+// whether there may be more. A store that does not work can lease none; what
+// memory holds is refreshed then all the same, since a lease is for sharing the
+// work and no condition of it.
+func (e *Engine) due(ctx context.Context, n int) (names []string, more bool) {
+	if e.store != nil {
+		due, err := e.store.Due(ctx, e.now().wall, lease, n)
+		for _, entry := range due {
+			names = append(names, entry.Domain)
+		}
+		if err == nil {
+			return names, len(due) == n
+		}
+		if ctx.Err() != nil {
+			return nil, false
+		}
+		e.observe(Event{Kind: StoreFailed, Err: err, Op: OpDue})
+	}
+	names = e.dueInMemory(n)
+	return names, len(names) == n
+}
+
+// dueInMemory is due for what memory holds.
+func (e *Engine) dueInMemory(n int) (names []string) {
+	now := e.now()
+	for _, d := range e.memory.domains() {
+		f := d.facts.Load()
+		if f == nil || f.policy == nil || f.refresh == 0 || f.refresh > now.wall.UnixNano() || d.leased.Load() > now.mono {
+			continue
+		}
+		d.leased.Store(now.in(lease))
+		if names = append(names, d.Domain); len(names) == n {
+			break
+		}
+	}
+	return names
+}
+
+// refresh downloads the policy of a domain again, or removes it if it has been
+// expired for long.
+func (e *Engine) refresh(ctx context.Context, name string) {
+	_, fl := e.join(dane.NextHop{Domain: name}, onRefresh)
+	select {
+	case <-fl.done:
 	case <-ctx.Done():
 	}
 }
 
-// sweep drops entry, which the flight f has just read. Who waits for f asks
-// again: it has found out nothing.
-func (e *Engine) sweep(ctx context.Context, f *flight, entry cache.Entry) {
-	defer f.publish(nil)
-	if e.drift(time.Now()) > clockJump {
-		// The clock was set forward since the daemon began, perhaps by
-		// mistake. What seems to have expired may not have.
-		return
-	}
-	if err := e.store.Delete(ctx, f.domain); err != nil {
-		e.observe(Event{Kind: StoreFailed, Domain: f.domain, Err: err, Op: OpDelete})
-		return
-	}
-	e.ready.drop(f.domain)
-	if entry.Policy != "" {
-		e.observe(Event{Kind: PolicyGone, Domain: f.domain, Before: &entry, After: &cache.Entry{Domain: f.domain}})
+// reviewRefreshes has policies refreshed now whose time for that was noted by a
+// clock that was ahead.
+func (e *Engine) reviewRefreshes(ctx context.Context) {
+	now := e.now().wall
+	latest := now.Add(e.conditions.Load().rules.refresh)
+	for entry, err := range e.Entries(ctx) {
+		if err != nil {
+			e.setBack.Store(true) // again, when the store works
+			return
+		}
+		if holds(entry, now) && entry.Refresh.After(latest) && !leftToExpire(entry) {
+			e.refresh(ctx, entry.Domain)
+		}
 	}
 }
+
+// leftToExpire reports whether e is not to be refreshed any more.
+func leftToExpire(e cache.Entry) bool { return e.Refresh.After(e.Expires) }

@@ -8,13 +8,13 @@ import (
 	"stsmap/sts"
 )
 
-// lapseNotice is how long before it expires a policy that cannot be refreshed
-// is told of once more: long enough for a person to read it on a working day.
-const lapseNotice = 24 * time.Hour
+// expiryNotice is how long before it expires a policy that cannot be refreshed
+// makes another event: long enough for a person to read it on a working day.
+const expiryNotice = 24 * time.Hour
 
-// report makes the events of a retrieval. kept tells that the store has after.
-func (e *Engine) report(f *flight, before, after cache.Entry, got outcome, kept bool) {
-	ev := Event{Domain: f.domain, Before: &before, After: &after, Took: time.Since(f.began), Trigger: f.trigger(before), Kept: kept}
+// report makes the events of a fetch. kept says that the store has after.
+func (e *Engine) report(fl *flight, before, after cache.Entry, got outcome, kept bool) {
+	ev := Event{Domain: fl.domain.Domain, Before: &before, After: &after, Took: time.Duration(e.now().mono - fl.began.mono), Trigger: fl.reason(before), Kept: kept}
 	switch {
 	case got.policy != nil && before.Policy == "":
 		ev.Kind = PolicyNew
@@ -38,20 +38,20 @@ func (e *Engine) report(f *flight, before, after cache.Entry, got outcome, kept 
 		return // the record is as it was
 	}
 	e.observe(ev)
-	if ev.Kind == PolicyFailed && startsToLapse(before, after, time.Now()) {
-		ev.Kind = PolicyLapsing
+	if ev.Kind == PolicyFailed && expiresSoon(before, after, e.now().wall) {
+		ev.Kind = PolicyExpiring
 		e.observe(ev)
 	}
 }
 
-// trigger is why f asked for the policy, where before was known.
-func (f *flight) trigger(before cache.Entry) Trigger {
+// reason is why fl fetched the policy, where before was known.
+func (fl *flight) reason(before cache.Entry) Trigger {
 	switch {
-	case f.why == daily:
+	case fl.trigger == onRefresh:
 		return OnRefresh
-	case f.why == onRequest:
+	case fl.trigger == onRequest:
 		return OnRequest
-	case holds(before, f.began):
+	case holds(before, fl.began.wall):
 		return OnID
 	}
 	return OnMiss
@@ -67,12 +67,12 @@ func weaker(text string, after *sts.Policy) []sts.Weakening {
 	return sts.Weakened(before, after)
 }
 
-// startsToLapse reports whether after, which failed to be refreshed at now, has
-// a policy that will not be in force for a day any more, and that this was not
-// yet so at the failure before. It needs no memory of what was told: when that
-// failure was follows from before.
-func startsToLapse(before, after cache.Entry, now time.Time) bool {
-	if !holds(after, now) || after.Expires.Sub(now) >= lapseNotice {
+// expiresSoon reports whether after, which failed to be refreshed at now, has a
+// policy that expires within a day, and that this was not yet so at the failure
+// before. It needs no memory of events: when that failure was follows from
+// before.
+func expiresSoon(before, after cache.Entry, now time.Time) bool {
+	if !holds(after, now) || after.Expires.Sub(now) >= expiryNotice {
 		return false
 	}
 	p, err := sts.ParsePolicy([]byte(after.Policy))
@@ -83,5 +83,5 @@ func startsToLapse(before, after cache.Entry, now time.Time) bool {
 		return true
 	}
 	last := before.Retry.Add(-backOff(before.Failures))
-	return after.Expires.Sub(last) >= lapseNotice
+	return after.Expires.Sub(last) >= expiryNotice
 }

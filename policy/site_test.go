@@ -56,6 +56,8 @@ func (h *handle) Release(_ context.Context, domain string) error {
 	return nil
 }
 
+func (h *handle) Watch(ctx context.Context, _ func(string, bool)) { <-ctx.Done() }
+
 func (h *handle) Put(ctx context.Context, e cache.Entry) error {
 	err := h.Memory.Put(ctx, e)
 	h.mu.Lock()
@@ -66,19 +68,19 @@ func (h *handle) Put(ctx context.Context, e cache.Entry) error {
 
 // A site is some engines with one store, in a bubble, who ask one domain.
 type aSite struct {
-	domain  *domain
+	domain  *fakeDomain
 	store   *sharedMemory
 	engines []*Engine
 }
 
 func newSite(n int) *aSite {
-	s := &aSite{domain: new(domain), store: &sharedMemory{Memory: cache.NewMemory(100), claims: make(map[string]claim)}}
+	s := &aSite{domain: new(fakeDomain), store: &sharedMemory{Memory: cache.NewMemory(100), claims: make(map[string]claim)}}
 	for range n {
 		h := &handle{s.store}
-		s.engines = append(s.engines, New(Config{Store: h, Claims: h, Fetch: s.domain}))
+		s.engines = append(s.engines, New(Config{Store: h, Shared: h, Fetch: s.domain}))
 	}
 	_ = s.domain.setRecord([]string{"A"})
-	s.domain.set(func(n *domain) { n.delay = time.Second })
+	s.domain.set(func(n *fakeDomain) { n.delay = time.Second })
 	return s
 }
 
@@ -122,7 +124,9 @@ func TestSiteFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(10)
 		defer s.close()
-		s.domain.set(func(n *domain) { n.policyErr = &stsfetch.Error{Step: stsfetch.StepTLS, Err: errors.New("handshake")} })
+		s.domain.set(func(n *fakeDomain) {
+			n.policyErr = &stsfetch.Error{Step: stsfetch.StepTLS, Err: errors.New("handshake")}
+		})
 		for i, d := range s.ask() {
 			if d.Kind != None {
 				t.Errorf("%d decided %s: %s", i, d.Kind, d)
@@ -197,10 +201,10 @@ func TestSiteCutShort(t *testing.T) {
 		s := newSite(2)
 		defer s.close()
 		_ = s.domain.setPolicy([]string{"enforce", "mx.example.com"})
-		s.domain.set(func(n *domain) { n.hangs = true })
+		s.domain.set(func(n *fakeDomain) { n.hangs = true })
 		go s.engines[0].Lookup(context.Background(), dane.NextHop{Domain: "example.com"}, false)
 		time.Sleep(5 * time.Second) // it has the claim
-		s.domain.set(func(n *domain) { n.hangs = false })
+		s.domain.set(func(n *fakeDomain) { n.hangs = false })
 		s.engines[0].Close()
 		s.engines = s.engines[1:]
 		if s.store.released != 1 {
@@ -233,49 +237,10 @@ func TestChanged(t *testing.T) {
 			if err := s.store.Memory.Put(t.Context(), e); err != nil {
 				t.Fatal(err)
 			}
-			s.engines[0].Changed(domain)
+			s.engines[0].hint(domain, false)
 			if d := s.ask()[0]; d.ID != e.ID {
 				t.Errorf("id %q, want %q", d.ID, e.ID)
 			}
-		}
-	})
-}
-
-// TestChangedMeanwhile: what somebody else puts between the look into the store
-// and the decision is not covered up by that decision.
-func TestChangedMeanwhile(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := newSite(1)
-		defer s.close()
-		e := s.engines[0]
-		_ = s.domain.setPolicy([]string{"enforce", "mx.example.com"})
-		s.ask()
-		entry, err := s.store.Get(t.Context(), "example.com")
-		if err != nil {
-			t.Fatal(err)
-		}
-		f := &flight{settings: e.settings.Load(), domain: "example.com"}
-		before, _, err := e.recall(t.Context(), f)
-		if err != nil {
-			t.Fatal(err)
-		}
-		entry.ID, entry.Fetched = "B", entry.Fetched.Add(time.Second)
-		if err := s.store.Memory.Put(t.Context(), entry); err != nil {
-			t.Fatal(err)
-		}
-		e.Changed("example.com")
-		old := e.decide(f, before, time.Now())
-		e.keep(old)
-		if d := e.settle(old, dane.NextHop{Domain: "example.com"}, nil); d.ID != before.ID {
-			t.Errorf("who waited for it is told id %q", d.ID) // it began before the change
-		}
-		if d := s.ask()[0]; d.ID != "B" {
-			t.Errorf("afterwards id %q is in force", d.ID)
-		}
-		e.Changed("")
-		e.keep(old)
-		if e.Known([]byte("example.com"), false) != nil {
-			t.Error("it is at hand after all domains may have changed")
 		}
 	})
 }
@@ -295,19 +260,16 @@ func TestForgetHops(t *testing.T) {
 		}
 		other := dane.NextHop{Domain: "example.org", Port: 587}
 		e.Lookup(t.Context(), other, false)
-		if err := e.Forget(t.Context(), "example.com"); err != nil {
+		if err := e.Delete(t.Context(), "example.com"); err != nil {
 			t.Fatal(err)
 		}
 		for _, hop := range hops {
-			if e.Known([]byte(hop.String()), false) != nil {
+			if e.Cached([]byte(hop.String()), false) != nil {
 				t.Errorf("%s is still at hand", hop)
 			}
 		}
-		if e.Known([]byte(other.String()), false) == nil {
+		if e.Cached([]byte(other.String()), false) == nil {
 			t.Errorf("%s is not at hand any more", other)
-		}
-		if n := e.ready.other; len(n) != 1 || n["example.org"] != 1 {
-			t.Errorf("other next-hops: %v", n)
 		}
 	})
 }
@@ -347,8 +309,8 @@ func TestSlotFirst(t *testing.T) {
 		s := newSite(1)
 		defer s.close()
 		e := s.engines[0]
-		e.Configure(Config{Fetch: s.domain, Workers: 1})
-		s.domain.set(func(n *domain) { n.hangs = true })
+		e.Configure(Config{Fetch: s.domain, Concurrency: 1})
+		s.domain.set(func(n *fakeDomain) { n.hangs = true })
 		s.store.claims["held.example"] = claim{nil, time.Now().Add(time.Hour)}
 		var asking sync.WaitGroup
 		lookup := func(name string) {

@@ -1,0 +1,66 @@
+package policy
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"time"
+
+	"stsmap/cache"
+)
+
+const (
+	// claimFraction is for which part of the time for a fetch a claim on a domain
+	// counts: whoever waits for one that has died still has time to fetch.
+	claimFraction = 3
+	// claimPoll is about how often a flight looks whether another process has
+	// learned something.
+	claimPoll = 200 * time.Millisecond
+	// releasePatience is how long a flight waits for its claim to be given back:
+	// it ends by itself soon.
+	releasePatience = time.Second
+)
+
+// acquireClaim waits until fl may download the policy of a domain of which no
+// policy is known, or another process did. It returns what is known of the
+// domain by then; fl.wanted says whether to download is still right. A store
+// that does not work keeps nothing from being downloaded.
+//
+// The place comes first: a claim that ends while its holder waits for one would
+// have another process download the same. It is not kept while another process
+// downloads.
+func (e *Engine) acquireClaim(ctx context.Context, fl *flight, got outcome, old cache.Entry) (cache.Entry, error) {
+	name := fl.domain.Domain
+	for {
+		ok, err := e.shared.Claim(ctx, name, fl.timeout/claimFraction)
+		fl.claimed = ok && err == nil
+		// Between the last read and the claim another process may have finished.
+		if stored, readErr := e.read(ctx, name); readErr == nil {
+			if old = stored; !holds(old, e.now().wall) {
+				old.ID, old.Policy, old.Fetched, old.Refresh = "", "", time.Time{}, time.Time{}
+			}
+		}
+		if err != nil || ok || !fl.wanted(old, got, e.now()) {
+			return old, ctx.Err()
+		}
+		fl.place.release()
+		select {
+		case <-time.After(claimPoll/2 + rand.N(claimPoll)):
+		case <-ctx.Done():
+			return old, errors.New("another host is fetching the policy, and is not done in time")
+		}
+		if err := e.takePlace(ctx, fl, false); err != nil {
+			return old, err
+		}
+	}
+}
+
+// releaseClaim gives back the claim of fl, if it has one.
+func (e *Engine) releaseClaim(fl *flight) {
+	if !fl.claimed {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), releasePatience)
+	defer cancel()
+	_ = e.shared.Release(ctx, fl.domain.Domain) // or else it ends by itself
+}

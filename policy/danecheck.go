@@ -1,0 +1,219 @@
+package policy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"stsmap/dane"
+)
+
+const (
+	// minTTL and maxTTL bound how long the result of a check counts. No zone is
+	// asked more often than every few seconds, here or for its record, and none
+	// is believed for a week: it should be noticed soon when a domain begins or
+	// ends with DANE.
+	minTTL = 5 * time.Second
+	maxTTL = time.Hour
+	// grace is how long a result may still be used after its time while it is
+	// renewed behind the answer, so that answers about a busy domain do not
+	// wait for DNS.
+	grace = 30 * time.Second
+	// daneRetry is how long after a check that failed the next one follows,
+	// and how long a partial result counts.
+	daneRetry = time.Minute
+)
+
+// A daneState is what DNS says about DANE for one next-hop. It is shared and not
+// changed. It lives in memory only, for minutes.
+type daneState struct {
+	permission *danePermission // under which it was found out
+	result     *dane.Result    // nil if nothing is known
+	conclusive bool            // result says all that a decision can depend on
+	err        error           // why the last check did not find out more; nil if it did
+	due        int64           // monotonic: when to check again behind the answer
+	until      int64           // monotonic: when it expires; -1 if only the answers that wait may use it
+}
+
+// size is how many bytes s takes.
+func (s *daneState) size() int64 {
+	if s == nil {
+		return 0
+	}
+	n := int64(daneBytes)
+	if s.result != nil {
+		for _, h := range s.result.Hosts {
+			n += daneBytes + int64(len(h.Name)+len(h.Base))
+		}
+	}
+	return n
+}
+
+// A daneCheck is the one check that may be under way for a next-hop.
+type daneCheck struct {
+	hop        *hop
+	permission *danePermission // when it began
+	last       *daneState      // what was known then, if it still counts for something
+	state      *daneState      // set before done is closed; nil if DANE must not be used
+	done       chan struct{}   // closed when state can be read
+}
+
+// A daneLookup is what is known about DANE for a next-hop, or else the check that
+// finds it out; neither if DANE must not be used.
+type daneLookup struct {
+	state *daneState
+	check *daneCheck
+}
+
+// daneFor returns what is known about DANE for h if that has not expired, or has
+// it found out.
+func (e *Engine) daneFor(h *hop, c *conditions) daneLookup {
+	if c.dane.off() {
+		return daneLookup{}
+	}
+	if s := h.daneState.Load(); s != nil && s.permission == c.dane && e.now().mono <= s.until {
+		return daneLookup{state: s}
+	}
+	return daneLookup{check: e.joinCheck(h)}
+}
+
+// joinCheck returns the check under way for h, and starts one if there is none,
+// or one that began under other conditions.
+func (e *Engine) joinCheck(h *hop) *daneCheck {
+	m := e.memory
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c := e.conditions.Load()
+	if h.check != nil && h.check.permission == c.dane {
+		return h.check
+	}
+	check := &daneCheck{hop: h, permission: c.dane, done: make(chan struct{})}
+	if last := h.daneState.Load(); last != nil && last.permission == c.dane {
+		check.last = last
+	}
+	h.check = check
+	if !e.begin(func() { e.runCheck(check, c) }) {
+		h.check = nil
+		check.state = &daneState{permission: c.dane, err: errClosing, until: -1}
+		close(check.done)
+	}
+	return check
+}
+
+// runCheck runs check, and whatever happens leaves nothing waiting for it.
+func (e *Engine) runCheck(check *daneCheck, c *conditions) {
+	h := check.hop
+	failed := func(err error) { check.state = &daneState{permission: check.permission, err: err, until: -1} }
+	defer close(check.done)
+	defer func() {
+		e.memory.mu.Lock()
+		defer e.memory.mu.Unlock()
+		if h.check == check {
+			h.check = nil
+		}
+	}()
+	defer func() {
+		if p := recover(); p != nil {
+			e.observe(Event{Kind: Panicked, Domain: h.Domain, Err: fmt.Errorf("%v", p), Stack: debug.Stack()})
+			failed(errors.New("internal error"))
+		}
+	}()
+	ctx, cancel := context.WithTimeout(e.ctx, c.timeout)
+	defer cancel()
+	select {
+	case <-e.daneDecided:
+	case <-ctx.Done():
+		failed(errors.New("it is not known yet whether DANE can be used"))
+		return
+	}
+	if !check.permission.decided { // it began before the first AllowDANE
+		e.memory.mu.Lock()
+		check.permission = e.conditions.Load().dane
+		e.memory.mu.Unlock()
+	}
+	if check.permission.off() || c.daneConfig.Check == nil {
+		return
+	}
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	place, err := e.checks.acquire(ctx, registrable(h.Domain), end)
+	if err != nil {
+		failed(err)
+		return
+	}
+	defer place.release()
+	result, err := c.daneConfig.Check(ctx, h.NextHop)
+	if errors.Is(context.Cause(ctx), errEnded) {
+		failed(errEnded)
+		return
+	}
+	check.state = conclude(check.last, result, err, e.now())
+	check.state.permission = check.permission
+	e.publishState(check)
+}
+
+// publishState keeps and reports what check found out, unless it was cut short
+// or the conditions that it began under are over.
+func (e *Engine) publishState(check *daneCheck) {
+	h, s, last := check.hop, check.state, check.last
+	if e.ctx.Err() != nil || check.permission != e.conditions.Load().dane {
+		// Answers that wait may use it, since they began under those conditions.
+		kept := *s
+		kept.until = -1
+		check.state = &kept
+		return
+	}
+	if s.until >= 0 {
+		e.memory.mu.Lock()
+		h.daneState.Store(s)
+		if e.memory.hops[h.name] == h {
+			e.memory.count(h.domain)
+			e.memory.evict(h.domain, e.now())
+		}
+		e.memory.mu.Unlock()
+	}
+	ev := Event{Kind: DANEChecked, Domain: h.Domain, Err: s.err}
+	if s.conclusive {
+		ev.DANE = s.result
+	}
+	if last != nil && last.conclusive {
+		ev.DANEBefore = last.result
+	}
+	if s.err != nil {
+		ev.Kind = DANEFailed
+	}
+	e.observe(ev)
+}
+
+// conclude makes a state of what a check found out at now, where last, which can
+// be nil, was known before. A result that is not conclusive leaves the last one
+// that was in force: DNS that fails is no reason to drop what is known, whatever
+// it was.
+func conclude(last *daneState, r dane.Result, err error, now instant) *daneState {
+	s := &daneState{err: err, conclusive: err == nil, until: -1}
+	wait := min(max(r.TTL, minTTL), maxTTL)
+	if err == nil {
+		s.result = &r
+		if r.Count(dane.Failed) > 0 {
+			wait = min(wait, daneRetry)
+			if r.MXSecure && r.Count(dane.Usable) == 0 {
+				// The one that failed may be one to be authenticated.
+				s.conclusive, s.err = false, failure(&r)
+			}
+		}
+	}
+	switch {
+	case s.conclusive:
+	case last != nil && last.conclusive:
+		s.result, s.conclusive, wait = last.result, true, daneRetry
+	case timedOut(s.err):
+		// Not every message is to wait for a server that does not answer.
+		wait = daneRetry
+	default:
+		return s // to be asked again at once
+	}
+	s.due, s.until = now.in(wait), now.in(wait+grace)
+	return s
+}

@@ -1,0 +1,194 @@
+package policy
+
+import (
+	"strings"
+	"time"
+
+	"stsmap/cache"
+	"stsmap/sts"
+)
+
+// facts are what is known of one domain: what its cache.Entry means, rendered
+// once for the client. That there is no policy is a fact, too. Facts are shared
+// and not changed.
+type facts struct {
+	entry  string      // the cache.Entry, encoded; empty if nothing is to be kept
+	id     string      // of the policy
+	answer string      // Config.Render's
+	policy *sts.Policy // nil: none. MX and Lines are not kept: entry has them.
+	kind   Kind        // by MTA-STS alone
+
+	noPolicy  string // why there is none
+	renderErr string // why the client cannot enforce the policy; empty if it can
+	unknown   bool   // nothing could be found out: settings.deferred says what that means
+	unread    bool   // the store could not be read, and may have a policy
+	bug       bool   // an internal error: mail must not be delivered on it
+
+	fetched  int64 // when the policy was downloaded, in Unix nanoseconds
+	expires  int64 // when it expires, likewise
+	refresh  int64 // when to fetch it again, likewise; 0: never
+	deadline int64 // monotonic: when it, or its absence, expires at the latest
+	recheck  int64 // monotonic: when to look up the record again on use
+
+	expired *facts // of a policy that may not have expired: the clock may be wrong
+}
+
+// inForce reports whether the facts still count: the policy has not expired by
+// either clock (RFC 8461, Section 5.1), or its absence is recent.
+func (f *facts) inForce(now instant) bool {
+	return now.mono <= f.deadline && (f.policy == nil || now.wall.UnixNano() <= f.expires)
+}
+
+// hasPolicy reports whether f, which may be nil, has a policy in force.
+func (f *facts) hasPolicy(now instant) bool { return f != nil && f.policy != nil && f.inForce(now) }
+
+// lastPolicy returns the facts of the policy that f has, or had before its
+// absence; nil if there is none.
+func (f *facts) lastPolicy() *facts {
+	if f == nil || f.policy != nil {
+		return f
+	}
+	return f.expired
+}
+
+// decoded returns the entry that f was made of, with no more than the domain if
+// none was kept.
+func (f *facts) decoded(domain string) cache.Entry {
+	if f != nil && f.entry != "" {
+		if e, err := cache.Decode(f.entry); err == nil {
+			return e
+		}
+	}
+	return cache.Entry{Domain: domain}
+}
+
+// unknownFacts are those of a domain of which nothing is known because finding
+// out failed with err. They are for the answers that wait, and not kept.
+func unknownFacts(err error) *facts {
+	return &facts{noPolicy: err.Error(), unknown: true}
+}
+
+// newFacts returns what e means at now. last is what was known before; it can be
+// nil.
+func (e *Engine) newFacts(entry cache.Entry, now instant, last *facts) *facts {
+	f := &facts{recheck: now.mono}
+	if enc, err := cache.Encode(entry); err == nil {
+		f.entry = enc
+		entry, _ = cache.Decode(enc) // whose strings take no memory of their own
+	}
+	rules := &e.conditions.Load().rules
+	if entry.Policy == "" {
+		f.noPolicy = noPolicyReason(entry)
+		// An absence that seems to last longer was kept by a clock ahead of ours.
+		if left := entry.Expires.Sub(now.wall); left >= 0 && left <= max(maxAbsence, maxRetry) {
+			f.deadline = now.in(left)
+		} else {
+			f.deadline = now.mono - 1
+		}
+		if again := entry.Recheck.Sub(now.wall); again >= 0 {
+			f.recheck = min(f.deadline, now.in(again))
+		}
+		return f
+	}
+	p, err := sts.ParsePolicy([]byte(entry.Policy))
+	if err != nil {
+		// It parsed when it was stored. Deciding nothing is right, guessing is not.
+		f.noPolicy, f.deadline = "stored policy is unreadable: "+err.Error(), now.mono-1
+		return f
+	}
+	f.id, f.fetched, f.expires, f.refresh = entry.ID, nanos(entry.Fetched), nanos(entry.Expires), nanos(entry.Refresh)
+	f.deadline = deadline(entry, now)
+	if last := last.lastPolicy(); last != nil && last.fetched == f.fetched {
+		f.deadline = min(f.deadline, last.deadline)
+	}
+	if left := entry.Recheck.Sub(now.wall); left > 0 && left <= max(rules.recheck, recordRetry) {
+		f.recheck = now.in(left)
+	}
+	e.renderPolicy(f, entry.Domain, p)
+	return f
+}
+
+// deadline is when the policy of e expires by the monotonic clock: after what is
+// left of its lifetime, and never after more than all of it. If nothing seems to
+// be left, the wall clock says so by itself, and may be ahead.
+func deadline(e cache.Entry, now instant) int64 {
+	life := e.Expires.Sub(e.Fetched)
+	left := e.Expires.Sub(now.wall)
+	if left < 0 || left > life {
+		left = life
+	}
+	return now.in(left)
+}
+
+// renderPolicy sets what f has of the policy p.
+func (e *Engine) renderPolicy(f *facts, domain string, p *sts.Policy) {
+	switch p.Mode {
+	case sts.Enforce:
+		f.kind = Enforce
+	case sts.Testing:
+		f.kind = Testing
+	}
+	if e.render != nil && f.kind != None {
+		answer, err := e.render(&Decision{NextHop: domain, Domain: domain, STS: p, ID: f.id, Kind: f.kind})
+		if f.answer = answer; err != nil {
+			f.renderErr = err.Error()
+		}
+	}
+	f.policy = e.memory.modes[p.Mode]
+}
+
+// noPolicyReason says why e has no policy.
+func noPolicyReason(e cache.Entry) string {
+	if e.Error != "" {
+		return e.Error
+	}
+	return "no MTA-STS record"
+}
+
+// withPolicyKept returns f, which has no policy, with the last one that there
+// was: while it may be the clock that is wrong, an absence does not replace it.
+func (f *facts) withPolicyKept(last *facts, c *conditions, now instant) *facts {
+	last = last.lastPolicy()
+	if last == nil || c.expiredForLong(time.Unix(0, last.expires), now) {
+		return f
+	}
+	kept := *f
+	kept.expired = last
+	return &kept
+}
+
+// restored returns the facts that count: those of the policy that had seemed to
+// be expired, if it has not.
+func (f *facts) restored(now instant) *facts {
+	if f != nil && f.policy == nil && f.expired.hasPolicy(now) {
+		return f.expired
+	}
+	return f
+}
+
+// size is how many bytes f takes.
+func (f *facts) size() int64 {
+	if f == nil {
+		return 0
+	}
+	return factsBytes + int64(len(f.entry)+len(f.answer)+len(f.renderErr)) + f.expired.size()
+}
+
+// nanos is t in Unix nanoseconds, and 0 for the zero time.
+func nanos(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixNano()
+}
+
+// describe tells people what the facts are, in one line.
+func (f *facts) describe() string {
+	if f.policy == nil {
+		return f.noPolicy
+	}
+	return strings.Join([]string{
+		"policy in mode " + f.policy.Mode.String(), "id " + f.id,
+		"downloaded " + time.Unix(0, f.fetched).UTC().Format(time.RFC3339),
+	}, ", ")
+}

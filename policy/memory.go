@@ -1,0 +1,401 @@
+package policy
+
+import (
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/net/publicsuffix"
+
+	"stsmap/dane"
+	"stsmap/sts"
+)
+
+const (
+	// bytesPerHop is how many bytes each next-hop may take on average. A policy
+	// can have 64 kilobytes, and a stranger any number of domains.
+	bytesPerHop = 1536
+	// hopBytes, factsBytes and daneBytes are what the structures themselves take,
+	// with their part of the table.
+	hopBytes   = 560
+	factsBytes = 160
+	daneBytes  = 112
+	// ownerShare is which part of the memory one owner of domains may take before
+	// what it takes is evicted first.
+	ownerShare = 64
+	// ownerFrom is from which size on a domain counts for its owner even if it
+	// has no other domain.
+	ownerFrom = 4096
+	// samples is how many domains are compared to find one to evict: enough for
+	// the one chosen to be among the least recently used.
+	samples = 16
+)
+
+// memory holds what the Engine knows, by next-hop. It is bounded in next-hops
+// and in bytes.
+//
+// It is a map with a lock: a table that readers need no lock for was measured,
+// and was no faster below 10,000 next-hops.
+type memory struct {
+	maxHops  int
+	maxBytes int64
+	modes    [3]*sts.Policy // shared by all facts, by mode
+
+	mu      sync.RWMutex
+	hops    map[string]*hop      // by hop.name
+	bytes   int64                // taken by all
+	owners  map[string]*owner    // by registrable domain; of some domains
+	heavy   map[*owner]struct{}  // which take more than their share
+	unsaved map[*domain]struct{} // whose policy the store has yet to take
+	cheap   map[*domain]struct{} // all others
+	evicted [unsavedPolicy + 1]uint64
+}
+
+// A hop is one next-hop.
+type hop struct {
+	dane.NextHop
+	name   string // NextHop.String()
+	domain *domain
+
+	decision  atomic.Pointer[Decision]
+	daneState atomic.Pointer[daneState]
+	used      atomic.Int64 // monotonic: minute of the last answer
+
+	check *daneCheck // under way; memory.mu guards it
+
+	mu sync.Mutex // orders decisions
+}
+
+// A domain is a policy domain, and the next-hop of that name.
+type domain struct {
+	hop
+	facts     atomic.Pointer[facts] // nil: nothing is known; memory.mu orders writes
+	usedHour  atomic.Int64          // since 1970: when the use was last noted
+	rechecked atomic.Int64          // monotonic: when a recheck last began on use
+	verified  atomic.Int64          // monotonic: when facts were last known to be those in a shared store
+	leased    atomic.Int64          // monotonic: until when memory does not say again that a refresh is due
+
+	// memory.mu guards what follows.
+	flight  *flight // under way
+	leaving *flight // was detached, and has not ended yet
+	deleted bool    // another process deleted the domain, says a hint
+	others  []*hop  // next-hops with a port or brackets
+	bytes   int64   // as counted
+	owner   *owner  // nil: too small to count
+}
+
+// An owner is who has some domains: the registrable domain that they are below.
+type owner struct {
+	name    string
+	bytes   int64
+	domains map[*domain]struct{}
+}
+
+// newMemory returns an empty memory for at most n next-hops.
+func newMemory(n int) *memory {
+	n = max(n, 1)
+	m := &memory{
+		maxHops:  n,
+		maxBytes: int64(n) * bytesPerHop,
+		hops:     make(map[string]*hop),
+		owners:   make(map[string]*owner),
+		heavy:    make(map[*owner]struct{}),
+		unsaved:  make(map[*domain]struct{}),
+		cheap:    make(map[*domain]struct{}),
+	}
+	for mode := range m.modes {
+		m.modes[mode] = &sts.Policy{Mode: sts.Mode(mode)}
+	}
+	return m
+}
+
+// find returns the next-hop of that name, or nil. It does not allocate.
+func (m *memory) find(name []byte) *hop {
+	m.mu.RLock()
+	h := m.hops[string(name)]
+	m.mu.RUnlock()
+	return h
+}
+
+// domainOf returns a domain, or nil.
+func (m *memory) domainOf(name string) *domain {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if h := m.hops[name]; h != nil {
+		return h.domain
+	}
+	return nil
+}
+
+// add returns a next-hop, new if need be. The lock must be held.
+func (m *memory) add(nextHop dane.NextHop, now instant) *hop {
+	name := nextHop.String()
+	if h := m.hops[name]; h != nil {
+		return h
+	}
+	if name == nextHop.Domain {
+		d := &domain{hop: hop{NextHop: nextHop, name: name}}
+		d.domain = d
+		m.cheap[d] = struct{}{}
+		m.insert(&d.hop, now)
+		return &d.hop
+	}
+	d := m.add(dane.NextHop{Domain: nextHop.Domain}, now).domain
+	h := &hop{NextHop: nextHop, name: name, domain: d}
+	d.others = append(d.others, h)
+	m.insert(h, now)
+	return h
+}
+
+func (m *memory) insert(h *hop, now instant) {
+	h.name = strings.Clone(h.name) // for all its parts
+	h.Domain = h.name[strings.Index(h.name, h.Domain):][:len(h.Domain)]
+	h.used.Store(now.minute())
+	m.hops[h.name] = h
+	m.count(h.domain)
+	m.evict(h.domain, now)
+}
+
+// minute is t in minutes, for what need not be more exact.
+func (t instant) minute() int64 { return t.mono / 60e9 }
+
+// setFacts replaces the facts of d. The lock must be held.
+func (m *memory) setFacts(d *domain, f *facts, now instant) {
+	d.facts.Store(f)
+	m.count(d)
+	m.evict(d, now)
+}
+
+// count brings the accounting of d up to date. The lock must be held.
+func (m *memory) count(d *domain) {
+	n := hopBytes + int64(len(d.name)) + d.facts.Load().size() + d.daneState.Load().size()
+	for _, h := range d.others {
+		n += hopBytes + int64(len(h.name)) + h.daneState.Load().size()
+	}
+	m.bytes += n - d.bytes
+	if d.owner == nil {
+		d.owner = m.ownerOf(d, n)
+		if d.owner != nil {
+			m.countOwner(d.owner, n)
+		}
+	} else {
+		m.countOwner(d.owner, n-d.bytes)
+	}
+	d.bytes = n
+}
+
+// ownerOf returns the owner to count d for, which takes n bytes: nil for a
+// domain of usual size that is a registrable domain itself, as most are.
+func (m *memory) ownerOf(d *domain, n int64) *owner {
+	name := registrable(d.Domain)
+	if name == d.Domain && n < ownerFrom && m.owners[name] == nil {
+		return nil
+	}
+	o := m.owners[name]
+	if o == nil {
+		o = &owner{name: name, domains: make(map[*domain]struct{})}
+		m.owners[name] = o
+	}
+	o.domains[d] = struct{}{}
+	return o
+}
+
+// registrable returns the registrable domain that a domain is below, or the
+// domain itself if it is a public suffix.
+func registrable(domain string) string {
+	name, err := publicsuffix.EffectiveTLDPlusOne(domain)
+	if err != nil {
+		return domain
+	}
+	return name
+}
+
+func (m *memory) countOwner(o *owner, n int64) {
+	o.bytes += n
+	if o.bytes > m.maxBytes/ownerShare {
+		m.heavy[o] = struct{}{}
+	} else {
+		delete(m.heavy, o)
+	}
+}
+
+// An evictionRank says what evicting a domain costs: the lowest goes first.
+type evictionRank uint8
+
+const (
+	nothingKnown  evictionRank = iota // nothing, or an expired policy
+	noPolicyKnown                     // one DNS question
+	savedPolicy                       // reading the store again
+	unsavedPolicy                     // the protection of the next message (RFC 8461, Section 10.2)
+)
+
+// rank returns the rank of d. Without a store no policy is saved. The lock must
+// be held.
+func (m *memory) rank(d *domain, now instant) evictionRank {
+	_, unsaved := m.unsaved[d]
+	f := d.facts.Load()
+	switch {
+	case unsaved && f.hasPolicy(now):
+		return unsavedPolicy
+	case f == nil || f.policy != nil && !f.inForce(now):
+		return nothingKnown
+	case f.policy == nil:
+		return noPolicyKnown
+	}
+	return savedPolicy
+}
+
+// evict makes room if there is too little, for the sake of d. The lock must be
+// held.
+func (m *memory) evict(d *domain, now instant) {
+	limit := max(m.rank(d, now), savedPolicy) // nothing better goes for it
+	for len(m.hops) > m.maxHops || m.bytes > m.maxBytes {
+		victim, rank := m.victim(d, limit, now)
+		if victim == nil {
+			return // all are in use at this moment
+		}
+		m.evicted[rank]++
+		m.remove(victim)
+	}
+}
+
+// victim returns the domain to evict next for the sake of one, and its rank; nil
+// if none may go. What an owner takes beyond its share goes first.
+func (m *memory) victim(for_ *domain, limit evictionRank, now instant) (*domain, evictionRank) {
+	var heaviest *owner
+	for o := range m.heavy {
+		if heaviest == nil || o.bytes > heaviest.bytes {
+			heaviest = o
+		}
+	}
+	if heaviest != nil {
+		c := candidates{memory: m, except: for_, now: now, limit: unsavedPolicy}
+		if c.sample(heaviest.domains); c.best != nil {
+			return c.best, c.rank
+		}
+	}
+	c := candidates{memory: m, except: for_, now: now, limit: limit}
+	c.sample(m.cheap)
+	if c.best == nil && limit == unsavedPolicy {
+		c.sample(m.unsaved)
+	}
+	return c.best, c.rank
+}
+
+// candidates choose the domain that is best evicted of those offered.
+type candidates struct {
+	memory *memory
+	except *domain
+	now    instant
+	limit  evictionRank
+
+	seen int
+	best *domain
+	rank evictionRank
+}
+
+// sample offers some domains of a set. A walk over a map begins anywhere.
+func (c *candidates) sample(set map[*domain]struct{}) {
+	c.seen = 0
+	for d := range set {
+		if c.offer(d); c.seen >= samples {
+			return
+		}
+	}
+}
+
+func (c *candidates) offer(d *domain) {
+	if d == c.except || d.busy() {
+		return
+	}
+	c.seen++
+	rank := c.memory.rank(d, c.now)
+	if rank > c.limit {
+		return
+	}
+	if c.best == nil || rank < c.rank || rank == c.rank && d.lastUse() < c.best.lastUse() {
+		c.best, c.rank = d, rank
+	}
+}
+
+// busy reports whether something is under way for d. The lock must be held.
+func (d *domain) busy() bool {
+	if d.flight != nil || d.leaving != nil || d.check != nil {
+		return true
+	}
+	for _, h := range d.others {
+		if h.check != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// lastUse is the minute in which any next-hop of d was last used.
+func (d *domain) lastUse() int64 {
+	last := d.used.Load()
+	for _, h := range d.others {
+		last = max(last, h.used.Load())
+	}
+	return last
+}
+
+// remove removes d and its next-hops. The lock must be held.
+func (m *memory) remove(d *domain) {
+	delete(m.hops, d.name)
+	for _, h := range d.others {
+		delete(m.hops, h.name)
+	}
+	delete(m.unsaved, d)
+	delete(m.cheap, d)
+	m.bytes -= d.bytes
+	if o := d.owner; o != nil {
+		m.countOwner(o, -d.bytes)
+		if delete(o.domains, d); len(o.domains) == 0 {
+			delete(m.owners, o.name)
+			delete(m.heavy, o)
+		}
+	}
+}
+
+// setUnsaved notes whether the store has yet to take the policy of d. The lock
+// must be held.
+func (m *memory) setUnsaved(d *domain, unsaved bool) {
+	if unsaved {
+		m.unsaved[d] = struct{}{}
+		delete(m.cheap, d)
+	} else {
+		delete(m.unsaved, d)
+		m.cheap[d] = struct{}{}
+	}
+}
+
+// A Usage says how full the memory is, and what was evicted since it was made.
+type Usage struct {
+	// Entries is how many next-hops there are, and Most how many there can be.
+	Entries, Most int
+	// Bytes is about how many they take, and MostBytes how many they can.
+	Bytes, MostBytes int64
+	// Expired is how many were evicted of which nothing was known any more,
+	// Unused how many that are read or looked up again when they are needed, and
+	// Policies how many that were nowhere else: each of these domains is met
+	// unprotected the next time (RFC 8461, Section 10.2).
+	Expired, Unused, Policies uint64
+	// Unsaved is how many policies the store has yet to take.
+	Unsaved int
+}
+
+// Usage returns how full the memory is.
+func (e *Engine) Usage() Usage {
+	m := e.memory
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	u := Usage{
+		Entries: len(m.hops), Most: m.maxHops, Bytes: m.bytes, MostBytes: m.maxBytes,
+		Expired: m.evicted[nothingKnown], Unused: m.evicted[noPolicyKnown] + m.evicted[savedPolicy], Policies: m.evicted[unsavedPolicy],
+	}
+	if e.store != nil {
+		u.Unsaved = len(m.unsaved)
+	}
+	return u
+}

@@ -194,7 +194,7 @@ func (f *Fetcher) connectProxy(ctx context.Context, proxy *url.URL, host string)
 	defer stop()
 	tunnel := conn
 	if proxy.Scheme == "https" {
-		tunnel = tls.Client(conn, &tls.Config{ServerName: proxy.Hostname(), RootCAs: f.roots, MinVersion: tls.VersionTLS12})
+		tunnel = proxyConn{tls.Client(conn, &tls.Config{ServerName: proxy.Hostname(), RootCAs: f.roots, MinVersion: tls.VersionTLS12})}
 	}
 	if err := f.openTunnel(tunnel, proxy, host); err != nil {
 		conn.Close()
@@ -202,6 +202,14 @@ func (f *Fetcher) connectProxy(ctx context.Context, proxy *url.URL, host string)
 	}
 	return tunnel, nil
 }
+
+// A proxyConn is a TLS connection to a proxy. Close closes the TCP connection
+// at once, where that of tls.Conn first sends close_notify and waits up to five
+// seconds for a peer that does not read.
+type proxyConn struct{ *tls.Conn }
+
+// Close implements net.Conn.
+func (c proxyConn) Close() error { return c.NetConn().Close() }
 
 func (f *Fetcher) openTunnel(conn net.Conn, proxy *url.URL, host string) error {
 	request := "CONNECT " + host + ":443 HTTP/1.1\r\nHost: " + host + ":443\r\nUser-Agent: " + f.userAgent + "\r\n"

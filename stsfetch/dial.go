@@ -97,6 +97,7 @@ func (f *Fetcher) dialAddr(ctx context.Context, addr netip.Addr) (net.Conn, erro
 	if !public(addr) && !f.allows(addr) {
 		return nil, atf(StepBlocked, "%s is not a public address; fetch.allow_private can allow it", addr)
 	}
+	reportDialed(ctx, addr)
 	conn, err := f.dialer(ctx, "tcp", netip.AddrPortFrom(addr, 443).String())
 	if err != nil {
 		return nil, at(StepConnect, err)

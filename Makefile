@@ -28,8 +28,8 @@ run: bin/stsmap            ## build, and serve on 127.0.0.1:8461 with a cache un
 	@mkdir -p var
 	STSMAP_CACHE_STORE=bolt:var/cache.db STSMAP_ADMIN_SOCKET=$(CURDIR)/var/control.sock exec bin/stsmap serve
 
-demo: bin/stsmap           ## show delivered and refused mail, with a real Postfix (root; may apt-get it)
-	e2e/install.sh
+demo: bin/stsmap           ## show delivered and refused mail, with a real Postfix (root; may apt-get it and Unbound)
+	e2e/install.sh postfix unbound
 	$(GO) run ./e2e/demo
 
 test: neighbours unit fuzz e2e        ## every test there is (needs root, installs neighbours)

@@ -25,6 +25,7 @@ import (
 	"stsmap/override"
 	"stsmap/policy"
 	"stsmap/postfix"
+	"stsmap/postfix/postconf"
 	"stsmap/resolver"
 	"stsmap/stsfetch"
 )
@@ -199,7 +200,7 @@ func newSetting(t *testing.T, base, a *txtar.Archive) *setting {
 	c := &s.config
 	c.Dial, c.Timeout, c.DANE = n.Dial, time.Minute, true
 	c.Policy.Timeout = time.Minute
-	c.Postfix = Postfix{Release: "3.10.5", Roots: n.Roots(), Trust: postfix.Trust{Directory: "/etc/ssl/certs"}}
+	c.Postfix = Postfix{Release: "3.10.5", Roots: n.Roots(), Trust: postconf.Trust{Directory: "/etc/ssl/certs"}}
 	fetch := stsfetch.Config{Roots: n.Roots(), Dial: n.Dial, Timeout: 40 * time.Second, UserAgent: "stsmap/test",
 		AllowPrivate: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("2001:db8::/32")}}
 	for line := range strings.Lines(section(a, "ask")) {
@@ -247,13 +248,13 @@ func (s *setting) set(t *testing.T, fetch *stsfetch.Config, word, value string) 
 	case "strict":
 		c.Policy.Strict, c.Postfix.Map.Testing = true, postfix.Enforce
 	case "trust":
-		c.Postfix.Roots, c.Postfix.Trust = nil, postfix.Trust{}
+		c.Postfix.Roots, c.Postfix.Trust = nil, postconf.Trust{}
 		_, c.Postfix.NoRoots = c.Postfix.Trust.Pool()
 		switch value {
 		case "other":
 			c.Postfix.Roots = x509.NewCertPool()
 		case "unknown":
-			c.Postfix.NoRoots = postfix.ErrNoPostconf
+			c.Postfix.NoRoots = postconf.ErrNotFound
 		}
 	case "private":
 		fetch.AllowPrivate = nil

@@ -18,6 +18,7 @@ import (
 	"stsmap/override"
 	"stsmap/policy"
 	"stsmap/postfix"
+	"stsmap/postfix/postconf"
 	"stsmap/resolver"
 	"stsmap/stsfetch"
 )
@@ -67,7 +68,7 @@ type Postfix struct {
 	Roots   *x509.CertPool
 	NoRoots error
 	// Trust is where they come from.
-	Trust postfix.Trust
+	Trust postconf.Trust
 }
 
 // Known is what the daemon on this host knows of a domain.

@@ -13,6 +13,7 @@ import (
 	"stsmap/dane"
 	"stsmap/policy"
 	"stsmap/postfix"
+	"stsmap/postfix/postconf"
 	"stsmap/resolver"
 	"stsmap/sts"
 )
@@ -82,7 +83,7 @@ func (l *look) judgeRoots() {
 		ID: "STS-S04", Severity: Warn, Who: You, Seen: "whom Postfix here trusts is not known: " + p.NoRoots.Error(),
 		Why: "Certificates of MX hosts cannot be judged.", Fix: "Run this where Postfix is, or name its configuration in postfix.config_directory.",
 	}
-	if errors.Is(p.NoRoots, postfix.ErrNoTrust) {
+	if errors.Is(p.NoRoots, postconf.ErrNoTrust) {
 		f.Seen = "Postfix here trusts nobody: " + p.NoRoots.Error()
 		f.Why, f.Fix = "Every delivery that needs a valid certificate waits.", "In main.cf: smtp_tls_CAfile = /etc/ssl/certs/ca-certificates.crt"
 		if l.decision.Kind == policy.Enforce {
@@ -178,7 +179,7 @@ func (l *look) certificateFaults(h *host, t *talk) (all []fault) {
 	}
 	if err := l.verify(t.certs, at); err != nil {
 		fix := "Install a certificate from a public authority, with its intermediate certificates."
-		if t := l.c.Postfix.Trust; t != (postfix.Trust{}) {
+		if t := l.c.Postfix.Trust; t != (postconf.Trust{}) {
 			fix += " If others trust it, " + t.String() + " here may be too old."
 		}
 		say("STS-S04", "its certificate is not trusted: issuer "+quoted(leaf.Issuer.String())+" ("+brieferr(err)+")", fix)

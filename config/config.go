@@ -39,7 +39,7 @@ type Config struct {
 	Fetch struct {
 		Timeout      time.Duration  // Timeout is that of one retrieval, at most 90 seconds.
 		MaxSize      int            // MaxSize is in bytes.
-		Workers      int            // Workers is how many retrievals run at once.
+		Concurrency  int            // Concurrency is how many fetches run at once.
 		Refresh      time.Duration  // Refresh is how often to download again.
 		Recheck      time.Duration  // Recheck is how old the last look at a record may be, at most 5 minutes.
 		CAFile       string         // CAFile is a path; empty means the trust anchors of the system.
@@ -104,7 +104,7 @@ func Default() Config {
 	c.DNS.OnFailure = "deliver"
 	c.Fetch.Timeout = 30 * time.Second
 	c.Fetch.MaxSize = 64 << 10
-	c.Fetch.Workers = 32
+	c.Fetch.Concurrency = 512
 	c.Fetch.Refresh = day
 	c.Fetch.Recheck = 5 * time.Minute
 	c.Cache.Store = "bolt:/var/lib/stsmap/cache.db"

@@ -213,6 +213,11 @@ func unknownVariable(name string, keys []key) string {
 	if strings.HasPrefix(name, "STSMAP_MAPS_") {
 		return "unknown variable; [maps.NAME] can only be in the file"
 	}
+	for old, current := range renamed() {
+		if name == (key{path: old}).variable() {
+			return "unknown variable; did you mean " + (key{path: current}).variable() + "?"
+		}
+	}
 	var all []string
 	for _, k := range keys {
 		all = append(all, strings.TrimPrefix(k.variable(), "STSMAP_"))

@@ -27,7 +27,7 @@ func (c *Config) keys() []key {
 		{"dns.on_failure", oneOf(&c.DNS.OnFailure, "deliver", "defer")},
 		{"fetch.timeout", &duration{&c.Fetch.Timeout, fetchTimeout}},
 		{"fetch.max_size", &number{&c.Fetch.MaxSize, maxSize}},
-		{"fetch.workers", &number{&c.Fetch.Workers, workers}},
+		{"fetch.concurrency", &number{&c.Fetch.Concurrency, concurrency}},
 		{"fetch.refresh", &duration{&c.Fetch.Refresh, refresh}},
 		{"fetch.recheck", &duration{&c.Fetch.Recheck, recheck}},
 		{"fetch.ca_file", &text{p: &c.Fetch.CAFile, check: checkPath}},
@@ -112,7 +112,7 @@ func maxSize(n int64) string {
 	return ""
 }
 
-func workers(n int64) string {
+func concurrency(n int64) string {
 	if n < 1 || n > 1024 {
 		return "must be from 1 to 1024"
 	}

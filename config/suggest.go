@@ -66,6 +66,9 @@ func unknownKey(section, name string, keys []key) string {
 	if section == "" {
 		here = append(here, sections(keys)...)
 	}
+	if current, ok := renamed()[section+"."+name]; ok {
+		return "unknown key; did you mean " + current + "?"
+	}
 	if name == "override" {
 		return "unknown key; overrides have a file of their own, see overrides.file"
 	}
@@ -76,6 +79,11 @@ func unknownKey(section, name string, keys []key) string {
 		return "unknown key; did you mean " + strconv.Quote(m) + "?"
 	}
 	return "unknown key; there are " + strings.Join(here, ", ")
+}
+
+// renamed returns the keys of earlier editions, and those that replace them, by path.
+func renamed() map[string]string {
+	return map[string]string{"fetch.workers": "fetch.concurrency"}
 }
 
 // splitPath divides "dns.timeout" into section and key.

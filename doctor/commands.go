@@ -5,7 +5,7 @@ import (
 	"slices"
 	"strings"
 
-	"stsmap/postfix"
+	"stsmap/postfix/postconf"
 )
 
 // quoted is text as one word of a shell.
@@ -16,11 +16,11 @@ func quoted(text string) string {
 	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
 }
 
-// postconf is a command of that name for the instance, up to its arguments.
-func postconf(s *postfix.Setup) string { return "postconf " + instance(s) }
+// postconfCommand is a command of that name for the instance, up to its arguments.
+func postconfCommand(s *postconf.Setup) string { return "postconf " + instance(s) }
 
 // instance is what tells a command of Postfix which instance is meant.
-func instance(s *postfix.Setup) string {
+func instance(s *postconf.Setup) string {
 	if s.Directory == "" {
 		return ""
 	}
@@ -28,26 +28,26 @@ func instance(s *postfix.Setup) string {
 }
 
 // reload has Postfix read its configuration.
-func reload(s *postfix.Setup) string { return "postfix " + instance(s) + "reload" }
+func reload(s *postconf.Setup) string { return "postfix " + instance(s) + "reload" }
 
 // set gives a parameter a value: in main.cf, or in master.cf for those of the
 // services that have one of their own. Postfix is reloaded then.
-func set(s *postfix.Setup, c cohort, name, value string) []string {
+func set(s *postconf.Setup, c cohort, name, value string) []string {
 	var lines []string
 	if c.inherits {
-		lines = append(lines, fmt.Sprintf("%s-e %s", postconf(s), quoted(name+" = "+value)))
+		lines = append(lines, fmt.Sprintf("%s-e %s", postconfCommand(s), quoted(name+" = "+value)))
 	}
 	for _, service := range c.own {
-		lines = append(lines, fmt.Sprintf("%s-P %s", postconf(s), quoted(service+"/"+name+"="+value)))
+		lines = append(lines, fmt.Sprintf("%s-P %s", postconfCommand(s), quoted(service+"/"+name+"="+value)))
 	}
 	return append(lines, reload(s))
 }
 
 // inherit has services do as main.cf says.
-func inherit(s *postfix.Setup, c cohort, name string) []string {
+func inherit(s *postconf.Setup, c cohort, name string) []string {
 	var lines []string
 	for _, service := range c.own {
-		lines = append(lines, fmt.Sprintf("%s-PX %s", postconf(s), quoted(service+"/"+name)))
+		lines = append(lines, fmt.Sprintf("%s-PX %s", postconfCommand(s), quoted(service+"/"+name)))
 	}
 	return append(lines, reload(s))
 }
@@ -56,13 +56,13 @@ func inherit(s *postfix.Setup, c cohort, name string) []string {
 // the first of them from the same place.
 type cohort struct {
 	values   []string
-	services []postfix.Service
+	services []postconf.Service
 	inherits bool     // the first value is that of main.cf
 	own      []string // the names of the services that have one of their own
 }
 
 // cohorts sorts services by their values for the parameters.
-func cohorts(s *postfix.Setup, services []postfix.Service, parameters ...string) []cohort {
+func cohorts(s *postconf.Setup, services []postconf.Service, parameters ...string) []cohort {
 	var all []cohort
 	for _, service := range services {
 		var values []string
@@ -85,7 +85,7 @@ func cohorts(s *postfix.Setup, services []postfix.Service, parameters ...string)
 }
 
 // names lists services.
-func names(services []postfix.Service) string {
+func names(services []postconf.Service) string {
 	var all []string
 	for _, s := range services {
 		all = append(all, s.Name)
@@ -95,11 +95,11 @@ func names(services []postfix.Service) string {
 
 // mailers are the services that send mail by SMTP. Those of lmtp(8) have
 // parameters of their own, and MTA-STS is not about them.
-func mailers(s *postfix.Setup) []postfix.Service { return running(s, "smtp") }
+func mailers(s *postconf.Setup) []postconf.Service { return running(s, "smtp") }
 
 // running are the services that run a program.
-func running(s *postfix.Setup, program string) []postfix.Service {
-	var some []postfix.Service
+func running(s *postconf.Setup, program string) []postconf.Service {
+	var some []postconf.Service
 	for _, service := range s.Services {
 		if service.Program == program {
 			some = append(some, service)
@@ -110,12 +110,12 @@ func running(s *postfix.Setup, program string) []postfix.Service {
 
 // where says which services a finding is about: in words that stand before it,
 // and which instance, if there are several.
-func (e *exam) where(s *postfix.Setup, services []postfix.Service) string {
+func (e *exam) where(s *postconf.Setup, services []postconf.Service) string {
 	return e.which(s) + names(services) + ": "
 }
 
 // which says which instance is meant, if there are several.
-func (e *exam) which(s *postfix.Setup) string {
+func (e *exam) which(s *postconf.Setup) string {
 	dir, _ := s.Main("config_directory")
 	if len(e.setups) < 2 || dir == "" {
 		return ""
@@ -137,7 +137,7 @@ func authorities(n int) string {
 }
 
 // eachSetup makes a check on each instance of Postfix that has services for it.
-func (e *exam) eachSetup(services func(*postfix.Setup) []postfix.Service, make func(*postfix.Setup, []postfix.Service) []Finding) []Finding {
+func (e *exam) eachSetup(services func(*postconf.Setup) []postconf.Service, make func(*postconf.Setup, []postconf.Service) []Finding) []Finding {
 	if len(e.setups) == 0 {
 		return []Finding{e.noSetup()}
 	}

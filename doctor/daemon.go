@@ -13,7 +13,7 @@ import (
 	"syscall"
 	"time"
 
-	"stsmap/postfix"
+	"stsmap/postfix/postconf"
 	"stsmap/socketmap"
 )
 
@@ -178,7 +178,7 @@ func (e *exam) notServed() []string {
 }
 
 // ours says whether a table is this daemon.
-func (e *exam) ours(s *postfix.Setup, t postfix.Table) bool {
+func (e *exam) ours(s *postconf.Setup, t postconf.Table) bool {
 	if t.Address == "" {
 		return false
 	}
@@ -186,7 +186,7 @@ func (e *exam) ours(s *postfix.Setup, t postfix.Table) bool {
 }
 
 // seenFromHere is the address of a table for who is not in the chroot.
-func (e *exam) seenFromHere(s *postfix.Setup, address string) string {
+func (e *exam) seenFromHere(s *postconf.Setup, address string) string {
 	path, isUnix := strings.CutPrefix(address, "unix:")
 	if isUnix && !filepath.IsAbs(path) {
 		queue, _ := s.Main("queue_directory")
@@ -222,7 +222,7 @@ func sameFile(a, b string) bool {
 
 // noSetup says why nothing is known of Postfix.
 func (e *exam) noSetup() Finding {
-	if errors.Is(e.setupBy, postfix.ErrNoPostconf) {
+	if errors.Is(e.setupBy, postconf.ErrNotFound) {
 		return skip("%v: Postfix is not on this machine, or in a container", e.setupBy)
 	}
 	return fail("%v", e.setupBy).because("Postfix does not start, or goes on with what it read before").fix(fmt.Sprintf("postfix %scheck", e.instanceFlag()))

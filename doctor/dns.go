@@ -10,7 +10,7 @@ import (
 	"slices"
 	"strings"
 
-	"stsmap/postfix"
+	"stsmap/postfix/postconf"
 	"stsmap/resolver"
 )
 
@@ -104,7 +104,7 @@ func (e *exam) compareServers() (all []Finding) {
 	}
 	for _, s := range e.setups {
 		for _, chrooted := range []bool{false, true} {
-			if some := slices.DeleteFunc(mailers(s), func(service postfix.Service) bool { return service.Chroot != chrooted }); len(some) > 0 {
+			if some := slices.DeleteFunc(mailers(s), func(service postconf.Service) bool { return service.Chroot != chrooted }); len(some) > 0 {
 				all = append(all, e.compareWith(s, some, mine))
 			}
 		}
@@ -130,7 +130,7 @@ func nameservers(path string) (all []string, err error) {
 
 // compareWith compares with what some services ask, which is in a file of their
 // root.
-func (e *exam) compareWith(s *postfix.Setup, services []postfix.Service, mine []string) Finding {
+func (e *exam) compareWith(s *postconf.Setup, services []postconf.Service, mine []string) Finding {
 	path := resolvConf
 	if services[0].Chroot {
 		queue, _ := s.Main("queue_directory")

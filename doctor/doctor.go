@@ -16,7 +16,7 @@ import (
 
 	"stsmap/admin"
 	"stsmap/config"
-	"stsmap/postfix"
+	"stsmap/postfix/postconf"
 	"stsmap/resolver"
 	"stsmap/stsfetch"
 )
@@ -112,8 +112,8 @@ func Examine(ctx context.Context, c Config) []Finding {
 type exam struct {
 	Config
 
-	setups  []*postfix.Setup // of each instance of Postfix
-	setupBy error            // why that of the first is not known; then there are none
+	setups  []*postconf.Setup // of each instance of Postfix
+	setupBy error             // why that of the first is not known; then there are none
 
 	status   *admin.Status // of the daemon; nil if it says nothing
 	statusBy error         // why not
@@ -138,21 +138,21 @@ func (e *exam) collect(ctx context.Context) {
 
 // readSetups asks for the setup of each instance (MULTI_INSTANCE_README).
 func (e *exam) readSetups(ctx context.Context) {
-	first, err := postfix.ReadSetup(ctx, e.Settings.Postfix.ConfigDirectory)
+	first, err := postconf.ReadSetup(ctx, e.Settings.Postfix.ConfigDirectory)
 	if err != nil {
 		e.setupBy = err
 		return
 	}
-	e.setups = []*postfix.Setup{first}
+	e.setups = []*postconf.Setup{first}
 	more, _ := first.Main("multi_instance_directories")
 	if on, _ := first.Main("multi_instance_enable"); on != "yes" && more == "" {
 		return
 	}
-	for _, t := range postfix.Tables(more) {
+	for _, t := range postconf.Tables(more) {
 		if len(e.setups) >= mostInstances {
 			return
 		}
-		s, err := postfix.ReadSetup(ctx, t.Text)
+		s, err := postconf.ReadSetup(ctx, t.Text)
 		if err != nil {
 			e.setupBy = err
 			continue

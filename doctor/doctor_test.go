@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"stsmap/config"
-	"stsmap/postfix"
+	"stsmap/postfix/postconf"
 	"stsmap/resolver"
 	"stsmap/stsfetch"
 )
@@ -185,7 +185,7 @@ func TestCommands(t *testing.T) {
 			t.Errorf("%s: %s, want %s", text, got, want)
 		}
 	}
-	s := &postfix.Setup{Directory: "/etc/postfix out"}
+	s := &postconf.Setup{Directory: "/etc/postfix out"}
 	got := set(s, cohort{inherits: true, own: []string{"relay/unix"}}, "p", "v")
 	want := []string{"postconf -c '/etc/postfix out' -e 'p = v'", "postconf -c '/etc/postfix out' -P relay/unix/p=v", "postfix -c '/etc/postfix out' reload"}
 	if !slices.Equal(got, want) {
@@ -206,8 +206,8 @@ func TestPrintable(t *testing.T) {
 func TestReleases(t *testing.T) {
 	cfg := config.Default()
 	for release, want := range map[string]Severity{"3.3.22": Fail, "3.4.0": Info, "3.9.9": Info, "3.10.4": Info, "3.10.5": OK, "3.12-20260821": OK, "4.0.0": OK} {
-		s := &postfix.Setup{Release: release, Services: []postfix.Service{{Name: "smtp/unix", Program: "smtp"}}}
-		e := &exam{Config: Config{Settings: &cfg}, setups: []*postfix.Setup{s}}
+		s := &postconf.Setup{Release: release, Services: []postconf.Service{{Name: "smtp/unix", Program: "smtp"}}}
+		e := &exam{Config: Config{Settings: &cfg}, setups: []*postconf.Setup{s}}
 		found := checkRelease(t.Context(), e)
 		if len(found) != 1 || found[0].Severity != want || !strings.Contains(found[0].Seen, "Postfix "+release) {
 			t.Errorf("%s: %v", release, found)

@@ -4,14 +4,14 @@ import (
 	"context"
 	"fmt"
 
-	"stsmap/postfix"
+	"stsmap/postfix/postconf"
 )
 
 const dnsLevel = "smtp_dns_support_level"
 
 // checkLevel is LOC-03.
 func checkLevel(_ context.Context, e *exam) []Finding {
-	return e.eachSetup(mailers, func(s *postfix.Setup, services []postfix.Service) (all []Finding) {
+	return e.eachSetup(mailers, func(s *postconf.Setup, services []postconf.Service) (all []Finding) {
 		blind := false
 		for _, c := range cohorts(s, services, "smtp_tls_security_level", "smtp_use_tls", "smtp_enforce_tls", dnsLevel) {
 			f := e.judgeLevel(s, c)
@@ -26,7 +26,7 @@ func checkLevel(_ context.Context, e *exam) []Finding {
 }
 
 // judgeLevel is about what holds where stsmap has nothing to say.
-func (e *exam) judgeLevel(s *postfix.Setup, c cohort) Finding {
+func (e *exam) judgeLevel(s *postconf.Setup, c cohort) Finding {
 	const parameter = "smtp_tls_security_level"
 	where, level := e.where(s, c.services), c.values[0]
 	seen := fmt.Sprintf("%s%s = %s", where, parameter, orNothing(level))
@@ -54,7 +54,7 @@ func (e *exam) judgeLevel(s *postfix.Setup, c cohort) Finding {
 }
 
 // judgeDNSSEC is about whether DANE can go first.
-func (e *exam) judgeDNSSEC(s *postfix.Setup, services []postfix.Service) Finding {
+func (e *exam) judgeDNSSEC(s *postconf.Setup, services []postconf.Service) Finding {
 	if e.Settings.DANE.Mode == "off" {
 		return info(`dane.mode = "off": policies are answered where DANE may apply`)
 	}
@@ -63,7 +63,7 @@ func (e *exam) judgeDNSSEC(s *postfix.Setup, services []postfix.Service) Finding
 		if against == "" {
 			continue
 		}
-		where := e.where(s, []postfix.Service{service})
+		where := e.where(s, []postconf.Service{service})
 		if e.Settings.Postfix.DNSSEC == "yes" {
 			return fail(`%spostfix.dnssec = "yes", and %s`, where, against).
 				because(`mail to domains that are answered "dane-only" waits`).fix(lookUpDNSSEC(s, service)...)
@@ -75,7 +75,7 @@ func (e *exam) judgeDNSSEC(s *postfix.Setup, services []postfix.Service) Finding
 }
 
 // lookUpDNSSEC takes away what keeps a service from doing so.
-func lookUpDNSSEC(s *postfix.Setup, service postfix.Service) []string {
+func lookUpDNSSEC(s *postconf.Setup, service postconf.Service) []string {
 	name, _ := s.Against(service)
 	if _, own := service.Own[name]; own {
 		return inherit(s, cohort{own: []string{service.Name}}, name)

@@ -19,7 +19,7 @@ import (
 	"syscall"
 	"time"
 
-	"stsmap/postfix"
+	"stsmap/postfix/postconf"
 )
 
 // An errand is what another process looks at, as another user and in another
@@ -203,7 +203,7 @@ type account struct {
 }
 
 // owner is the user as whom programs of Postfix run.
-func owner(s *postfix.Setup) (account, error) {
+func owner(s *postconf.Setup) (account, error) {
 	name, _ := s.Main("mail_owner")
 	return lookUp(name)
 }
@@ -219,7 +219,7 @@ func lookUp(name string) (account, error) {
 }
 
 // runsAs is the user as whom a service runs.
-func runsAs(s *postfix.Setup, service postfix.Service) (account, error) {
+func runsAs(s *postconf.Setup, service postconf.Service) (account, error) {
 	if service.Root {
 		return account{name: "root"}, nil
 	}

@@ -14,7 +14,7 @@ import (
 	"syscall"
 	"time"
 
-	"stsmap/postfix"
+	"stsmap/postfix/postconf"
 	"stsmap/socketmap"
 )
 
@@ -24,7 +24,7 @@ const absent = "stsmap.invalid"
 
 // checkLookup is LOC-12.
 func checkLookup(ctx context.Context, e *exam) []Finding {
-	return e.eachSetup(mailers, func(s *postfix.Setup, services []postfix.Service) []Finding {
+	return e.eachSetup(mailers, func(s *postconf.Setup, services []postconf.Service) []Finding {
 		for _, service := range services {
 			for _, t := range e.asking(s, service) {
 				return []Finding{e.compareLookup(ctx, s, service, t)}
@@ -35,8 +35,8 @@ func checkLookup(ctx context.Context, e *exam) []Finding {
 }
 
 // compareLookup asks by way of postmap(1) and directly, and compares.
-func (e *exam) compareLookup(ctx context.Context, s *postfix.Setup, service postfix.Service, t postfix.Table) Finding {
-	where, domain := e.where(s, []postfix.Service{service}), absent
+func (e *exam) compareLookup(ctx context.Context, s *postconf.Setup, service postconf.Service, t postconf.Table) Finding {
+	where, domain := e.where(s, []postconf.Service{service}), absent
 	if len(e.domains) > 0 {
 		domain = e.domains[0]
 	}
@@ -83,13 +83,13 @@ func answerOf(r socketmap.Reply) string {
 	return r.Status.String()
 }
 
-func postfixUser(s *postfix.Setup) string {
+func postfixUser(s *postconf.Setup) string {
 	name, _ := s.Main("mail_owner")
 	return name
 }
 
 // postmap looks a domain up as the user of Postfix, from the queue directory.
-func (e *exam) postmap(ctx context.Context, s *postfix.Setup, t postfix.Table, domain string) (string, error) {
+func (e *exam) postmap(ctx context.Context, s *postconf.Setup, t postconf.Table, domain string) (string, error) {
 	who, err := owner(s)
 	if err != nil {
 		return "", err

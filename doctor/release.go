@@ -8,11 +8,12 @@ import (
 	"strings"
 
 	"stsmap/postfix"
+	"stsmap/postfix/postconf"
 )
 
 // checkRelease is LOC-06.
 func checkRelease(_ context.Context, e *exam) []Finding {
-	return e.eachSetup(mailers, func(s *postfix.Setup, services []postfix.Service) []Finding {
+	return e.eachSetup(mailers, func(s *postconf.Setup, services []postconf.Service) []Finding {
 		where := e.where(s, services)
 		all := append(e.believed(s), e.askedAs(s, services)...)
 		switch {
@@ -55,7 +56,7 @@ func attributes(release string) bool {
 
 // believed compares the release with what the configuration and the daemon take
 // it for.
-func (e *exam) believed(s *postfix.Setup) (all []Finding) {
+func (e *exam) believed(s *postconf.Setup) (all []Finding) {
 	if said := e.Settings.Postfix.Release; said != "auto" && attributes(said) != attributes(s.Release) {
 		f := warn("postfix.release = %q, and this Postfix is %s", said, s.Release).because("policy attributes are left out: names of MX hosts are not compared, and TLS reports name no policy")
 		if attributes(said) {
@@ -87,7 +88,7 @@ func orElse(s, otherwise string) string {
 func (e *exam) fileName() string { return orElse(e.File, "/etc/stsmap/stsmap.toml") }
 
 // askedAs is about the names of the socketmaps.
-func (e *exam) askedAs(s *postfix.Setup, services []postfix.Service) (all []Finding) {
+func (e *exam) askedAs(s *postconf.Setup, services []postconf.Service) (all []Finding) {
 	told := make(map[string]bool)
 	for _, c := range cohorts(s, services, policyMaps) {
 		for _, t := range e.asking(s, c.services[0]) {
@@ -104,7 +105,7 @@ func (e *exam) askedAs(s *postfix.Setup, services []postfix.Service) (all []Find
 }
 
 // judgeName is about one of them.
-func (e *exam) judgeName(s *postfix.Setup, c cohort, t postfix.Table) (Finding, bool) {
+func (e *exam) judgeName(s *postconf.Setup, c cohort, t postconf.Table) (Finding, bool) {
 	where := e.where(s, c.services)
 	m, known := e.Settings.Map(t.Map)
 	plain := strings.TrimSuffix(t.Text, t.Map) + "postfix"
@@ -124,7 +125,7 @@ func (e *exam) judgeName(s *postfix.Setup, c cohort, t postfix.Table) (Finding, 
 }
 
 // patterns is about the switch for comparing names.
-func (e *exam) patterns(s *postfix.Setup, services []postfix.Service) (all []Finding) {
+func (e *exam) patterns(s *postconf.Setup, services []postconf.Service) (all []Finding) {
 	const parameter = "smtp_tls_enforce_sts_mx_patterns"
 	for _, c := range cohorts(s, services, parameter) {
 		if c.values[0] == "no" {

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"syscall"
 
-	"stsmap/postfix"
+	"stsmap/postfix/postconf"
 )
 
 // A standpoint is from where services see a socket.
@@ -22,10 +22,10 @@ type standpoint struct {
 
 // checkSocket is LOC-05.
 func checkSocket(ctx context.Context, e *exam) []Finding {
-	return e.eachSetup(mailers, func(s *postfix.Setup, services []postfix.Service) (all []Finding) {
-		from := make(map[standpoint][]postfix.Service)
+	return e.eachSetup(mailers, func(s *postconf.Setup, services []postconf.Service) (all []Finding) {
+		from := make(map[standpoint][]postconf.Service)
 		var order []standpoint
-		tables := make(map[string]postfix.Table)
+		tables := make(map[string]postconf.Table)
 		for _, service := range services {
 			for _, t := range e.asking(s, service) {
 				if t.Proxied { // it is proxymap(8) that connects
@@ -49,7 +49,7 @@ func checkSocket(ctx context.Context, e *exam) []Finding {
 }
 
 // proxy is a service as it is with the rights of proxymap(8).
-func proxy(s *postfix.Setup, service postfix.Service) postfix.Service {
+func proxy(s *postconf.Setup, service postconf.Service) postconf.Service {
 	for _, p := range running(s, "proxymap") {
 		service.Chroot, service.Root = p.Chroot, p.Root
 	}
@@ -57,7 +57,7 @@ func proxy(s *postfix.Setup, service postfix.Service) postfix.Service {
 }
 
 // reach asks over the socket of a table as the services would.
-func (e *exam) reach(ctx context.Context, s *postfix.Setup, services []postfix.Service, t postfix.Table) Finding {
+func (e *exam) reach(ctx context.Context, s *postconf.Setup, services []postconf.Service, t postconf.Table) Finding {
 	service, where := services[0], e.where(s, services)
 	queue, _ := s.Main("queue_directory")
 	who, err := runsAs(s, service)
@@ -85,7 +85,7 @@ func (e *exam) reach(ctx context.Context, s *postfix.Setup, services []postfix.S
 }
 
 // openWay is what has to be done so that the services reach the socket.
-func (e *exam) openWay(s *postfix.Setup, services []postfix.Service, t postfix.Table, who account, why syscall.Errno) []string {
+func (e *exam) openWay(s *postconf.Setup, services []postconf.Service, t postconf.Table, who account, why syscall.Errno) []string {
 	queue, _ := s.Main("queue_directory")
 	path, isUnix := strings.CutPrefix(t.Address, "unix:")
 	switch {

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"strings"
 
-	"stsmap/postfix"
+	"stsmap/postfix/postconf"
 )
 
 const policyMaps = "smtp_tls_policy_maps"
@@ -20,7 +20,7 @@ func checkTables(_ context.Context, e *exam) []Finding {
 		some := mailers(s)
 		if len(some) == 0 {
 			all = append(all, warn("%sno service in master.cf runs smtp(8)", e.which(s)).because("no mail goes out by SMTP").
-				fix(postconf(s)+"-M 'smtp/unix=smtp unix - - n - - smtp'", reload(s)))
+				fix(postconfCommand(s)+"-M 'smtp/unix=smtp unix - - n - - smtp'", reload(s)))
 			continue
 		}
 		for _, c := range cohorts(s, some, policyMaps) {
@@ -34,9 +34,9 @@ func checkTables(_ context.Context, e *exam) []Finding {
 }
 
 // judgeTables says what is to be said of the tables of some services.
-func (e *exam) judgeTables(s *postfix.Setup, c cohort) []Finding {
-	where, tables := e.where(s, c.services), postfix.Tables(c.values[0])
-	at := slices.IndexFunc(tables, func(t postfix.Table) bool { return e.ours(s, t) })
+func (e *exam) judgeTables(s *postconf.Setup, c cohort) []Finding {
+	where, tables := e.where(s, c.services), postconf.Tables(c.values[0])
+	at := slices.IndexFunc(tables, func(t postconf.Table) bool { return e.ours(s, t) })
 	if at < 0 {
 		return []Finding{e.notAsked(s, c, where, tables)}
 	}
@@ -70,8 +70,8 @@ func (e *exam) judgeTables(s *postfix.Setup, c cohort) []Finding {
 
 // before says what is wrong with a table that is asked before stsmap, if
 // something is: exceptions are meant to stand there.
-func (e *exam) before(s *postfix.Setup, c cohort, where string, tables []postfix.Table, t postfix.Table) (Finding, bool) {
-	without := slices.DeleteFunc(slices.Clone(tables), func(other postfix.Table) bool { return other.Text == t.Text })
+func (e *exam) before(s *postconf.Setup, c cohort, where string, tables []postconf.Table, t postconf.Table) (Finding, bool) {
+	without := slices.DeleteFunc(slices.Clone(tables), func(other postconf.Table) bool { return other.Text == t.Text })
 	switch {
 	case t.Address != "":
 		return warn("%sanother socketmap is asked first: %s", where, t).
@@ -85,7 +85,7 @@ func (e *exam) before(s *postfix.Setup, c cohort, where string, tables []postfix
 }
 
 // notAsked is for services that do not ask stsmap.
-func (e *exam) notAsked(s *postfix.Setup, c cohort, where string, tables []postfix.Table) Finding {
+func (e *exam) notAsked(s *postconf.Setup, c cohort, where string, tables []postconf.Table) Finding {
 	f := fail("%s%s = %s", where, policyMaps, orNothing(c.values[0])).because("policies of other domains are not applied to mail that goes out there")
 	for _, t := range tables {
 		if t.Address != "" {
@@ -93,7 +93,7 @@ func (e *exam) notAsked(s *postfix.Setup, c cohort, where string, tables []postf
 				because("if nobody answers there, all mail waits; if another daemon does, stsmap is of no use")
 		}
 	}
-	others := slices.DeleteFunc(slices.Clone(tables), func(t postfix.Table) bool { return t.Address != "" })
+	others := slices.DeleteFunc(slices.Clone(tables), func(t postconf.Table) bool { return t.Address != "" })
 	if c.inherits {
 		return f.fix(set(s, c, policyMaps, list(append(others, e.table(s))))...)
 	}
@@ -108,7 +108,7 @@ func (e *exam) notAsked(s *postfix.Setup, c cohort, where string, tables []postf
 
 // table is how an instance would best ask: over the socket in its queue
 // directory, if there is one, and otherwise over TCP.
-func (e *exam) table(s *postfix.Setup) postfix.Table {
+func (e *exam) table(s *postconf.Setup) postconf.Table {
 	queue, _ := s.Main("queue_directory")
 	best := ""
 	for _, a := range e.addresses() {
@@ -116,7 +116,7 @@ func (e *exam) table(s *postfix.Setup) postfix.Table {
 		inside, within := strings.CutPrefix(path, strings.TrimSuffix(queue, "/")+"/")
 		switch {
 		case isUnix && within:
-			return postfix.Table{Text: "socketmap:unix:" + inside + ":postfix"}
+			return postconf.Table{Text: "socketmap:unix:" + inside + ":postfix"}
 		case !isUnix && best == "":
 			best = "inet:" + a
 		case isUnix && best == "":
@@ -126,11 +126,11 @@ func (e *exam) table(s *postfix.Setup) postfix.Table {
 	if best == "" {
 		best = "inet:127.0.0.1:8461"
 	}
-	return postfix.Table{Text: "socketmap:" + best + ":postfix"}
+	return postconf.Table{Text: "socketmap:" + best + ":postfix"}
 }
 
 // list puts tables together as they stand in main.cf.
-func list(tables []postfix.Table) string {
+func list(tables []postconf.Table) string {
 	var all []string
 	for _, t := range tables {
 		all = append(all, t.Text)
@@ -146,14 +146,14 @@ func orNothing(value string) string {
 }
 
 // asking are the tables of this daemon that a service has.
-func (e *exam) asking(s *postfix.Setup, service postfix.Service) []postfix.Table {
-	return slices.DeleteFunc(postfix.Tables(s.Value(service, policyMaps)), func(t postfix.Table) bool { return !e.ours(s, t) })
+func (e *exam) asking(s *postconf.Setup, service postconf.Service) []postconf.Table {
+	return slices.DeleteFunc(postconf.Tables(s.Value(service, policyMaps)), func(t postconf.Table) bool { return !e.ours(s, t) })
 }
 
 // checkLog is LOC-11.
 func checkLog(_ context.Context, e *exam) []Finding {
 	const parameter = "smtp_tls_loglevel"
-	return e.eachSetup(mailers, func(s *postfix.Setup, services []postfix.Service) (all []Finding) {
+	return e.eachSetup(mailers, func(s *postconf.Setup, services []postconf.Service) (all []Finding) {
 		for _, c := range cohorts(s, services, parameter) {
 			where, level := e.where(s, c.services), c.values[0]
 			if level == "" || level == "0" {

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"os"
 
-	"stsmap/postfix"
+	"stsmap/postfix/postconf"
 )
 
 const (
@@ -15,9 +15,9 @@ const (
 
 // checkTrust is LOC-04.
 func checkTrust(ctx context.Context, e *exam) []Finding {
-	return e.eachSetup(mailers, func(s *postfix.Setup, services []postfix.Service) (all []Finding) {
+	return e.eachSetup(mailers, func(s *postconf.Setup, services []postconf.Service) (all []Finding) {
 		for _, chrooted := range []bool{false, true} {
-			var some []postfix.Service
+			var some []postconf.Service
 			for _, service := range services {
 				if service.Chroot == chrooted {
 					some = append(some, service)
@@ -34,7 +34,7 @@ func checkTrust(ctx context.Context, e *exam) []Finding {
 // judgeTrust is about one pair of settings. The file is read before smtp(8)
 // enters the chroot and gives up its rights, the directory afterwards, each time
 // that a certificate is wanted (tls/tls_certkey.c).
-func (e *exam) judgeTrust(ctx context.Context, s *postfix.Setup, c cohort) Finding {
+func (e *exam) judgeTrust(ctx context.Context, s *postconf.Setup, c cohort) Finding {
 	where, file, dir := e.where(s, c.services), c.values[0], c.values[1]
 	const why = "no certificate is ever valid: all mail to domains with a policy waits"
 	if file == "" && dir == "" {
@@ -72,7 +72,7 @@ func (e *exam) judgeTrust(ctx context.Context, s *postfix.Setup, c cohort) Findi
 }
 
 // countAs counts the certificates in a directory as a service sees it.
-func (e *exam) countAs(ctx context.Context, s *postfix.Setup, service postfix.Service, dir string) (int, error) {
+func (e *exam) countAs(ctx context.Context, s *postconf.Setup, service postconf.Service, dir string) (int, error) {
 	queue, _ := s.Main("queue_directory")
 	who, err := runsAs(s, service)
 	if err != nil {
@@ -87,7 +87,7 @@ func (e *exam) countAs(ctx context.Context, s *postfix.Setup, service postfix.Se
 
 // judgeProxy is about tlsproxy(8), which does TLS in place of smtp(8) where
 // connections are used again, with a chroot of its own.
-func (e *exam) judgeProxy(ctx context.Context, s *postfix.Setup, services []postfix.Service) (all []Finding) {
+func (e *exam) judgeProxy(ctx context.Context, s *postconf.Setup, services []postconf.Service) (all []Finding) {
 	for _, c := range cohorts(s, services, "smtp_tls_connection_reuse", caFile, caPath) {
 		if c.values[0] != "yes" || c.values[1] != "" || c.values[2] == "" {
 			continue
@@ -97,7 +97,7 @@ func (e *exam) judgeProxy(ctx context.Context, s *postfix.Setup, services []post
 				continue // and seen from there above
 			}
 			with := c
-			with.services = []postfix.Service{proxy}
+			with.services = []postconf.Service{proxy}
 			with.values = c.values[1:]
 			all = append(all, e.judgeTrust(ctx, s, with))
 		}
@@ -106,7 +106,7 @@ func (e *exam) judgeProxy(ctx context.Context, s *postfix.Setup, services []post
 }
 
 // trustLines have the services trust the authorities that the system comes with.
-func (e *exam) trustLines(s *postfix.Setup, c cohort) []string {
+func (e *exam) trustLines(s *postconf.Setup, c cohort) []string {
 	for _, bundle := range bundles() {
 		if n, err := countCertificates(bundle); err == nil && n > 0 {
 			return set(s, c, caFile, bundle)

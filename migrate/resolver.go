@@ -149,12 +149,12 @@ func resolverFetching(top *section, d *draft) {
 		}
 	}
 	if limit.is() {
-		workers := min(max(limit.value, 1), 1024)
-		if workers != limit.value {
-			r.note(limit.line, limit.key, "fetch.workers is "+strconv.FormatInt(workers, 10)+", which is as near as it can be")
+		concurrency := min(max(limit.value, 1), 1024)
+		if concurrency != limit.value {
+			r.note(limit.line, limit.key, "fetch.concurrency is "+strconv.FormatInt(concurrency, 10)+", which is as near as it can be")
 		}
-		if workers != 32 {
-			d.set("fetch", "workers", strconv.FormatInt(workers, 10), limit.key+". Here it is the limit for first lookups, too.")
+		if concurrency != 512 {
+			d.set("fetch", "concurrency", strconv.FormatInt(concurrency, 10), limit.key+". Here it is the limit for first lookups, too.")
 		}
 	}
 }

@@ -97,6 +97,7 @@ func (f *Fetcher) dialAddr(ctx context.Context, addr netip.Addr) (net.Conn, erro
 	if !public(addr) && !f.allows(addr) {
 		return nil, atf(StepBlocked, "%s is not a public address; fetch.allow_private can allow it", addr)
 	}
+	reportDialed(ctx, addr)
 	conn, err := f.dialer(ctx, "tcp", netip.AddrPortFrom(addr, 443).String())
 	if err != nil {
 		return nil, at(StepConnect, err)
@@ -194,7 +195,7 @@ func (f *Fetcher) connectProxy(ctx context.Context, proxy *url.URL, host string)
 	defer stop()
 	tunnel := conn
 	if proxy.Scheme == "https" {
-		tunnel = tls.Client(conn, &tls.Config{ServerName: proxy.Hostname(), RootCAs: f.roots, MinVersion: tls.VersionTLS12})
+		tunnel = proxyConn{tls.Client(conn, &tls.Config{ServerName: proxy.Hostname(), RootCAs: f.roots, MinVersion: tls.VersionTLS12})}
 	}
 	if err := f.openTunnel(tunnel, proxy, host); err != nil {
 		conn.Close()
@@ -202,6 +203,14 @@ func (f *Fetcher) connectProxy(ctx context.Context, proxy *url.URL, host string)
 	}
 	return tunnel, nil
 }
+
+// A proxyConn is a TLS connection to a proxy. Close closes the TCP connection
+// at once, where that of tls.Conn first sends close_notify and waits up to five
+// seconds for a peer that does not read.
+type proxyConn struct{ *tls.Conn }
+
+// Close implements net.Conn.
+func (c proxyConn) Close() error { return c.NetConn().Close() }
 
 func (f *Fetcher) openTunnel(conn net.Conn, proxy *url.URL, host string) error {
 	request := "CONNECT " + host + ":443 HTTP/1.1\r\nHost: " + host + ":443\r\nUser-Agent: " + f.userAgent + "\r\n"

@@ -3,7 +3,6 @@ package stsfetch
 import (
 	"bufio"
 	"io"
-	"math"
 	"net"
 	"net/http"
 	"strings"
@@ -13,12 +12,19 @@ import (
 // chosen by whoever receives mail, so nothing they send is unbounded.
 const maxHeader = 32 << 10
 
+// maxFraming bounds what a body may take beyond its own size, in bytes: the
+// sizes and extensions of its chunks, and trailers.
+const maxFraming = 16 << 10
+
 // exchange asks host for its policy over conn and returns the body, and
 // whether only the end of the connection told where it ends.
 //
 // Neither conditional headers nor anything else that a cache could act upon
 // is sent (RFC 8461, Section 3.3), and no coding is offered, so that the size
 // on the wire is the size of the policy. What was answered is noted in v.
+//
+// Once the answer is decided, nothing more is read from conn, whatever the
+// host still sends: the caller must close conn.
 func exchange(conn net.Conn, host, userAgent string, maxSize int, v *Visit) (body []byte, toEOF bool, err error) {
 	request := "GET /.well-known/mta-sts.txt HTTP/1.1\r\nHost: " + host +
 		"\r\nUser-Agent: " + userAgent +
@@ -34,14 +40,17 @@ func exchange(conn net.Conn, host, userAgent string, maxSize int, v *Visit) (bod
 		}
 		return nil, false, atf(StepHTTP, "malformed response: %w", err)
 	}
-	defer resp.Body.Close()
-	// From here on the size of the body is what counts.
-	limited.N = math.MaxInt64
+	// Body is never closed: Close reads the rest of the body, as for a
+	// connection that is used again, and a hostile body has no end.
+	limited.N = int64(maxSize) + maxFraming
 	v.Status = resp.StatusCode
 	if err := acceptable(resp); err != nil {
 		return nil, false, err
 	}
 	body, err = readBody(resp, maxSize)
+	if err != nil && limited.N <= 0 {
+		err = atf(StepTooLarge, "policy has more than %d bytes with its chunks", maxSize)
+	}
 	return body, resp.ContentLength < 0 && len(resp.TransferEncoding) == 0, err
 }
 

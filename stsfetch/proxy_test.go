@@ -2,6 +2,7 @@ package stsfetch
 
 import (
 	"bufio"
+	"cmp"
 	"crypto/tls"
 	"io"
 	"net"
@@ -20,6 +21,7 @@ type proxy struct {
 	world *world
 	want  string // Proxy-Authorization that it wants; empty for none
 	speak string // what it says instead of an answer; empty for the answer
+	to    string // address that it connects to; empty for the policy host of world
 	addr  string
 
 	mu    sync.Mutex
@@ -74,7 +76,7 @@ func (p *proxy) serve(client net.Conn) {
 		return
 	}
 	host, _, _ := net.SplitHostPort(r.RequestURI)
-	server, err := net.Dial("tcp", p.world.HTTPSAddr(host))
+	server, err := net.Dial("tcp", cmp.Or(p.to, p.world.HTTPSAddr(host)))
 	if err != nil {
 		_, _ = io.WriteString(client, "HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")
 		return

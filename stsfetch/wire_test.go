@@ -24,6 +24,7 @@ import (
 // was sent.
 type origin struct {
 	response    []byte
+	stream      func(io.Writer) // writes on after response, until that fails; nil for nothing
 	abort, open bool
 	roots       *x509.CertPool
 	cert        tls.Certificate
@@ -119,6 +120,9 @@ func (o *origin) serve(raw net.Conn) {
 	s.state = conn.ConnectionState()
 	// The client may have had enough before it has heard everything.
 	_, _ = conn.Write(o.response)
+	if o.stream != nil {
+		o.stream(conn)
+	}
 	if o.abort {
 		raw.(*net.TCPConn).CloseWrite()
 	} else if !o.open {

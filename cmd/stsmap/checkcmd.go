@@ -24,6 +24,7 @@ import (
 	"stsmap/override"
 	"stsmap/policy"
 	"stsmap/postfix"
+	"stsmap/postfix/postconf"
 	"stsmap/socketmap"
 )
 
@@ -318,7 +319,7 @@ func (k *checking) postfix(ctx context.Context, cfg *config.Config) (p check.Pos
 	})
 	if k.smtp {
 		wg.Go(func() {
-			if p.Trust, p.NoRoots = postfix.DetectTrust(ctx, cfg.Postfix.ConfigDirectory); p.NoRoots == nil {
+			if p.Trust, p.NoRoots = postconf.DetectTrust(ctx, cfg.Postfix.ConfigDirectory); p.NoRoots == nil {
 				p.Roots, p.NoRoots = p.Trust.Pool()
 			}
 		})

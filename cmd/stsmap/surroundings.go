@@ -12,7 +12,7 @@ import (
 	"stsmap/admin"
 	"stsmap/config"
 	"stsmap/policy"
-	"stsmap/postfix"
+	"stsmap/postfix/postconf"
 	"stsmap/resolver"
 )
 
@@ -169,7 +169,7 @@ func askPostfix(dnssec, directory string) func(context.Context) (finding, error)
 		case "no":
 			return finding{given: true, against: reason(`Postfix does not look up DNSSEC: postfix.dnssec = "no"`)}, nil
 		}
-		d, err := postfix.Detect(ctx, directory)
+		d, err := postconf.Detect(ctx, directory)
 		if err != nil {
 			return finding{}, fmt.Errorf("%w; set postfix.dnssec", err)
 		}
@@ -186,7 +186,7 @@ func askRelease(release, directory string) func(context.Context) (finding, error
 		if release != "auto" {
 			return finding{given: true, release: release}, nil
 		}
-		found, err := postfix.DetectRelease(ctx, directory)
+		found, err := postconf.DetectRelease(ctx, directory)
 		if err != nil {
 			return finding{}, fmt.Errorf("%w; set postfix.release", err)
 		}

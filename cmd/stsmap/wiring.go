@@ -94,7 +94,7 @@ func (d *daemon) engineConfig(cfg *config.Config, resolve *resolver.Resolver) (p
 		Claims:  d.claims(),
 		Fetch:   fetch,
 		Timeout: cfg.Fetch.Timeout,
-		Workers: cfg.Fetch.Workers,
+		Workers: cfg.Fetch.Concurrency,
 		Refresh: cfg.Fetch.Refresh,
 		Recheck: cfg.Fetch.Recheck,
 		Forget:  cfg.Cache.Forget,

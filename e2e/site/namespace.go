@@ -8,8 +8,8 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"syscall"
+	"unsafe"
 )
 
 // dirVariable carries the directory of the site into the namespace; that it is set is how a process knows that it is
@@ -117,8 +117,29 @@ func furnish() error {
 	if err := syscall.Mount(conf, "/etc/resolv.conf", "", syscall.MS_BIND, ""); err != nil {
 		return fmt.Errorf("mount /etc/resolv.conf: %w", err)
 	}
-	if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
-		return fmt.Errorf("ip link set lo up: %w: %s", err, strings.TrimSpace(string(out)))
+	if err := loopbackUp(); err != nil {
+		return fmt.Errorf("set the loopback interface up: %w", err)
+	}
+	return nil
+}
+
+// loopbackUp is "ip link set lo up" without ip(8), so that the demonstration needs no more than Postfix and Unbound
+// (netdevice(7)).
+func loopbackUp() error {
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_DGRAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer syscall.Close(fd)
+	var request struct { // struct ifreq
+		name  [syscall.IFNAMSIZ]byte
+		flags uint16
+		_     [22]byte
+	}
+	copy(request.name[:], "lo")
+	request.flags = syscall.IFF_UP | syscall.IFF_RUNNING
+	if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, uintptr(fd), syscall.SIOCSIFFLAGS, uintptr(unsafe.Pointer(&request))); errno != 0 {
+		return errno
 	}
 	return nil
 }

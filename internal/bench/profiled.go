@@ -58,7 +58,7 @@ func serveProfiled(conf, profile string) (err error) {
 		Store:   store,
 		Fetch:   fetch,
 		Timeout: cfg.Fetch.Timeout,
-		Workers: cfg.Fetch.Workers,
+		Workers: cfg.Fetch.Concurrency,
 		Refresh: cfg.Fetch.Refresh,
 		Recheck: cfg.Fetch.Recheck,
 		Forget:  cfg.Cache.Forget,

@@ -1,4 +1,4 @@
-package postfix
+package postconf
 
 import (
 	"os"
@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"stsmap/postfix"
 )
 
 // TestTables: lists of tables are read as Postfix reads them.
@@ -85,7 +87,7 @@ func TestReadSetup(t *testing.T) {
 		if name, why := s.Against(relay); name != "smtp_dns_support_level" || why != "smtp_dns_support_level = enabled" {
 			t.Errorf("against DNSSEC: %q, %q", name, why)
 		}
-		if _, err := ParseRelease(s.Release); err != nil {
+		if _, err := postfix.ParseRelease(s.Release); err != nil {
 			t.Error(err)
 		}
 	}

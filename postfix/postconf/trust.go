@@ -1,4 +1,4 @@
-package postfix
+package postconf
 
 import (
 	"context"
@@ -21,7 +21,7 @@ type Trust struct {
 // DetectTrust asks postconf(1) for the Trust of main.cf. Errors are those of
 // Detect. It may be called concurrently.
 func DetectTrust(ctx context.Context, configDirectory string) (Trust, error) {
-	p := postconf{directory: configDirectory}
+	p := program{directory: configDirectory}
 	if err := p.find(); err != nil {
 		return Trust{}, err
 	}

@@ -61,7 +61,7 @@ func (p *Private) list(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	out, now := newLines(w), time.Now()
-	for e, err := range p.Store.All(r.Context()) {
+	for e, err := range p.Engine.Entries(r.Context()) {
 		if err != nil {
 			out.fail(err)
 			return
@@ -78,7 +78,7 @@ func (p *Private) show(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	e, err := p.Store.Get(r.Context(), hop.Domain)
+	e, err := p.Engine.Entry(r.Context(), hop.Domain)
 	switch {
 	case errors.Is(err, cache.ErrNotFound):
 		refuse(w, http.StatusNotFound, ErrUnknown)
@@ -111,7 +111,7 @@ func (p *Private) forget(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	if err := p.Engine.Forget(r.Context(), hop.Domain); err != nil {
+	if err := p.Engine.Delete(r.Context(), hop.Domain); err != nil {
 		refuse(w, http.StatusInternalServerError, err)
 		return
 	}
@@ -132,12 +132,12 @@ func (p *Private) forgetMany(w http.ResponseWriter, r *http.Request) {
 	}
 	unbounded(w)
 	n, now := 0, time.Now()
-	for e, err := range p.Store.All(r.Context()) {
+	for e, err := range p.Engine.Entries(r.Context()) {
 		if err == nil && !filter.matches(RecordOf(e), now) {
 			continue
 		}
 		if err == nil {
-			err = p.Engine.Forget(r.Context(), e.Domain)
+			err = p.Engine.Delete(r.Context(), e.Domain)
 		}
 		if err != nil {
 			refuse(w, http.StatusInternalServerError, fmt.Errorf("%w, after %d domains", err, n))
@@ -205,7 +205,7 @@ func (p *Private) stats(w http.ResponseWriter, r *http.Request) {
 	for _, m := range modes() {
 		s.Modes[m] = 0
 	}
-	for e, err := range p.Store.All(r.Context()) {
+	for e, err := range p.Engine.Entries(r.Context()) {
 		if err != nil {
 			refuse(w, http.StatusInternalServerError, err)
 			return

@@ -59,7 +59,6 @@ func remembering(t *testing.T, store cache.Store) *Client {
 	t.Cleanup(engine.Close)
 	p := &Private{
 		Status:  func() Status { return Status{Store: StoreStatus{Name: "memory:"}} },
-		Store:   store,
 		Engine:  engine,
 		NextHop: func(key string) (dane.NextHop, bool) { return dane.NextHop{Domain: key}, key != "" },
 		Size:    func() (int64, int64, bool) { return 0, 0, false },
@@ -187,7 +186,6 @@ func TestTable(t *testing.T) {
 	}
 	p := &Private{
 		Status:  func() Status { return Status{Overrides: OverridesStatus{List: slices.Clone(listed)}} },
-		Store:   store,
 		Engine:  engine,
 		NextHop: func(key string) (dane.NextHop, bool) { return dane.NextHop{Domain: key, Port: 25}, true },
 		Row: func(d *policy.Decision) (string, bool) {
@@ -196,7 +194,7 @@ func TestTable(t *testing.T) {
 				return d.Reason, false
 			case policy.None, policy.Testing:
 				return "", false
-			case policy.Said:
+			case policy.Replied:
 				return d.Override.Text, true
 			}
 			return d.Kind.String(), true

@@ -124,8 +124,8 @@ func (c collecting) remembered(s Status) {
 		c.gauge("stsmap_policies_expiring_unrefreshed", "Policies in force that expire within a day and could not be refreshed the last time.", float64(v.Lapsing))
 		c.gauge("stsmap_cache_survey_timestamp_seconds", "When the entries were last counted.", seconds(v.At))
 	}
-	c.yes("stsmap_store_up", "Whether the store works.", s.Store.Reading.Error == "" && s.Store.Fallback == "", "operation", "read")
-	c.yes("stsmap_store_up", "Whether the store works.", s.Store.Writing.Error == "" && s.Store.Fallback == "", "operation", "write")
+	c.yes("stsmap_store_up", "Whether the store works.", s.Store.Reading.Error == "", "operation", "read")
+	c.yes("stsmap_store_up", "Whether the store works.", s.Store.Writing.Error == "", "operation", "write")
 	c.gauge("stsmap_store_waiting_policies", "Policies in memory that the store did not take yet.", float64(s.Store.Waiting))
 	if s.Store.Bytes != nil {
 		c.gauge("stsmap_store_bytes", "Size of the store's file; not there for a store that has none here.", float64(*s.Store.Bytes))

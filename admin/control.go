@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"time"
 
-	"stsmap/cache"
 	"stsmap/dane"
 	"stsmap/policy"
 )
@@ -37,9 +36,7 @@ type Private struct {
 	// Status says how the daemon is. It is called for each request,
 	// concurrently.
 	Status func() Status
-	// Store has what is remembered; it is only read here.
-	Store cache.Store
-	// Engine retrieves and forgets.
+	// Engine has what is cached, fetches and deletes.
 	Engine *policy.Engine
 	// NextHop returns what a key that Postfix would send means, and false if it
 	// has no policy domain.

@@ -122,7 +122,7 @@ func (p *Private) steps(ctx context.Context, e *Explanation, d *policy.Decision,
 			e.Others = append(e.Others, o)
 		}
 	}
-	switch entry, err := p.Store.Get(ctx, d.Domain); {
+	switch entry, err := p.Engine.Entry(ctx, d.Domain); {
 	case err == nil:
 		rec := RecordOf(entry)
 		e.Record = &rec

@@ -43,7 +43,7 @@ func TestExplain(t *testing.T) {
 		Status: func() Status {
 			return Status{Postfix: PostfixStatus{Release: "3.10"}, DANE: DANEStatus{State: "on"}}
 		},
-		Store: store, Engine: engine, History: NewHistory(),
+		Engine: engine, History: NewHistory(),
 		Explain: func(ctx context.Context, e *Explanation) *policy.Decision {
 			e.Reply = ReplyText{Status: "OK", Text: e.Map + " " + e.Key}
 			switch e.Key {
@@ -80,7 +80,8 @@ func TestExplain(t *testing.T) {
 	if e := ask("none"); e.Domain != "" || e.Decision != "" || e.DANE != nil || e.Reply.Text != "m none" || e.History == nil {
 		t.Errorf("without a domain: %+v", e)
 	}
-	p.Store = unreadable{store}
+	p.Engine = policy.New(policy.Config{Store: unreadable{store}})
+	t.Cleanup(p.Engine.Close)
 	if e := ask("a"); e.Record != nil || e.StoreError != errDisk.Error() {
 		t.Errorf("with a broken store: %+v", e)
 	}

@@ -122,7 +122,7 @@ func weightOf(ev policy.Event) int {
 	switch ev.Kind {
 	case policy.PolicyNew, policy.PolicyChanged, policy.PolicyGone, policy.DANEOn, policy.DANEOff:
 		return changed
-	case policy.RecordFailed, policy.RecordInvalid, policy.PolicyFailed, policy.StoreFailed, policy.DANEFailed, policy.Panicked, policy.PolicyLapsing:
+	case policy.RecordFailed, policy.RecordInvalid, policy.PolicyFailed, policy.StoreFailed, policy.DANEFailed, policy.Panicked, policy.PolicyExpiring, policy.FetchEnded, policy.ResourcesShort:
 		return failed
 	}
 	return routine
@@ -197,7 +197,7 @@ func (h *History) note(ev policy.Event, c *Change) {
 	}
 	key := sore{kind, ev.Domain}
 	switch ev.Kind {
-	case policy.Lookup, policy.OverrideUsed, policy.StoreFailed, policy.Panicked, policy.PolicyLapsing:
+	case policy.Lookup, policy.OverrideUsed, policy.StoreFailed, policy.Panicked, policy.PolicyExpiring:
 		return // they say nothing about the domain, or what was said just before
 	case policy.RecordFailed, policy.RecordInvalid, policy.PolicyFailed, policy.DANEFailed:
 	default:

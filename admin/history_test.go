@@ -208,7 +208,7 @@ func TestWithdrawnAndLapsing(t *testing.T) {
 	}
 	failed := policy.Event{Kind: policy.PolicyFailed, Domain: "example.com", Before: held, After: held, Err: errors.New("x")}
 	h.Observe(failed)
-	failed.Kind = policy.PolicyLapsing
+	failed.Kind = policy.PolicyExpiring
 	h.Observe(failed)
 	troubles := h.Troubles()
 	if len(troubles) != 1 || troubles[0].Count != 1 || !troubles[0].InForce || troubles[0].Message != "policy could not be refreshed, the known one stays in force" {

@@ -171,7 +171,7 @@ func TestResults(t *testing.T) {
 	for _, d := range []*policy.Decision{
 		{Kind: policy.Enforce}, {Kind: policy.Testing}, {Kind: policy.None, STS: new(sts.Policy)}, {Kind: policy.None},
 		{Kind: policy.DANE}, {Kind: policy.DANEOnly}, {Kind: policy.Failed}, nil,
-		{Kind: policy.Failed, Override: &override.Override{Action: override.Defer}}, {Kind: policy.Said, Override: &override.Override{Action: override.Reply}},
+		{Kind: policy.Failed, Override: &override.Override{Action: override.Defer}}, {Kind: policy.Replied, Override: &override.Override{Action: override.Reply}},
 		{Kind: policy.Enforce, Override: &override.Override{Action: override.Enforce}},
 	} {
 		z.Count(d, false, 0, 0)
@@ -316,7 +316,7 @@ func TestSurvey(t *testing.T) {
 	no.Policy, no.Failures = "version: STSv1\nmode: none\nmax_age: 86400\n", 1
 	put(no)
 	put(cache.Entry{Domain: "absent.example", Checked: now, Expires: now.Add(time.Hour)})
-	s, err := NewSurveyor(store, time.Minute).count(t.Context())
+	s, err := NewSurveyor(store.All, time.Minute).count(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -326,7 +326,7 @@ func TestSurvey(t *testing.T) {
 	if s.Expired != 1 || s.Failing != 32 || s.Lapsing != 30 || len(s.Soonest) != mostLapsing || s.Soonest[0].Domain != "d29.example" || s.Soonest[1].Domain != "d28.example" {
 		t.Errorf("%+v", s)
 	}
-	v := NewSurveyor(&broken{Store: store, after: 3}, time.Minute)
+	v := NewSurveyor((&broken{Store: store, after: 3}).All, time.Minute)
 	if _, err := v.count(t.Context()); !errors.Is(err, errDisk) {
 		t.Errorf("a walk that broke off: %v", err)
 	}

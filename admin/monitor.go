@@ -32,10 +32,10 @@ const dailyFailures = 24
 // concurrently.
 type Monitor struct {
 	log     *slog.Logger
-	lookups atomic.Value                                // string: which lookups make a line
-	counts  [policy.Said + 1][policy.Missed + 1]counter // of answers, by policy.Kind and policy.Source
-	changes [changeKinds]counter                        // of policies
-	dane    atomic.Value                                // string: "on", or "off: " and why; nothing until it is known
+	lookups atomic.Value                                   // string: which lookups make a line
+	counts  [policy.Replied + 1][policy.Missed + 1]counter // of answers, by policy.Kind and policy.Source
+	changes [changeKinds]counter                           // of policies
+	dane    atomic.Value                                   // string: "on", or "off: " and why; nothing until it is known
 
 	mu        sync.Mutex
 	quiet     map[trouble]*silence // to what was not logged of it
@@ -112,8 +112,8 @@ func (m *Monitor) Summary() string {
 		}
 		line += fmt.Sprintf("%d %s", m.answers(k), k)
 	}
-	if n := m.answers(policy.Said); n > 0 { // hardly anybody has such overrides
-		line += fmt.Sprintf(", %d %s", n, policy.Said)
+	if n := m.answers(policy.Replied); n > 0 { // hardly anybody has such overrides
+		line += fmt.Sprintf(", %d %s", n, policy.Replied)
 	}
 	if state, ok := m.dane.Load().(string); ok {
 		line += "; DANE " + state
@@ -182,7 +182,7 @@ func (m *Monitor) logLookup(ev policy.Event) {
 // otherwise how many were left out since.
 func (m *Monitor) repeated(ev policy.Event) (omitted int, repeated bool) {
 	switch ev.Kind {
-	case policy.StoreFailed, policy.RecordFailed, policy.DANEFailed:
+	case policy.StoreFailed, policy.RecordFailed, policy.DANEFailed, policy.FetchEnded, policy.ResourcesShort:
 	default:
 		return 0, false
 	}
@@ -239,12 +239,18 @@ func describe(ev policy.Event) (level slog.Level, message string, attrs []slog.A
 		return policyFailed(ev, attrs)
 	case policy.Recovered:
 		return slog.LevelDebug, "failure is over", attrs
-	case policy.PolicyLapsing:
+	case policy.PolicyExpiring:
 		failed()
 		return slog.LevelWarn, "policy will lapse within a day, and cannot be refreshed", append(attrs, slog.Time("expires", ev.After.Expires))
 	case policy.StoreFailed:
 		failed()
 		return slog.LevelError, "store failed; answers go on from memory", attrs
+	case policy.FetchEnded:
+		failed()
+		return slog.LevelWarn, "fetch ended early", attrs
+	case policy.ResourcesShort:
+		failed()
+		return slog.LevelError, "descriptors or memory exhausted; no fetch was possible", attrs
 	case policy.Panicked:
 		failed()
 		return slog.LevelError, "bug: retrieval panicked", append(attrs, slog.String("stack", string(ev.Stack)))

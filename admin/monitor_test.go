@@ -310,7 +310,7 @@ func TestSummary(t *testing.T) {
 	if got := m.Counts(); !maps.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
-	m.Observe(policy.Event{Kind: policy.Lookup, Decision: &policy.Decision{Kind: policy.Said}})
+	m.Observe(policy.Event{Kind: policy.Lookup, Decision: &policy.Decision{Kind: policy.Replied}})
 	if got := m.Summary(); !strings.HasSuffix(got, ", 80 failed, 1 said") {
 		t.Errorf("got %q, want 1 said", got)
 	}

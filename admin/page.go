@@ -248,13 +248,8 @@ func facts(s Status, now time.Time) []fact {
 		attributes = "with policy attributes"
 	}
 	add("Postfix", s.Postfix.Error != "", "%s, answered %s", release, attributes)
-	switch {
-	case s.Store.Fallback != "":
-		add("Store", true, "%s: cannot be opened, what is learned is in memory: %s", s.Store.Name, s.Store.Fallback)
-	default:
-		bad := s.Store.Reading.Error != "" || s.Store.Writing.Error != ""
-		add("Store", bad, "%s%s%s", s.Store.Name, conditionWords(s.Store.Reading, now), conditionWords(s.Store.Writing, now))
-	}
+	bad := s.Store.Reading.Error != "" || s.Store.Writing.Error != ""
+	add("Store", bad, "%s%s%s", s.Store.Name, conditionWords(s.Store.Reading, now), conditionWords(s.Store.Writing, now))
 	if s.Store.Bytes != nil {
 		add("Size of its file", false, "%s", size(*s.Store.Bytes))
 	}

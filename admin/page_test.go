@@ -27,7 +27,7 @@ func nastyStatus() Status {
 	s.Since = time.Now()
 	s.Resolver.Servers, s.Resolver.Answering = []string{nasty}, Condition{Error: nasty}
 	s.Postfix = PostfixStatus{Release: nasty, Error: nasty}
-	s.Store = StoreStatus{Name: nasty, Fallback: nasty, Reading: Condition{Error: nasty}}
+	s.Store = StoreStatus{Name: nasty, Reading: Condition{Error: nasty}}
 	s.DANE.Reasons = []string{nasty}
 	s.Checks = []Check{{Name: "store", Error: nasty}}
 	s.Reload.Error = nasty

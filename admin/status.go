@@ -97,13 +97,15 @@ type ConnectionStatus struct {
 	Unfit     uint64 `json:"unfit"`
 }
 
-// A MemoryStatus is cache.Usage in JSON.
+// A MemoryStatus is policy.Usage in JSON.
 type MemoryStatus struct {
-	Entries  int    `json:"entries"`
-	Most     int    `json:"most"`
-	Expired  uint64 `json:"evicted_expired"`
-	Unused   uint64 `json:"evicted_unused"`
-	Policies uint64 `json:"evicted_policies"`
+	Entries   int    `json:"entries"`
+	Most      int    `json:"most"`
+	Bytes     int64  `json:"bytes"`
+	MostBytes int64  `json:"most_bytes"`
+	Expired   uint64 `json:"evicted_expired"`
+	Unused    uint64 `json:"evicted_unused"`
+	Policies  uint64 `json:"evicted_policies"`
 }
 
 // A DANEStatus tells whether DANE goes before policies.
@@ -154,8 +156,6 @@ type StoreStatus struct {
 	Waiting int `json:"waiting"`
 	// Bytes is the size of its file; nil if it has none on this machine.
 	Bytes *int64 `json:"bytes,omitempty"`
-	// Fallback is why memory is used in place of the store; empty if it is not.
-	Fallback string `json:"fallback,omitempty"`
 }
 
 // A Condition is whether something works.

@@ -3,6 +3,7 @@ package admin
 import (
 	"cmp"
 	"context"
+	"iter"
 	"slices"
 	"sync"
 	"time"
@@ -44,17 +45,17 @@ const surveyShare = 100
 // A Surveyor counts what is remembered again and again. Its methods may be
 // called concurrently.
 type Surveyor struct {
-	store cache.Store
-	every time.Duration
+	entries func(context.Context) iter.Seq2[cache.Entry, error]
+	every   time.Duration
 
 	mu   sync.Mutex
 	last *Survey // nil before the first
 }
 
-// NewSurveyor returns a Surveyor of store, which is gone through that often; a
-// large one less often, so that it takes a hundredth of the time at most.
-func NewSurveyor(store cache.Store, every time.Duration) *Surveyor {
-	return &Surveyor{store: store, every: every}
+// NewSurveyor returns a Surveyor of entries, which are gone through that often; if
+// there are many, less often, so that it takes a hundredth of the time at most.
+func NewSurveyor(entries func(context.Context) iter.Seq2[cache.Entry, error], every time.Duration) *Surveyor {
+	return &Surveyor{entries: entries, every: every}
 }
 
 // Run counts until ctx ends.
@@ -83,14 +84,14 @@ func (v *Surveyor) Last() *Survey {
 	return v.last
 }
 
-// count goes through the store once.
+// count goes through all entries once.
 func (v *Surveyor) count(ctx context.Context) (*Survey, error) {
 	now := time.Now()
 	s := &Survey{At: now, Modes: make(map[string]int64), Soonest: []Lapsing{}}
 	for _, m := range modes() {
 		s.Modes[m] = 0
 	}
-	for e, err := range v.store.All(ctx) {
+	for e, err := range v.entries(ctx) {
 		if err != nil {
 			return nil, err
 		}

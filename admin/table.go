@@ -29,7 +29,7 @@ func (p *Private) table(w http.ResponseWriter, r *http.Request) {
 			t.counts, t.pending[o.Domain] = append(t.counts, o), true
 		}
 	}
-	for e, err := range p.Store.All(r.Context()) {
+	for e, err := range p.Engine.Entries(r.Context()) {
 		if err != nil {
 			t.print("# INCOMPLETE: %q\n", err.Error())
 			return

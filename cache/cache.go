@@ -1,15 +1,12 @@
-// Package cache remembers what is known about each domain: the contract of a
-// store ([Store]), a store in memory ([Memory]), and memory in front of a
-// durable or shared store ([Front]).
+// Package cache is the contract of a store of policies ([Store]), of one that
+// several processes share ([Shared]), one in memory that is the reference for
+// others ([Memory]), and a circuit breaker before one that may fail ([Breaker]).
 //
 // It does not decide anything. It does not parse policies, does not know when
-// one is to be asked for again, and never removes an entry because it has
-// expired: it keeps the times it is given and leaves their meaning to its user.
-// It has no opinion of what a domain name may look like either, beyond its
-// length.
-//
-// What is kept in memory is bounded in entries, and in bytes, to 1 kilobyte for
-// each of them: a policy can have 64, and a stranger any number of domains.
+// one is to be fetched again, and never removes an entry because it has expired:
+// it keeps the times it is given and leaves their meaning to its user, package
+// policy, which also keeps the entries in use in memory. It has no opinion of
+// what a domain name may look like either, beyond its length.
 //
 // Trust: whoever can change what a store returns can switch MTA-STS off for any
 // domain, or on with servers of their choice; a store is as much part of the

@@ -44,12 +44,11 @@ func (p replay) Policy(_ context.Context, domain string) (string, *sts.Policy, e
 // what was gathered, and what the daemon remembers.
 func (l *look) decide(ctx context.Context) {
 	store := cache.NewMemory(1)
-	defer store.Close()
 	if l.cached != nil {
 		_ = store.Put(ctx, *l.known.Entry) // which does not fail in memory
 	}
 	c := l.c.Policy
-	c.Store, c.Fetch, c.Claims, c.Observe, c.Ready, c.Render = store, replay{l}, nil, nil, 1, postfix.Render
+	c.Store, c.Shared, c.Fetch, c.Observe, c.CacheSize, c.Render = store, nil, replay{l}, nil, 1, postfix.Render
 	if c.DANE.Check = nil; l.c.DANE {
 		c.DANE.Check = func(context.Context, dane.NextHop) (dane.Result, error) { return l.dane, l.daneErr }
 	}
@@ -137,7 +136,7 @@ func (l *look) judgeRelease(h *Here) {
 	case policy.Failed:
 		l.info(id, "%s would not connect to any host for now", name)
 		return
-	case policy.Said:
+	case policy.Replied:
 		how = "as the override says"
 	default:
 		how = "as smtp_tls_security_level in main.cf says"

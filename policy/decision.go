@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"fmt"
 	"math"
 	"strings"
 	"sync/atomic"
@@ -203,11 +204,19 @@ func (d *Decision) sameAnswer(other *Decision) bool {
 
 // String says what the decision rests on, in one line, to be escaped like Reason.
 func (d *Decision) String() string {
-	if d.overridden || d.from == nil {
+	if d.Override != nil && d.Override.Action != override.Enforce {
 		return d.Reason
 	}
-	text := d.from.describe()
-	if d.Reason != "" && d.Reason != d.from.noPolicy {
+	var fetched int64
+	noPolicy := ""
+	if d.from != nil {
+		fetched, noPolicy = d.from.fetched, d.from.noPolicy
+	}
+	text := noPolicy
+	if d.STS != nil {
+		text = fmt.Sprintf("policy in mode %s, id %s, downloaded %s", d.STS.Mode, d.ID, time.Unix(0, fetched).UTC().Format(time.RFC3339))
+	}
+	if d.Reason != "" && d.Reason != noPolicy {
 		text = strings.TrimSuffix(d.Reason+"; "+text, "; ")
 	}
 	if d.Override != nil {

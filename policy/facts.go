@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"strings"
 	"time"
 
 	"stsmap/cache"
@@ -180,15 +179,4 @@ func nanos(t time.Time) int64 {
 		return 0
 	}
 	return t.UnixNano()
-}
-
-// describe tells people what the facts are, in one line.
-func (f *facts) describe() string {
-	if f.policy == nil {
-		return f.noPolicy
-	}
-	return strings.Join([]string{
-		"policy in mode " + f.policy.Mode.String(), "id " + f.id,
-		"downloaded " + time.Unix(0, f.fetched).UTC().Format(time.RFC3339),
-	}, ", ")
 }

@@ -313,9 +313,7 @@ func (e *Engine) oldEntry(fl *flight, f *facts) cache.Entry {
 	if !f.hasPolicy(now) {
 		old.ID, old.Policy, old.Fetched, old.Refresh = "", "", time.Time{}, time.Time{}
 	}
-	if hour := time.Unix(fl.domain.usedHour.Load()*3600, 0).UTC(); hour.After(old.Used) {
-		old.Used = hour
-	}
+	old = fl.domain.withUse(old)
 	if hour := fl.began.wall.Truncate(time.Hour); fl.trigger == onUse && hour.After(old.Used) {
 		old.Used = hour
 	}

@@ -180,4 +180,3 @@ func backOff(n int) time.Duration {
 func holds(e cache.Entry, now time.Time) bool {
 	return e.Policy != "" && !now.After(e.Expires)
 }
-

@@ -351,7 +351,7 @@ func (e *Engine) writeUses(ctx context.Context) {
 func (e *Engine) Entry(ctx context.Context, domain string) (cache.Entry, error) {
 	if d := e.memory.domainOf(domain); d != nil {
 		if f := d.facts.Load(); f != nil && !f.unknown {
-			return e.withUse(d, f.decoded(domain)), nil
+			return d.withUse(f.decoded(domain)), nil
 		}
 	}
 	if e.store == nil {
@@ -361,9 +361,11 @@ func (e *Engine) Entry(ctx context.Context, domain string) (cache.Entry, error) 
 }
 
 // withUse returns entry with the hour in which d was last used.
-func (e *Engine) withUse(d *domain, entry cache.Entry) cache.Entry {
-	if hour := time.Unix(d.usedHour.Load()*3600, 0).UTC(); hour.After(entry.Used) {
-		entry.Used = hour
+func (d *domain) withUse(entry cache.Entry) cache.Entry {
+	if n := d.usedHour.Load(); n > 0 {
+		if hour := time.Unix(n*3600, 0).UTC(); hour.After(entry.Used) {
+			entry.Used = hour
+		}
 	}
 	return entry
 }
@@ -380,7 +382,7 @@ func (e *Engine) Entries(ctx context.Context) iter.Seq2[cache.Entry, error] {
 				continue
 			}
 			seen[d.Domain] = true
-			if !yield(e.withUse(d, f.decoded(d.Domain)), nil) {
+			if !yield(d.withUse(f.decoded(d.Domain)), nil) {
 				return
 			}
 		}
@@ -434,7 +436,7 @@ func (e *Engine) Retrieve(ctx context.Context, domain string, force bool) (cache
 			continue // it was under way, and for another reason
 		}
 		if f := h.domain.facts.Load(); f != nil && !f.unknown {
-			return e.withUse(h.domain, f.decoded(domain)), nil
+			return h.domain.withUse(f.decoded(domain)), nil
 		}
 		if fl.facts == nil {
 			continue // it was detached

@@ -152,7 +152,7 @@ func (h *Handler) ServeSocketmap(ctx context.Context, r socketmap.Request) socke
 	reply := socketmap.Reply{Status: socketmap.NotFound}
 	if hop, ok := appendNextHop(buf[:0], r.Key, h.Bracketed); ok {
 		strict := m.Testing == Enforce
-		if a.Decision = h.Engine.Known(hop.text, strict); a.Decision == nil {
+		if a.Decision = h.Engine.Cached(hop.text, strict); a.Decision == nil {
 			began, a.Weight, a.Live = time.Now(), 1, true
 			a.Decision = h.Engine.Lookup(ctx, hop.parts(), strict)
 		}

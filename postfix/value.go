@@ -31,7 +31,7 @@ func Reply(d *policy.Decision, m Map, known bool) socketmap.Reply {
 		return socketmap.Reply{Status: socketmap.OK, Text: text}
 	case policy.Failed:
 		return temp(d.Domain, d.Reason)
-	case policy.Said:
+	case policy.Replied:
 		return socketmap.Reply{Status: socketmap.OK, Text: d.Override.Text}
 	case policy.DANEOnly:
 		// No attributes: match= with these levels is an error, and makes mail

@@ -395,7 +395,7 @@ func checkTemp(t *testing.T, reply socketmap.Reply, domain, says string) {
 // checkStored looks at what is remembered of the domain of p.
 func (d *chain) checkStored(t *testing.T, p *phase) {
 	t.Helper()
-	entry, err := d.store.Get(context.Background(), p.domain)
+	entry, err := d.engine.Entry(context.Background(), p.domain)
 	if err != nil && !errors.Is(err, cache.ErrNotFound) {
 		t.Fatal(err)
 	}

@@ -227,8 +227,6 @@ func (d *daemon) checks(s *admin.Status) []admin.Check {
 		configuration.Error = fmt.Sprintf("the last reload failed, the old one is in force: %s; run: stsmap config check", s.Reload.Error)
 	}
 	switch {
-	case s.Store.Fallback != "":
-		store.Error = "cannot be opened, what is learned is in memory: " + s.Store.Fallback
 	case s.Store.Reading.Error != "":
 		store.Error = "cannot be read: " + s.Store.Reading.Error
 	case s.Store.Writing.Error != "":

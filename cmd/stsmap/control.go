@@ -70,7 +70,6 @@ func controlTrouble(path string, err error) string {
 func (d *daemon) private() *admin.Private {
 	return &admin.Private{
 		Status:  d.status,
-		Store:   d.store,
 		Engine:  d.engine,
 		NextHop: anyNextHop,
 		Row: func(dec *policy.Decision) (string, bool) {
@@ -78,7 +77,7 @@ func (d *daemon) private() *admin.Private {
 			reply := postfix.Reply(dec, postfix.Map{Attributes: postfix.Never}, false)
 			return reply.Text, reply.Status == socketmap.OK // that of a TEMP is the reason
 		},
-		Size:          d.storeSize,
+		Size:          d.store.size,
 		ReadOverrides: d.overrides.again,
 		Explain:       d.explain,
 		History:       d.history,
@@ -95,7 +94,7 @@ func (d *daemon) status() admin.Status {
 		Version: version(),
 		Since:   d.since,
 		Answers: d.monitor.Counts(),
-		Store:   d.storeStatus(),
+		Store:   d.store.status(d.engine.Usage().Unsaved),
 		Listen:  d.addrs,
 		Admin:   d.window.at(),
 		Read:    time.Unix(0, d.read.Load()).UTC(),
@@ -129,7 +128,8 @@ func (d *daemon) connections() admin.ConnectionStatus {
 
 // memoryStatus says how full it is.
 func (d *daemon) memoryStatus() admin.MemoryStatus {
-	return admin.MemoryStatus(d.usage())
+	u := d.engine.Usage()
+	return admin.MemoryStatus{Entries: u.Entries, Most: u.Most, Bytes: u.Bytes, MostBytes: u.MostBytes, Expired: u.Expired, Unused: u.Unused, Policies: u.Policies}
 }
 
 // controlClient returns who asks the daemon, and the path of its socket.

@@ -17,8 +17,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"stsmap/admin"
-	"stsmap/cache"
-	"stsmap/cache/bolt"
 	"stsmap/config"
 	"stsmap/policy"
 	"stsmap/postfix"
@@ -65,10 +63,7 @@ type daemon struct {
 	minutes    *admin.Minutes
 	surveyor   *admin.Surveyor
 	window     *window
-	store      cache.Store
-	front      *cache.Front   // store, if there is another one behind it
-	guard      *cache.Breaker // behind front, if that one is shared
-	file       *bolt.Store    // behind front, if that is a file
+	store      *store
 	engine     *policy.Engine
 	server     *socketmap.Server
 	handler    atomic.Pointer[postfix.Handler]
@@ -83,9 +78,6 @@ type daemon struct {
 	surroundings *surroundings
 	overrides    *overrides
 	since        time.Time // when it began to serve
-	storeName    string    // fit to be shown
-	fallback     string    // why memory is used instead
-	usage        func() cache.Usage
 }
 
 // serve runs the daemon until a signal ends it.
@@ -104,13 +96,8 @@ func serve(ctx context.Context, c console, g *globals, cfg *config.Config) error
 	signal.Notify(signals, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGINT)
 	defer signal.Stop(signals)
 
-	store, err := d.openStore(ctx, cfg.Cache.Store, cfg.Cache.Entries)
-	if err != nil {
-		return err
-	}
-	defer store.Close()
-	d.store, d.storeName = store, redacted(cfg.Cache.Store)
-	d.surveyor = admin.NewSurveyor(store, d.surveyEvery())
+	d.store = d.openStore(cfg.Cache.Store)
+	defer d.store.close()
 	resolve, err := newResolver(cfg, d.metrics.Questions.Observe)
 	if err != nil {
 		return err
@@ -121,6 +108,7 @@ func serve(ctx context.Context, c console, g *globals, cfg *config.Config) error
 	}
 	d.engine = policy.New(settings)
 	defer d.engine.Close()
+	d.surveyor = admin.NewSurveyor(d.engine.Entries, d.store.surveyEvery())
 	d.overrides = newOverrides(d.log, d.engine.Override)
 	d.overrides.follow(cfg.Overrides.File)
 	d.surroundings = newSurroundings(d.engine.AllowDANE, d.setRelease)
@@ -156,7 +144,7 @@ func (d *daemon) run(ctx context.Context, listeners []net.Listener, signals <-ch
 			}
 		})
 	}
-	d.keepStore(ctx)
+	d.running.Go(func() { d.store.run(ctx) })
 	d.running.Go(func() { d.engine.Run(ctx) })
 	d.running.Go(func() { d.overrides.run(ctx) })
 	d.running.Go(func() { d.watch(ctx) })
@@ -165,7 +153,7 @@ func (d *daemon) run(ctx context.Context, listeners []net.Listener, signals <-ch
 	d.running.Go(func() { d.surveyor.Run(ctx) })
 	names := d.cfg.Cache.Warm // a reload may replace d.cfg meanwhile
 	d.running.Go(func() { d.warm(ctx, names) })
-	d.log.Info("serving", "version", version(), "listen", fmt.Sprint(d.addrs), "store", redacted(d.cfg.Cache.Store))
+	d.log.Info("serving", "version", version(), "listen", fmt.Sprint(d.addrs), "store", d.store.name)
 	d.tell(systemd.Ready())
 
 	var result error

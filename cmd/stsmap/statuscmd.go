@@ -89,9 +89,9 @@ func showStatus(w io.Writer, s admin.Status, now time.Time) error {
 		total += n
 		each = append(each, fmt.Sprintf("%d %s", n, k))
 	}
-	if n := s.Answers[policy.Said.String()]; n > 0 {
+	if n := s.Answers[policy.Replied.String()]; n > 0 {
 		total += n
-		each = append(each, fmt.Sprintf("%d %s", n, policy.Said))
+		each = append(each, fmt.Sprintf("%d %s", n, policy.Replied))
 	}
 	out.row("lookups", "%d: %s", total, strings.Join(each, ", "))
 	since := ""

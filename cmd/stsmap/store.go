@@ -8,7 +8,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"strings"
-	"syscall"
+	"sync/atomic"
 	"time"
 
 	"stsmap/admin"
@@ -20,12 +20,11 @@ import (
 )
 
 const (
-	// storePatience is how long a lookup waits for a store on the network. One
-	// that takes longer is of no use for answering.
-	storePatience = time.Second
-	// copyAge is how old a copy may be that nobody has said anything of. It is
-	// for changes that got lost; those that did not are heard of at once.
-	copyAge = time.Minute
+	// remotePatience and filePatience are how long a lookup waits for a store on
+	// the network, and for a file: one that takes longer is of no use for
+	// answering.
+	remotePatience = time.Second
+	filePatience   = 2 * time.Second
 )
 
 // A storeScheme is a kind of store, by what its name begins with.
@@ -78,67 +77,100 @@ func checkStore(name string) error {
 	return nil
 }
 
-// openStore opens the store that cache.store names, with hot entries kept in
-// memory before it.
-func (d *daemon) openStore(ctx context.Context, name string, entries int) (cache.Store, error) {
+// A store is what cache.store names.
+type store struct {
+	name    string                     // fit to be shown
+	breaker *cache.Breaker             // nil: memory is all there is
+	shared  bool                       // other daemons use it, too
+	file    atomic.Pointer[bolt.Store] // once it is open, and if it is a file
+}
+
+// openStore opens the store that cache.store names. One that cannot be opened is
+// no reason not to serve: answers go on from memory, and it is tried again.
+func (d *daemon) openStore(name string) *store {
+	s := &store{name: redacted(name)}
+	var open func(context.Context) (cache.Store, error)
+	patience := remotePatience
 	if r := remote(name); r != nil {
-		return d.openRemote(ctx, r, name, entries)
+		s.shared = true
+		open = func(ctx context.Context) (cache.Store, error) { return r.open(ctx, name, d.storeFailed) }
+	} else if path, isFile := strings.CutPrefix(name, "bolt:"); isFile {
+		patience, open = filePatience, d.openFile(s, path)
+	} else {
+		return s
 	}
-	if path, isFile := strings.CutPrefix(name, "bolt:"); isFile {
-		return d.openFile(path, entries)
-	}
-	return d.onlyMemory(entries), nil
+	s.breaker = cache.NewBreaker(open, patience)
+	s.breaker.Shared, s.breaker.OnState = s.shared, d.storeState
+	return s
 }
 
-// onlyMemory is a store that is lost with the process.
-func (d *daemon) onlyMemory(entries int) cache.Store {
-	store := cache.NewMemory(entries)
-	d.usage = store.Usage
-	return store
-}
-
-// openRemote makes what uses a store on the network. That need not be there:
-// mail goes on without it.
-func (d *daemon) openRemote(ctx context.Context, r *storeScheme, name string, entries int) (cache.Store, error) {
-	store, err := r.open(ctx, name, d.storeFailed)
-	if err != nil {
-		return nil, &failure{code: exitConfig, err: fmt.Errorf("cache.store: %w", err)}
+// openFile returns what opens the store on this host. It is opened at once, for
+// the first lookups to be answered from it, and again if that fails.
+func (d *daemon) openFile(s *store, path string) func(context.Context) (cache.Store, error) {
+	open := func() (cache.Store, error) {
+		file, err := bolt.Open(path, bolt.Options{OnForgotten: d.storeForgot})
+		if err != nil {
+			return nil, fmt.Errorf("%w%s", err, fileHint(err, path))
+		}
+		if aside, reason := file.SetAside(); aside != "" {
+			d.log.Error("store was unreadable and is set aside; starting empty", "kept", aside, "reason", reason)
+		}
+		if err := file.Uncompacted(); err != nil {
+			d.log.Warn("store could not be written anew, its file stays larger than need be", "error", err.Error())
+		}
+		s.file.Store(file)
+		return file, nil
 	}
-	// Open does not connect, and its failure is one of the configuration.
-	d.guard = cache.NewBreaker(func(context.Context) (cache.Store, error) { return store, nil }, storePatience)
-	d.guard.Shared = true
-	d.guard.OnState = d.storeState
-	return d.before(d.guard, entries, copyAge), nil
+	first, firstErr := open()
+	var tried bool // open is called by one goroutine at a time
+	return func(context.Context) (cache.Store, error) {
+		if !tried {
+			tried = true
+			return first, firstErr
+		}
+		return open()
+	}
 }
 
-// claims are those on domains, if other daemons use the store.
-func (d *daemon) claims() cache.Claims {
-	if d.guard == nil {
+// fileHint says what to do about a file that cannot be opened.
+func fileHint(err error, path string) string {
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return "; the daemon's user must be able to write there"
+	case errors.Is(err, fs.ErrNotExist):
+		return "; create its directory, for the daemon's user: install -d -m 700 " + filepath.Dir(path)
+	}
+	return ""
+}
+
+// engineStore returns the store for the engine, and again if it is shared; nil
+// for none.
+func (s *store) engineStore() (cache.Store, cache.Shared) {
+	switch {
+	case s.breaker == nil:
+		return nil, nil
+	case s.shared:
+		return s.breaker, s.breaker
+	}
+	return s.breaker, nil
+}
+
+// run looks after the store until ctx ends.
+func (s *store) run(ctx context.Context) {
+	if s.breaker != nil {
+		s.breaker.Run(ctx)
+	}
+}
+
+// close closes the store, after the engine.
+func (s *store) close() error {
+	if s.breaker == nil {
 		return nil
 	}
-	return d.front
+	return s.breaker.Close()
 }
 
-// before puts memory before a store.
-func (d *daemon) before(back cache.Store, entries int, ttl time.Duration) *cache.Front {
-	d.front = cache.NewFront(back, entries, ttl)
-	d.usage = d.front.Usage
-	d.front.OnError = d.storeFailed
-	d.front.OnChange = func(domain string) { d.engine.Changed(domain) }
-	return d.front
-}
-
-// keepStore keeps memory and store together, until ctx ends.
-func (d *daemon) keepStore(ctx context.Context) {
-	if d.front != nil {
-		d.running.Go(func() { d.front.Run(ctx) })
-	}
-	if d.guard != nil {
-		d.running.Go(func() { d.guard.Run(ctx) })
-	}
-}
-
-// storeFailed is told what no method of a store returns.
+// storeFailed is called for what no method of a store returns.
 func (d *daemon) storeFailed(op string, err error) {
 	ev := policy.Event{Kind: policy.StoreFailed, Err: fmt.Errorf("%s: %w", op, err)}
 	for o := policy.OpGet; o <= policy.OpDue; o++ {
@@ -151,25 +183,26 @@ func (d *daemon) storeFailed(op string, err error) {
 }
 
 const (
-	// surveyLocal and surveyRemote are how often what is remembered is counted:
-	// of a store on the network all of it has to travel for that.
+	// surveyLocal and surveyRemote are how often cached policies are counted: of a
+	// store on the network all of them have to travel for that.
 	surveyLocal  = time.Minute
 	surveyRemote = 15 * time.Minute
 )
 
-func (d *daemon) surveyEvery() time.Duration {
-	if d.guard != nil {
+func (s *store) surveyEvery() time.Duration {
+	if s.shared {
 		return surveyRemote
 	}
 	return surveyLocal
 }
 
-// storeForgot is told how many policies made room for others.
+// storeForgot is called when policies were evicted from the store.
 func (d *daemon) storeForgot(policies int) {
 	d.log.Warn("store is full, the policies that were not used for longest were forgotten", "policies", policies)
 }
 
-// storeState is told when a store on the network goes away, and when it is back.
+// storeState is called when the store becomes unreachable, and when it works
+// again.
 func (d *daemon) storeState(what string, err error) {
 	if err == nil {
 		d.log.Info("store works again", "operation", what)
@@ -178,20 +211,17 @@ func (d *daemon) storeState(what string, err error) {
 	d.log.Error("store is away; answers go on from memory, and what is learned is kept until it is back", "operation", what, "error", err.Error())
 }
 
-// storeStatus says how the store is.
-func (d *daemon) storeStatus() admin.StoreStatus {
-	s := admin.StoreStatus{Name: d.storeName, Fallback: d.fallback}
-	if bytes, _, ok := d.storeSize(); ok {
-		s.Bytes = &bytes
+// status says how the store is; unsaved is how many policies it has yet to take.
+func (s *store) status(unsaved int) admin.StoreStatus {
+	status := admin.StoreStatus{Name: s.name, Waiting: unsaved}
+	if bytes, _, ok := s.size(); ok {
+		status.Bytes = &bytes
 	}
-	if d.guard != nil {
-		reading, writing := d.guard.Conditions()
-		s.Reading, s.Writing = condition(reading), condition(writing)
+	if s.breaker != nil {
+		reading, writing := s.breaker.Conditions()
+		status.Reading, status.Writing = condition(reading), condition(writing)
 	}
-	if d.front != nil {
-		s.Waiting = d.front.Waiting()
-	}
-	return s
+	return status
 }
 
 func condition(c cache.Condition) admin.Condition {
@@ -201,42 +231,14 @@ func condition(c cache.Condition) admin.Condition {
 	return admin.Condition{Error: c.Err.Error(), Since: c.Since}
 }
 
-// openFile opens the store on this host.
-func (d *daemon) openFile(path string, entries int) (cache.Store, error) {
-	store, err := bolt.Open(path, bolt.Options{OnForgotten: d.storeForgot})
-	switch {
-	case errors.Is(err, fs.ErrPermission):
-		return nil, &failure{code: exitPermission, err: fmt.Errorf("cache.store: %w", err), hint: "the daemon's user must be able to write there"}
-	case errors.Is(err, bolt.ErrLocked):
-		return nil, &failure{code: exitFailed, err: fmt.Errorf("cache.store: %w", err)}
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, &failure{code: exitConfig, err: fmt.Errorf("cache.store: %w", err), hint: "create its directory, for the daemon's user: install -d -m 700 " + filepath.Dir(path)}
-	case errors.Is(err, syscall.EISDIR), errors.Is(err, syscall.ENOTDIR):
-		return nil, &failure{code: exitConfig, err: fmt.Errorf("cache.store: %w", err)}
-	case err != nil:
-		// A disk that fails must not be what mail waits for.
-		d.cfg.Cache.Store = "memory:"
-		d.log.Error("store cannot be opened; what it holds is not known, and what is learned is lost at the next stop", "error", err.Error())
-		d.fallback = err.Error()
-		return d.onlyMemory(entries), nil
-	}
-	if aside, reason := store.SetAside(); aside != "" {
-		d.log.Error("store was unreadable and is set aside; starting empty", "kept", aside, "reason", reason)
-	}
-	if err := store.Uncompacted(); err != nil {
-		d.log.Warn("store could not be written anew, its file stays larger than need be", "error", err.Error())
-	}
-	d.file = store
-	return d.before(store, entries, 0), nil
-}
-
-// storeSize returns how large the file of the store is, and how much of it is
-// unused; false if it has none.
-func (d *daemon) storeSize() (bytes, unused int64, ok bool) {
-	if d.file == nil {
+// size returns how large the file of the store is, and how much of it is unused;
+// false if it has none, or none that is open.
+func (s *store) size() (bytes, unused int64, ok bool) {
+	file := s.file.Load()
+	if file == nil {
 		return 0, 0, false
 	}
-	bytes, unused, err := d.file.Size()
+	bytes, unused, err := file.Size()
 	return bytes, unused, err == nil
 }
 

@@ -89,21 +89,22 @@ func (d *daemon) engineConfig(cfg *config.Config, resolve *resolver.Resolver) (p
 	if err != nil {
 		return policy.Config{}, err
 	}
+	keep, shared := d.store.engineStore()
 	return policy.Config{
-		Store:   d.store,
-		Claims:  d.claims(),
-		Fetch:   fetch,
-		Timeout: cfg.Fetch.Timeout,
-		Workers: cfg.Fetch.Concurrency,
-		Refresh: cfg.Fetch.Refresh,
-		Recheck: cfg.Fetch.Recheck,
-		Forget:  cfg.Cache.Forget,
-		Ready:   readyDecisions(cfg.Cache.Entries),
-		Defer:   cfg.DNS.OnFailure == "defer",
-		Render:  postfix.Render,
-		Strict:  slices.ContainsFunc(slices.Collect(maps.Values(cfg.Maps)), func(m config.Map) bool { return m.Testing == "enforce" }),
-		DANE:    daneConfig(cfg, resolve),
-		Observe: d.observe,
+		Store:       keep,
+		Shared:      shared,
+		Fetch:       fetch,
+		Timeout:     cfg.Fetch.Timeout,
+		Concurrency: cfg.Fetch.Concurrency,
+		Refresh:     cfg.Fetch.Refresh,
+		Recheck:     cfg.Fetch.Recheck,
+		Forget:      cfg.Cache.Forget,
+		CacheSize:   cfg.Cache.Entries,
+		Defer:       cfg.DNS.OnFailure == "defer",
+		Render:      postfix.Render,
+		Strict:      slices.ContainsFunc(slices.Collect(maps.Values(cfg.Maps)), func(m config.Map) bool { return m.Testing == "enforce" }),
+		DANE:        daneConfig(cfg, resolve),
+		Observe:     d.observe,
 	}, nil
 }
 
@@ -138,14 +139,6 @@ func (d *daemon) counted(all map[string]postfix.Map) map[string]postfix.Map {
 		all[name] = m
 	}
 	return all
-}
-
-// readyDecisions is how many decisions are kept in their ready form, beside
-// the entries that cache.entries bounds: enough for the domains that most
-// mail goes to. The others are made from their entry when asked for, in a few
-// microseconds.
-func readyDecisions(entries int) int {
-	return min(max(entries/4, 1024), 1<<15)
 }
 
 // trustAnchors reads a bundle of certificates; without a path the system's

@@ -191,7 +191,7 @@ func allocations(socket string, keys series, n int) (float64, error) {
 		}
 	}
 	monitor := admin.NewMonitor(slog.New(slog.NewTextHandler(io.Discard, nil)), "changes")
-	engine := policy.New(policy.Config{Store: store, Fetch: nobody{}, Observe: monitor.Observe, Render: postfix.Render, Ready: ready(keys.N * 10)})
+	engine := policy.New(policy.Config{Store: store, Fetch: nobody{}, Observe: monitor.Observe, Render: postfix.Render, CacheSize: keys.N * 10})
 	defer engine.Close()
 	l, err := net.Listen("unix", socket)
 	if err != nil {

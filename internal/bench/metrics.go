@@ -63,7 +63,7 @@ func (answerer) call(q answererCall, _ <-chan answererCall) (struct{}, error) {
 			return struct{}{}, err
 		}
 	}
-	c := policy.Config{Store: store, Fetch: nobody{}, Render: postfix.Render, Ready: ready(q.Keys.N * 10)}
+	c := policy.Config{Store: store, Fetch: nobody{}, Render: postfix.Render, CacheSize: q.Keys.N * 10}
 	var m postfix.Map
 	if q.Counted {
 		monitor := admin.NewMonitor(slog.New(slog.DiscardHandler), "none")

@@ -14,7 +14,6 @@ import (
 	"syscall"
 
 	"stsmap/admin"
-	"stsmap/cache"
 	"stsmap/cache/bolt"
 	"stsmap/config"
 	"stsmap/dane"
@@ -43,11 +42,10 @@ func serveProfiled(conf, profile string) (err error) {
 	}
 	defer pprof.StopCPUProfile()
 
-	back, err := bolt.Open(strings.TrimPrefix(cfg.Cache.Store, "bolt:"), bolt.Options{})
+	store, err := bolt.Open(strings.TrimPrefix(cfg.Cache.Store, "bolt:"), bolt.Options{})
 	if err != nil {
 		return err
 	}
-	store := cache.NewFront(back, cfg.Cache.Entries, 0)
 	defer store.Close()
 	resolve, fetch, err := newFetcher(cfg)
 	if err != nil {
@@ -55,16 +53,16 @@ func serveProfiled(conf, profile string) (err error) {
 	}
 	monitor := admin.NewMonitor(slog.New(admin.NewHandler(os.Stderr, "text", slog.LevelInfo)), cfg.Log.Lookups)
 	settings := policy.Config{
-		Store:   store,
-		Fetch:   fetch,
-		Timeout: cfg.Fetch.Timeout,
-		Workers: cfg.Fetch.Concurrency,
-		Refresh: cfg.Fetch.Refresh,
-		Recheck: cfg.Fetch.Recheck,
-		Forget:  cfg.Cache.Forget,
-		Ready:   ready(cfg.Cache.Entries),
-		Render:  postfix.Render,
-		Observe: monitor.Observe,
+		Store:       store,
+		Fetch:       fetch,
+		Timeout:     cfg.Fetch.Timeout,
+		Concurrency: cfg.Fetch.Concurrency,
+		Refresh:     cfg.Fetch.Refresh,
+		Recheck:     cfg.Fetch.Recheck,
+		Forget:      cfg.Cache.Forget,
+		CacheSize:   cfg.Cache.Entries,
+		Render:      postfix.Render,
+		Observe:     monitor.Observe,
 	}
 	if cfg.Postfix.DNSSEC == "yes" {
 		settings.DANE.Check = func(ctx context.Context, hop dane.NextHop) (dane.Result, error) { return dane.Check(ctx, resolve, hop) }
@@ -74,9 +72,6 @@ func serveProfiled(conf, profile string) (err error) {
 	defer engine.Close()
 	return serveUntilSignal(&socketmap.Server{Handler: &postfix.Handler{Engine: engine, Bracketed: true}}, cfg.Listen)
 }
-
-// ready is how many decisions cmd/stsmap keeps at hand, by cache.entries.
-func ready(entries int) int { return min(max(entries/4, 1024), 1<<15) }
 
 func newFetcher(cfg *config.Config) (*resolver.Resolver, *stsfetch.Fetcher, error) {
 	resolve, err := resolver.New(resolver.Config{Servers: cfg.DNS.Servers, Timeout: cfg.DNS.Timeout, TrustAD: cfg.DNS.TrustAD})

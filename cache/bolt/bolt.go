@@ -75,6 +75,7 @@ type Store struct {
 	db      *bbolt.DB
 	file    *os.File // of db, to give back the lock where db cannot any more
 	opened  os.FileInfo
+	ours    bool // the file may be set aside
 	path    string
 	aside   string
 	reason  string

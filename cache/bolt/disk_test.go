@@ -141,7 +141,7 @@ func TestFlippedBits(t *testing.T) {
 		if err := os.WriteFile(path, bad, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		s, err := Open(path, Options{})
+		s, err := Open(path, Options{Own: true})
 		if err != nil {
 			t.Fatalf("round %d: Open: %v", round, err)
 		}

@@ -26,6 +26,11 @@ type Options struct {
 	// were forgotten because there was no room. It is called without any lock
 	// held.
 	OnForgotten func(policies int)
+	// Own says that no other program has a file at the path, such as in the
+	// daemon's own directory: then a file that is no readable database is taken
+	// for a damaged store, and set aside. It means nothing for a symbolic link,
+	// and for another program's database.
+	Own bool
 }
 
 // errUnreadable marks a file that is not, or not any more, a database of ours.
@@ -38,12 +43,14 @@ var errUnreadable = errors.New("not readable as a cache")
 // moment, and beside it, also where that file is created: a store on another
 // disk stays there, and the link what it was.
 //
-// A file that is no bbolt database, is cut short, has a corrupt beginning, or
-// was written by a version with another layout is renamed to
+// A file that is not a store of stsmap is never written to, renamed, or changed
+// in any other way: the error is [ErrForeign], and says why. A store that is cut
+// short, damaged, or of a version with another layout is renamed to
 // "<path>.unreadable-<time>", never removed and never over another file, and a
-// new one is begun: see [Store.SetAside]. For a cache is worth less than mail
-// that flows. An error of the file system is returned and moves nothing, and so
-// is [ErrLocked], after a second of waiting.
+// new one is begun: see [Store.SetAside]. It is recognized by its buckets, or by
+// Options.Own. For a cache is worth less than mail that flows. An error of the
+// file system is returned and moves nothing, and so is [ErrLocked], after a
+// second of waiting.
 func Open(path string, o Options) (*Store, error) {
 	s, err := open(path, o)
 	if err == nil {
@@ -51,6 +58,9 @@ func Open(path string, o Options) (*Store, error) {
 	}
 	if !errors.Is(err, errUnreadable) {
 		return nil, err
+	}
+	if !s.ours {
+		return nil, fmt.Errorf("%w: %w", ErrForeign, err)
 	}
 	reason := err.Error()
 	aside, err := setAside(s.path, s.opened)
@@ -78,8 +88,11 @@ func open(path string, o Options) (*Store, error) {
 		s.options.Most = 4 << 30
 	}
 	_, statErr := os.Stat(path)
-	path, err := follow(path)
-	if err != nil {
+	var err error
+	if s.ours, err = inspect(path, o); err != nil {
+		return s, err
+	}
+	if path, err = follow(path); err != nil {
 		return s, err
 	}
 	s.path = path
@@ -199,7 +212,7 @@ func (s *Store) checkLayout() error {
 		b := tx.Bucket([]byte(bucketMeta))
 		if b == nil {
 			if k, _ := tx.Cursor().First(); k != nil {
-				return fmt.Errorf("%w: another program's database", errUnreadable)
+				return fmt.Errorf("%s: %w: it was replaced meanwhile", s.path, ErrForeign)
 			}
 			return nil
 		}

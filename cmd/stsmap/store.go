@@ -16,6 +16,7 @@ import (
 	"stsmap/cache/bolt"
 	"stsmap/cache/postgres"
 	"stsmap/cache/redis"
+	"stsmap/config"
 	"stsmap/policy"
 )
 
@@ -70,12 +71,31 @@ func remote(name string) *storeScheme {
 func checkStore(name string) error {
 	r := remote(name)
 	if r == nil {
-		return nil
+		return checkFile(name)
 	}
 	if err := r.check(name); err != nil {
 		return &failure{code: exitConfig, err: fmt.Errorf("cache.store: %w", err)}
 	}
 	return nil
+}
+
+// checkFile returns an error if cache.store names a file of another program. A
+// file that cannot be looked at is not a mistake in the configuration.
+func checkFile(name string) error {
+	path, isFile := strings.CutPrefix(name, "bolt:")
+	if !isFile {
+		return nil
+	}
+	if err := bolt.Inspect(path, fileOptions(path)); errors.Is(err, bolt.ErrForeign) {
+		return &failure{code: exitConfig, err: fmt.Errorf("cache.store: %w", err)}
+	}
+	return nil
+}
+
+// fileOptions are those for a store in the file at path. In the default place
+// there is no file of another program.
+func fileOptions(path string) bolt.Options {
+	return bolt.Options{Own: "bolt:"+path == config.Default().Cache.Store}
 }
 
 // openStore opens the store that cache.store names, with hot entries kept in
@@ -201,7 +221,9 @@ func condition(c cache.Condition) admin.Condition {
 
 // openFile opens the store on this host.
 func (d *daemon) openFile(path string, entries int) (cache.Store, error) {
-	store, err := bolt.Open(path, bolt.Options{OnForgotten: d.storeForgot})
+	options := fileOptions(path)
+	options.OnForgotten = d.storeForgot
+	store, err := bolt.Open(path, options)
 	switch {
 	case errors.Is(err, fs.ErrPermission):
 		return nil, &failure{code: exitPermission, err: fmt.Errorf("cache.store: %w", err), hint: "the daemon's user must be able to write there"}

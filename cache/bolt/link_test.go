@@ -101,7 +101,7 @@ func bloat(t *testing.T, path string) {
 		if err != nil {
 			return err
 		}
-		return b.Put(ballast, make([]byte, leastWaste+1<<20))
+		return b.Put(ballast, make([]byte, minUnused+1<<20))
 	})
 	if err == nil {
 		err = db.Update(func(tx *bbolt.Tx) error { return tx.DeleteBucket(ballast) })

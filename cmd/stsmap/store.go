@@ -222,7 +222,7 @@ func condition(c cache.Condition) admin.Condition {
 // openFile opens the store on this host.
 func (d *daemon) openFile(path string, entries int) (cache.Store, error) {
 	options := fileOptions(path)
-	options.OnForgotten = d.storeForgot
+	options.OnEvict = d.storeForgot
 	store, err := bolt.Open(path, options)
 	switch {
 	case errors.Is(err, fs.ErrPermission):

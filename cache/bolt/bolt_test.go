@@ -50,7 +50,7 @@ func put(t testing.TB, s *Store, entries ...cache.Entry) {
 // change edits the database behind the store's back.
 func change(t *testing.T, s *Store, f func(*bbolt.Tx) error) {
 	t.Helper()
-	if err := s.db.Update(f); err != nil {
+	if err := s.file.Load().db.Update(f); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -132,48 +132,26 @@ func TestDanglingRows(t *testing.T) {
 	}
 }
 
-// TestCollect: whatever waits before the writer is taken in one go.
-func TestCollect(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := &Store{quit: make(chan struct{}), jobs: make(chan *job)}
-		const n = 50
-		var wg sync.WaitGroup
-		for range n {
-			wg.Go(func() {
-				err := s.write(t.Context(), func(*bbolt.Tx) (bool, error) { return false, nil })
-				if err != nil {
-					t.Error(err)
-				}
-			})
-		}
-		synctest.Wait()
-		jobs := s.collect()
-		if len(jobs) != n {
-			t.Errorf("%d of %d jobs were taken", len(jobs), n)
-		}
-		s.answer(nil, jobs...)
-		wg.Wait()
-	})
+// commits is how many there were.
+func commits(t *testing.T, s *Store) int {
+	t.Helper()
+	tx, err := s.file.Load().db.Begin(false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback()
+	return tx.ID()
 }
 
 // TestGroupCommit: what was taken in one go takes one commit, and what has
 // nothing to write takes none.
 func TestGroupCommit(t *testing.T) {
 	s := mustOpen(t, newPath(t))
-	commits := func() int {
-		tx, err := s.db.Begin(false)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer tx.Rollback()
-		return tx.ID()
-	}
-	before := commits()
+	before := commits(t, s)
 	var jobs []*job
 	for i := range 50 {
-		jobs = append(jobs, &job{done: make(chan error, 1), apply: func(tx *bbolt.Tx) (bool, error) {
-			value, err := encode(entry(i))
-			return true, errors.Join(err, s.save(tx, entry(i), value))
+		jobs = append(jobs, &job{done: make(chan error, 1), op: func(tx *bbolt.Tx) (bool, error) {
+			return true, save(tx, cache.Entry{}, entry(i))
 		}})
 	}
 	s.commit(jobs)
@@ -182,10 +160,10 @@ func TestGroupCommit(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if c := commits() - before; c != 1 {
+	if c := commits(t, s) - before; c != 1 {
 		t.Errorf("%d jobs took %d commits", len(jobs), c)
 	}
-	before = commits()
+	before = commits(t, s)
 	old := entry(1)
 	old.Fetched = old.Fetched.Add(-time.Hour)
 	if err := s.Put(t.Context(), old); !errors.Is(err, cache.ErrOutdated) {
@@ -197,7 +175,10 @@ func TestGroupCommit(t *testing.T) {
 	if _, err := s.Due(t.Context(), time.Now(), time.Hour, 10); err != nil {
 		t.Error(err)
 	}
-	if c := commits() - before; c != 0 {
+	if err := s.Touch(t.Context(), map[string]time.Time{"unknown.example": time.Now(), entry(1).Domain: entry(1).Used}); err != nil {
+		t.Error(err)
+	}
+	if c := commits(t, s) - before; c != 0 {
 		t.Errorf("nothing to write took %d commits", c)
 	}
 }
@@ -207,9 +188,8 @@ func TestGroupCommit(t *testing.T) {
 func TestOneFails(t *testing.T) {
 	s := mustOpen(t, newPath(t))
 	saving := func(e cache.Entry, then func() error) *job {
-		return &job{done: make(chan error, 1), apply: func(tx *bbolt.Tx) (bool, error) {
-			value, err := encode(e)
-			return true, errors.Join(err, s.save(tx, e, value), then())
+		return &job{done: make(chan error, 1), op: func(tx *bbolt.Tx) (bool, error) {
+			return true, errors.Join(save(tx, cache.Entry{}, e), then())
 		}}
 	}
 	fine := func() error { return nil }
@@ -233,31 +213,57 @@ func TestOneFails(t *testing.T) {
 	put(t, s, entry(5)) // the writer is still there
 }
 
-// TestTouchesAreBounded: touches that the disk does not take are forgotten, and
-// those that are written are not kept.
-func TestTouchesAreBounded(t *testing.T) {
-	s := mustOpen(t, newPath(t))
-	for i := range 2 * touchMax {
-		if err := s.Touch(t.Context(), map[string]time.Time{entry(i).Domain: time.Now()}); err != nil {
-			t.Fatal(err)
+// TestSharedCommit: operations that arrive during a commit share the next one.
+func TestSharedCommit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &Store{quit: make(chan struct{}), jobs: make(chan *job)}
+		const n = 50
+		var wg sync.WaitGroup
+		for range n {
+			wg.Go(func() {
+				err := s.write(t.Context(), func(*bbolt.Tx) (bool, error) { return false, nil })
+				if err != nil {
+					t.Error(err)
+				}
+			})
 		}
+		synctest.Wait()
+		jobs := s.queued()
+		if len(jobs) != n {
+			t.Errorf("%d of %d jobs were taken", len(jobs), n)
+		}
+		for _, j := range jobs {
+			j.done <- nil
+		}
+		wg.Wait()
+	})
+}
+
+// TestTouchBatch: a Touch of many domains takes one commit, and a time that
+// cannot be stored costs none of the others.
+func TestTouchBatch(t *testing.T) {
+	s := mustOpen(t, newPath(t))
+	uses := map[string]time.Time{entry(0).Domain: time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)}
+	put(t, s, entry(0))
+	for i := 1; i <= 50; i++ {
+		put(t, s, entry(i))
+		uses[entry(i).Domain] = entry(i).Used.Add(time.Hour)
 	}
-	if n := len(s.touches()); n != touchMax {
-		t.Errorf("%d touches wait, want %d", n, touchMax)
-	}
-	put(t, s, entry(1))
-	if n := len(s.touches()); n != touchMax-touchBatch {
-		t.Errorf("after a commit %d touches wait, want %d", n, touchMax-touchBatch)
-	}
-	if err := s.Close(); err != nil {
+	before := commits(t, s)
+	if err := s.Touch(t.Context(), uses); err != nil {
 		t.Fatal(err)
 	}
-	if n := len(s.touches()); n != 0 {
-		t.Errorf("after Close %d touches wait", n)
+	if c := commits(t, s) - before; c != 1 {
+		t.Errorf("%d commits", c)
+	}
+	for i := 1; i <= 50; i++ {
+		if e, err := s.Get(t.Context(), entry(i).Domain); err != nil || !e.Used.Equal(uses[e.Domain]) {
+			t.Errorf("%s: Used = %v, %v", e.Domain, e.Used, err)
+		}
 	}
 }
 
-// TestMode: the file is nobody else's business (see the package comment).
+// TestMode: other users cannot read the file (see the package comment).
 func TestMode(t *testing.T) {
 	s := mustOpen(t, newPath(t))
 	info, err := os.Stat(s.path)
@@ -267,7 +273,7 @@ func TestMode(t *testing.T) {
 }
 
 func BenchmarkPut(b *testing.B) {
-	for _, writers := range []int{1, 32} {
+	for _, writers := range []int{1, 16, 64} {
 		b.Run(fmt.Sprintf("writers=%d", writers), func(b *testing.B) {
 			s := mustOpen(b, newPath(b))
 			work := make(chan int)
@@ -295,11 +301,10 @@ func BenchmarkOpen(b *testing.B) {
 			path := newPath(b)
 			s := mustOpen(b, path)
 			for i := 0; i < n; i += 50_000 {
-				err := s.db.Update(func(tx *bbolt.Tx) error {
+				err := s.file.Load().db.Update(func(tx *bbolt.Tx) error {
 					for k := range 50_000 {
 						e := entry(i + k)
-						v, err := encode(e)
-						if err = errors.Join(err, s.save(tx, e, v)); err != nil {
+						if err := save(tx, cache.Entry{}, e); err != nil {
 							return err
 						}
 					}

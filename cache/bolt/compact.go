@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"time"
 
 	"go.etcd.io/bbolt"
 )
@@ -13,73 +14,94 @@ import (
 // bbolt never gives back what deleted entries took; it uses it for others. A
 // file that was large once stays so, which Open mends where it is worth it.
 const (
-	// leastWaste is how much of a file must be unused, in bytes, for Open to
+	// minUnused is how much of a file must be unused, in bytes, for Open to
 	// write it anew.
-	leastWaste = 16 << 20
-	// wastePart is which part of the file that must be at least, too.
-	wastePart = 2
+	minUnused = 16 << 20
+	// unusedPart is which part of the file that must be at least, too.
+	unusedPart = 2
 	// compactStep is how much is copied in one transaction, in bytes.
 	compactStep = 4 << 20
-	// compactSuffix is added to the path of the file for the new one.
-	compactSuffix = ".compact"
+	// compactTime is how long a start waits for it.
+	compactTime = 10 * time.Second
+	// temporarySuffix is added to the path of the file for a new one.
+	temporarySuffix = ".new"
 )
 
-// Size returns how large the file is, and how many bytes of it are free for
-// entries to come.
-func (s *Store) Size() (size, unused int64, err error) {
-	err = s.view(func(tx *bbolt.Tx) error {
-		stats := tx.DB().Stats()
-		size = tx.Size()
-		unused = int64(stats.FreePageN+stats.PendingPageN) * int64(tx.DB().Info().PageSize)
-		return nil
-	})
-	return size, unused, err
-}
+// errCompactTime is why a large file stays as it is.
+var errCompactTime = fmt.Errorf("not written anew within %s", compactTime)
 
-// wasteful reports whether most of the file is unused.
-func (s *Store) wasteful(least int64) bool {
+// mostlyUnused reports whether most of the file is unused.
+func (s *Store) mostlyUnused() bool {
 	size, unused, err := s.Size()
-	return err == nil && unused >= least && unused >= size/wastePart
+	return err == nil && unused >= minUnused && unused >= size/unusedPart
 }
 
 // compact writes the file anew, without what is unused, and goes on with that.
-// It runs before the writer. On an error, such as that of a full disk, the Store
-// goes on with what it had.
+// It runs before the writer. On an error, such as that of a full disk or of too
+// little time, the Store goes on with what it had.
 //
-// The new file is renamed over the old one while both are locked, and open looks
-// whether what it has locked is what is there: so no other process can end up
+// The new file is renamed over the old one while both are locked, and open
+// checks that what it has locked is at the path: so no other process can end up
 // with the old one.
-func (s *Store) compact() (err error) {
-	path := s.path + compactSuffix
+func (s *Store) compact(deadline time.Time) error {
+	path := s.path + temporarySuffix
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	fresh := &Store{path: path}
-	if err := fresh.openDB(); err != nil {
+	fresh, err := openFileAt(path)
+	if err != nil {
 		return err
 	}
-	if err := s.copyTo(fresh); err != nil {
-		return errors.Join(err, fresh.shut(), os.Remove(path))
+	err = errors.Join(likeFile(fresh.file, s.file.Load().info), s.copyEntries(fresh.db, deadline))
+	if err == nil {
+		err = os.Rename(path, s.path)
 	}
-	if err := os.Rename(path, s.path); err != nil {
-		return errors.Join(err, fresh.shut(), os.Remove(path))
+	if err != nil {
+		return errors.Join(err, fresh.close(false), os.Remove(path))
 	}
 	// From here on the new file is the store, whatever happens.
-	old := s.db
-	s.db, s.file, s.opened = fresh.db, fresh.file, fresh.opened
-	return errors.Join(syncDir(filepath.Dir(s.path)), old.Close())
+	old := s.file.Swap(fresh)
+	return errors.Join(syncDir(filepath.Dir(s.path)), old.close(s.isBroken()))
 }
 
-// copyTo copies all that is in s, and syncs it.
-func (s *Store) copyTo(fresh *Store) (err error) {
+// copyEntries copies all buckets to an empty database, and syncs that.
+func (s *Store) copyEntries(to *bbolt.DB, deadline time.Time) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		if what := recover(); what != nil {
-			err = damaged(s.path, what)
-		}
-	}()
-	if err := bbolt.Compact(fresh.db, s.db, compactStep); err != nil {
-		return fmt.Errorf("%s: %w", fresh.path, err)
+	to.NoSync, to.NoGrowSync = true, true
+	if err := to.Update(makeLayout); err != nil {
+		return err
 	}
-	return fresh.db.Sync()
+	err = s.view(func(from *bbolt.Tx) error {
+		for _, name := range []string{bucketEntries, bucketDue} {
+			c := from.Bucket([]byte(name)).Cursor()
+			for k, v := c.First(); k != nil; {
+				err := to.Update(func(tx *bbolt.Tx) (err error) {
+					k, v, err = copySome(tx.Bucket([]byte(name)), c, k, v)
+					return err
+				})
+				if err != nil {
+					return err
+				}
+				if time.Now().After(deadline) {
+					return errCompactTime
+				}
+			}
+		}
+		return nil
+	})
+	to.NoSync, to.NoGrowSync = false, false
+	return errors.Join(err, to.Sync())
+}
+
+// copySome copies from the key k and value v on, about compactStep bytes, and
+// returns where it has stopped.
+func copySome(to *bbolt.Bucket, c *bbolt.Cursor, k, v []byte) (nextK, nextV []byte, err error) {
+	to.FillPercent = 1 // the keys come in order
+	for n := 0; k != nil && n < compactStep; k, v = c.Next() {
+		if err := to.Put(k, v); err != nil {
+			return nil, nil, err
+		}
+		n += len(k) + len(v)
+	}
+	return k, v, nil
 }

@@ -141,7 +141,7 @@ func TestFlippedBits(t *testing.T) {
 		if err := os.WriteFile(path, bad, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		s, err := Open(path, Options{})
+		s, err := Open(path, Options{Own: true})
 		if err != nil {
 			t.Fatalf("round %d: Open: %v", round, err)
 		}
@@ -191,7 +191,7 @@ func TestCompact(t *testing.T) {
 	putMany(0, 1500, func(i int) error { return s.Put(t.Context(), large(i)) })
 	putMany(10, 1500, func(i int) error { return s.Delete(t.Context(), large(i).Domain) })
 	before, unused, err := s.Size()
-	if err != nil || unused < leastWaste || before < 20000*1500 {
+	if err != nil || unused < minUnused || before < 20000*1500 {
 		t.Fatalf("%d bytes, %d unused (%v)", before, unused, err)
 	}
 	if err := s.Close(); err != nil {
@@ -200,7 +200,7 @@ func TestCompact(t *testing.T) {
 
 	// What is left of an attempt that was killed is no hindrance; a directory
 	// in its place is.
-	blocked := filepath.Join(path+compactSuffix, "x")
+	blocked := filepath.Join(path+temporarySuffix, "x")
 	if err := os.MkdirAll(blocked, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -208,7 +208,7 @@ func TestCompact(t *testing.T) {
 	if size, _, err := s.Size(); size != before || err != nil || s.Uncompacted() == nil {
 		t.Errorf("hindered: %d bytes (%v), %v", size, err, s.Uncompacted())
 	}
-	if err := errors.Join(s.Close(), os.RemoveAll(path+compactSuffix), os.WriteFile(path+compactSuffix, []byte("rest"), 0o600)); err != nil {
+	if err := errors.Join(s.Close(), os.RemoveAll(path+temporarySuffix), os.WriteFile(path+temporarySuffix, []byte("rest"), 0o600)); err != nil {
 		t.Fatal(err)
 	}
 
@@ -217,7 +217,7 @@ func TestCompact(t *testing.T) {
 	if size, _, err := s.Size(); size > 2<<20 || err != nil || s.Uncompacted() != nil {
 		t.Errorf("%d bytes after %d (%v, %v)", size, before, err, s.Uncompacted())
 	}
-	if _, err := os.Lstat(path + compactSuffix); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Lstat(path + temporarySuffix); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a file is left: %v", err)
 	}
 	if _, err := Open(path, Options{}); !errors.Is(err, ErrLocked) {

@@ -3,6 +3,7 @@ package bolt
 import (
 	"errors"
 	"fmt"
+	"os"
 	"runtime/debug"
 
 	"go.etcd.io/bbolt"
@@ -15,22 +16,39 @@ import (
 // a page with the wrong contents makes it panic, and one that cannot be read is
 // a memory fault, which ends the process unless the goroutine has asked for a
 // panic instead. All use of it goes through the functions in this file, which
-// turn both into ErrDamaged. bbolt does give back its locks when a transaction
-// is rolled back after a panic, but not if that fails, or if the transaction
-// could not even begin; then the Store is wedged, and must not use it again.
+// turn both into ErrDamaged. bbolt releases its locks when a transaction is
+// rolled back after a panic, but not if that fails, or if the transaction could
+// not even begin. Then the Store is broken: no goroutine may use bbolt again,
+// and the one that may be waiting for such a lock already is not waited for.
+// That is also why the writer alone commits, and why db.Batch is of no use here:
+// it commits in a goroutine of its own, where a panic ends the process.
+
+// An openFile is a database and its file.
+type openFile struct {
+	db   *bbolt.DB
+	file *os.File    // of db, to release the lock if db cannot
+	info os.FileInfo // of file when it was opened
+}
 
 // view calls f in a reading transaction.
 func (s *Store) view(f func(*bbolt.Tx) error) error {
-	return s.guarded(false, func(tx *bbolt.Tx) error {
-		defer tx.Rollback()
-		return f(tx)
-	})
+	for {
+		file := s.file.Load()
+		err := s.guarded(file, false, func(tx *bbolt.Tx) error {
+			defer s.endRead(tx)
+			return f(tx)
+		})
+		// The writer closes a file after it has opened another.
+		if !errors.Is(err, cache.ErrClosed) || s.file.Load() == file {
+			return err
+		}
+	}
 }
 
 // update calls f in a writing transaction, and commits if f wrote something and
-// returned no error.
+// returned no error. Only the writer calls it.
 func (s *Store) update(f func(*bbolt.Tx) (wrote bool, err error)) error {
-	return s.guarded(true, func(tx *bbolt.Tx) error {
+	return s.guarded(s.file.Load(), true, func(tx *bbolt.Tx) error {
 		wrote, err := f(tx)
 		if err != nil || !wrote {
 			return errors.Join(err, tx.Rollback())
@@ -40,50 +58,99 @@ func (s *Store) update(f func(*bbolt.Tx) (wrote bool, err error)) error {
 }
 
 // guarded begins a transaction and calls f with it, which ends it.
-func (s *Store) guarded(write bool, f func(*bbolt.Tx) error) (err error) {
-	if s.wedged.Load() {
-		return damaged(s.path, "given up after an earlier failure")
-	}
+func (s *Store) guarded(file *openFile, write bool, f func(*bbolt.Tx) error) (err error) {
 	var tx *bbolt.Tx
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if what := recover(); what != nil {
 			err = fmt.Errorf("%w: %w", errApply, damaged(s.path, what))
-			s.release(tx)
+			if write && tx != nil {
+				s.release(tx)
+			}
 		}
 	}()
-	if tx, err = s.db.Begin(write); err != nil {
+	if tx, err = s.beginTx(file, write); err != nil {
 		return s.explain(err)
 	}
 	return s.explain(f(tx))
 }
 
-// release ends a transaction that panicked.
+// beginTx is Begin, for one goroutine at a time: after a panic the others find
+// the Store broken, and do not wait for locks that are never released.
+func (s *Store) beginTx(file *openFile, write bool) (*bbolt.Tx, error) {
+	s.begin.Lock()
+	defer s.begin.Unlock()
+	if s.isBroken() {
+		return nil, fmt.Errorf("%w: an earlier failure cannot be undone", ErrDamaged)
+	}
+	began := false
+	defer func() {
+		if !began {
+			s.breakDown()
+		}
+	}()
+	tx, err := file.db.Begin(write)
+	began = true
+	return tx, err
+}
+
+// endRead ends a reading transaction. That takes a lock that Begin holds too,
+// and never releases if it panics.
+func (s *Store) endRead(tx *bbolt.Tx) {
+	if !s.begin.TryLock() {
+		// Begin may itself be waiting for this transaction to end, so Begin is not
+		// waited for here.
+		ended := make(chan struct{})
+		go func() {
+			_ = tx.Rollback()
+			close(ended)
+		}()
+		select {
+		case <-ended:
+		case <-s.broken:
+		}
+		return
+	}
+	defer s.begin.Unlock()
+	if !s.isBroken() {
+		_ = tx.Rollback()
+	}
+}
+
+// release ends a writing transaction that panicked.
 func (s *Store) release(tx *bbolt.Tx) {
 	defer func() {
 		if recover() != nil {
-			s.wedged.Store(true)
+			s.breakDown()
 		}
 	}()
-	if tx == nil {
-		s.wedged.Store(true)
-		return
-	}
 	_ = tx.Rollback() // ErrTxClosed if it had been rolled back already
 }
 
-// shut closes the database, or, where it cannot be closed, the file.
-func (s *Store) shut() (err error) {
+// breakDown marks the Store broken.
+func (s *Store) breakDown() { s.breaking.Do(func() { close(s.broken) }) }
+
+func (s *Store) isBroken() bool {
+	select {
+	case <-s.broken:
+		return true
+	default:
+		return false
+	}
+}
+
+// close closes the database, or, if it is broken, the file alone.
+func (f *openFile) close(broken bool) (err error) {
+	if broken {
+		return f.file.Close()
+	}
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if what := recover(); what != nil {
-			err = errors.Join(damaged(s.path, what), s.file.Close())
+			err = errors.Join(damaged(f.file.Name(), what), f.file.Close())
 		}
 	}()
-	if s.wedged.Load() {
-		return s.file.Close()
-	}
-	return s.db.Close()
+	return f.db.Close()
 }
 
 func (s *Store) explain(err error) error {

@@ -57,13 +57,20 @@ func TestLink(t *testing.T) {
 	stays("compacted")
 	_ = s.Close()
 
-	if err := os.WriteFile(file, []byte("something else\n"), 0o600); err != nil {
+	db, err := bbolt.Open(file, 0o600, nil)
+	if err == nil {
+		err = errors.Join(db.Update(func(tx *bbolt.Tx) error {
+			return tx.Bucket([]byte(bucketMeta)).Put([]byte(keyVersion), []byte("2"))
+		}), db.Close())
+	}
+	later, readErr := os.ReadFile(file)
+	if err := errors.Join(err, readErr); err != nil {
 		t.Fatal(err)
 	}
 	s = mustOpen(t, path)
 	aside, _ := s.SetAside()
-	if kept, err := os.ReadFile(aside); !strings.HasPrefix(aside, file+".unreadable-") || string(kept) != "something else\n" {
-		t.Errorf("set aside in %s: %q, %v", aside, kept, err)
+	if kept, err := os.ReadFile(aside); !strings.HasPrefix(aside, file+".unreadable-") || string(kept) != string(later) {
+		t.Errorf("set aside in %s: %d bytes, %v", aside, len(kept), err)
 	}
 	stays("set aside")
 }
@@ -94,7 +101,7 @@ func bloat(t *testing.T, path string) {
 		if err != nil {
 			return err
 		}
-		return b.Put(ballast, make([]byte, leastWaste+1<<20))
+		return b.Put(ballast, make([]byte, minUnused+1<<20))
 	})
 	if err == nil {
 		err = db.Update(func(tx *bbolt.Tx) error { return tx.DeleteBucket(ballast) })

@@ -1,6 +1,7 @@
 package bolt
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -12,102 +13,283 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
-	bolterrors "go.etcd.io/bbolt/errors"
 )
 
-const lockTimeout = time.Second
-
-// Options are for Open.
+// Options are for Open and Inspect.
 type Options struct {
-	// Most is how many bytes entries may take, their keys and what belongs to
-	// them included; zero means 4 GiB, which is some millions.
-	Most int64
-	// OnForgotten, if not nil, is told how many policies that still counted
-	// were forgotten because there was no room. It is called without any lock
-	// held.
-	OnForgotten func(policies int)
+	// MaxBytes is how many bytes entries may take, with their keys and rows of
+	// the index; zero means 4 GiB, which is some millions of entries.
+	MaxBytes int64
+	// OnEvict, if not nil, is called with the number of unexpired policies that
+	// were evicted.
+	OnEvict func(policies int)
+	// OnState, if not nil, is called when the State changes; err is nil if it is
+	// Attached or Restored. It must not use the Store.
+	OnState func(state State, err error)
+	// Own means that no other program has a file at the path, such as in the
+	// daemon's own directory: a file that is no readable database is taken for a
+	// damaged store there, and set aside. It means nothing for a symbolic link,
+	// and for another program's database.
+	Own bool
 }
 
-// errUnreadable marks a file that is not, or not any more, a database of ours.
-var errUnreadable = errors.New("not readable as a cache")
+// An unreadableError is about a file that cannot be used as a store any more.
+type unreadableError struct {
+	path string
+	info os.FileInfo
+	err  error
+}
+
+func (e *unreadableError) Error() string {
+	return e.path + ": not readable as a store: " + e.err.Error()
+}
+
+func (e *unreadableError) Unwrap() error { return e.err }
 
 // Open opens the store in the file at path, and creates the file with mode 0600
-// if there is none; its directory must exist. It does not read the entries.
+// if there is none or it is empty; its directory must exist. It reads the header
+// of each page, but not the entries.
 //
-// Where path is a symbolic link, everything happens to the file it names at that
+// If path is a symbolic link, everything happens to the file it names at that
 // moment, and beside it, also where that file is created: a store on another
 // disk stays there, and the link what it was.
 //
-// A file that is no bbolt database, is cut short, has a corrupt beginning, or
-// was written by a version with another layout is renamed to
+// A file that is not a store of stsmap is never written to, renamed, or changed
+// in any other way: the error is [ErrForeign], and has the reason. A store that
+// is cut short, damaged, or of a version with another layout is renamed to
 // "<path>.unreadable-<time>", never removed and never over another file, and a
-// new one is begun: see [Store.SetAside]. For a cache is worth less than mail
-// that flows. An error of the file system is returned and moves nothing, and so
-// is [ErrLocked], after a second of waiting.
+// new one is begun: see [Store.SetAside]. Such a file is recognized by its
+// buckets, or by Options.Own. An error of the file system is returned and moves
+// nothing, and so is [ErrLocked], after a second of waiting.
 func Open(path string, o Options) (*Store, error) {
-	s, err := open(path, o)
-	if err == nil {
-		return s, nil
+	if o.MaxBytes == 0 {
+		o.MaxBytes = 4 << 30
 	}
-	if !errors.Is(err, errUnreadable) {
+	ours, err := inspect(path, o)
+	if err != nil {
 		return nil, err
 	}
-	reason := err.Error()
-	aside, err := setAside(s.path, s.opened)
+	if path, err = follow(path); err != nil {
+		return nil, err
+	}
+	s, err := open(path, o)
+	bad, ok := errors.AsType[*unreadableError](err)
+	if !ok {
+		return s, err
+	}
+	if !ours {
+		return nil, fmt.Errorf("%w: %w", ErrForeign, err)
+	}
+	aside, err := setAside(bad)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", reason, err)
+		return nil, fmt.Errorf("%w: %w", bad, err)
 	}
 	if s, err = open(path, o); err != nil {
 		return nil, err
 	}
-	s.aside, s.reason = aside, reason
+	s.aside, s.reason = aside, bad.Error()
 	return s, nil
 }
 
-// open opens or creates the file and starts the writer. Its error is
-// errUnreadable if the file, which is the Store's opened, should be set aside.
+// open opens or creates the file and starts the goroutines of the Store. Its
+// error is an unreadableError if the file should be set aside.
 func open(path string, o Options) (*Store, error) {
 	s := &Store{
-		quit:    make(chan struct{}),
-		jobs:    make(chan *job),
-		waiting: make(map[string]time.Time),
+		path:    path,
 		options: o,
+		broken:  make(chan struct{}),
+		jobs:    make(chan *job),
+		quit:    make(chan struct{}),
 		crowded: make(chan struct{}, 1),
 	}
-	if s.options.Most == 0 {
-		s.options.Most = 4 << 30
-	}
-	_, statErr := os.Stat(path)
-	path, err := follow(path)
+	file, err := openFileAt(path)
 	if err != nil {
-		return s, err
+		return nil, err
 	}
-	s.path = path
-	if err := s.openDB(); err != nil {
-		return s, err
+	s.file.Store(file)
+	if err := s.prepare(); err != nil {
+		return nil, errors.Join(err, s.file.Load().close(s.isBroken()))
 	}
-	if now, err := os.Stat(path); err != nil || !os.SameFile(now, s.opened) {
-		// Another process has just put another file there, and let go of this.
-		return s, errors.Join(fmt.Errorf("%s: %w", path, ErrLocked), err, s.shut())
-	}
+	s.running.Go(s.run)
+	s.running.Go(func() { s.every(evictEvery, s.crowded, s.evict) })
+	s.running.Go(func() { s.every(watchEvery, nil, s.watch) })
+	return s, nil
+}
+
+// prepare does what has to be done before the writer runs.
+func (s *Store) prepare() error {
+	fresh := s.file.Load().info.Size() == 0
 	if err := s.checkLayout(); err != nil {
-		return s, errors.Join(err, s.shut())
+		return err
 	}
-	if s.wasteful(leastWaste) {
-		s.uncompacted = s.compact()
+	if s.mostlyUnused() {
+		s.uncompacted = s.compact(time.Now().Add(compactTime))
 	}
-	if errors.Is(statErr, fs.ErrNotExist) {
+	if fresh {
 		// A file is not safe before its name is.
-		if err := syncDir(filepath.Dir(path)); err != nil {
-			return s, errors.Join(err, s.shut())
+		if err := syncDir(filepath.Dir(s.path)); err != nil {
+			return err
 		}
 	}
-	if err := s.readTaken(); err != nil {
-		return s, errors.Join(err, s.shut())
+	size, unused, err := s.Size()
+	s.inUse.Store(size - unused)
+	s.requestEviction()
+	return err
+}
+
+// openFileAt opens and locks a database, and checks that bbolt can read it
+// without end.
+func openFileAt(path string) (opened *openFile, err error) {
+	opened = &openFile{}
+	unreadable := func(err error) error {
+		// bbolt calls a file invalid too if the disk would not let it read.
+		if readErr := readThrough(path); readErr != nil {
+			return readErr
+		}
+		return &unreadableError{path, opened.info, err}
 	}
-	s.writer.Go(s.run)
-	s.keeping.Go(s.keep)
-	return s, nil
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if what := recover(); what != nil {
+			// bbolt has lost track of the file, and with it of the lock.
+			err = errors.Join(unreadable(fmt.Errorf("%v", what)), opened.file.Close())
+		}
+	}()
+	opened.db, err = bbolt.Open(path, 0o600, &bbolt.Options{
+		FreelistType: bbolt.FreelistMapType,
+		// NoFreelistSync stays off: it makes a commit cheaper, and opening a
+		// scan of the whole file. InitialMmapSize stays zero: readers would
+		// never wait for a larger mapping, but the smallest file would be
+		// 16 MiB; the mapping doubles, so that few ever wait.
+		OpenFile: opened.open,
+	})
+	_, isPath := errors.AsType[*fs.PathError](err)
+	_, isErrno := errors.AsType[syscall.Errno](err)
+	switch {
+	case err == nil:
+		return opened, nil
+	case isPath, isErrno, errors.Is(err, ErrLocked):
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return nil, unreadable(err)
+}
+
+// open opens and locks the file, before bbolt does, and checks it.
+func (o *openFile) open(path string, flag int, mode os.FileMode) (f *os.File, err error) {
+	f, err = os.OpenFile(path, flag, mode)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, f.Close())
+			f = nil
+		}
+	}()
+	if o.info, err = f.Stat(); err != nil {
+		return nil, err
+	}
+	o.file = f
+	if err := lock(f); err != nil {
+		return nil, err
+	}
+	now, err := os.Stat(path)
+	if err != nil || !os.SameFile(now, o.info) {
+		// Another process has just put another file there, and closed this one.
+		return nil, errors.Join(ErrLocked, err)
+	}
+	if now.Size() == 0 {
+		return f, nil
+	}
+	return f, checkFile(f, now.Size())
+}
+
+// checkFile checks that bbolt can read the file without end. It panics where
+// the file cannot be read.
+func checkFile(f *os.File, size int64) error {
+	d, err := readMeta(f, size)
+	if err != nil {
+		return err
+	}
+	// A million entries take 20 ms this way, and 400 with a read for each page.
+	pages, err := syscall.Mmap(int(f.Fd()), 0, int(size), syscall.PROT_READ, syscall.MAP_SHARED)
+	if err != nil {
+		return err
+	}
+	defer syscall.Munmap(pages)
+	d.r = bytes.NewReader(pages)
+	return d.checkTrees(size)
+}
+
+// lock locks the file as bbolt does, for which doing it again changes nothing.
+func lock(f *os.File) error {
+	const attempts, interval = 20, 50 * time.Millisecond
+	for i := 1; ; i++ {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			return err
+		}
+		if i == attempts {
+			return fmt.Errorf("%w (hint: is stsmap running already? fuser %s names the process)", ErrLocked, f.Name())
+		}
+		time.Sleep(interval)
+	}
+}
+
+// checkLayout makes the buckets of a new database, and checks the version of
+// an old one. It runs before the writer, and writes in its place.
+func (s *Store) checkLayout() error {
+	file := s.file.Load()
+	var bad error
+	err := s.view(func(tx *bbolt.Tx) error {
+		info, err := file.file.Stat()
+		if err != nil {
+			return err
+		}
+		if info.Size() < tx.Size() {
+			bad = fmt.Errorf("%d bytes of %d are missing", tx.Size()-info.Size(), tx.Size())
+			return nil
+		}
+		if k, _ := tx.Cursor().First(); k == nil {
+			return nil
+		}
+		for _, name := range bucketNames() {
+			if tx.Bucket([]byte(name)) == nil {
+				return fmt.Errorf("%w: it was replaced meanwhile", ErrForeign)
+			}
+		}
+		if v := tx.Bucket([]byte(bucketMeta)).Get([]byte(keyVersion)); string(v) != version {
+			bad = fmt.Errorf("version %q, not %q", v, version)
+		}
+		return nil
+	})
+	if err == nil && bad == nil {
+		err = s.update(func(tx *bbolt.Tx) (bool, error) {
+			if k, _ := tx.Cursor().First(); k != nil {
+				return false, nil
+			}
+			return true, makeLayout(tx)
+		})
+	}
+	if errors.Is(err, ErrDamaged) {
+		if readErr := readThrough(s.path); readErr != nil {
+			return readErr
+		}
+		bad = err
+	}
+	if bad != nil {
+		return &unreadableError{s.path, file.info, bad}
+	}
+	return err
+}
+
+func makeLayout(tx *bbolt.Tx) error {
+	for _, name := range bucketNames() {
+		if _, err := tx.CreateBucket([]byte(name)); err != nil {
+			return err
+		}
+	}
+	return tx.Bucket([]byte(bucketMeta)).Put([]byte(keyVersion), []byte(version))
 }
 
 // follow returns the file that a link at path names, and path if there is none.
@@ -130,119 +312,14 @@ func follow(path string) (string, error) {
 	return file, nil
 }
 
-// openDB opens the database, whatever it contains.
-func (s *Store) openDB() (err error) {
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		if what := recover(); what != nil {
-			// bbolt has lost track of the file, and with it of the lock.
-			err = s.classify(errors.Join(fmt.Errorf("%w: %v", errUnreadable, what), s.file.Close()))
-		}
-	}()
-	s.db, err = bbolt.Open(s.path, 0o600, &bbolt.Options{
-		Timeout:      lockTimeout,
-		FreelistType: bbolt.FreelistMapType,
-		// NoFreelistSync stays off: it makes a commit cheaper, and opening a
-		// scan of the whole file. InitialMmapSize stays zero: readers would
-		// never wait for a larger mapping, but the smallest file would be
-		// 16 MiB; the mapping doubles, so that few ever wait.
-		OpenFile: func(name string, flag int, mode os.FileMode) (*os.File, error) {
-			f, err := os.OpenFile(name, flag, mode)
-			if err != nil {
-				return nil, err
-			}
-			s.file = f
-			s.opened, err = f.Stat()
-			return f, err
-		},
-	})
-	return s.classify(err)
-}
-
-// classify tells files to be set aside from failures to be returned.
-func (s *Store) classify(err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, bolterrors.ErrTimeout):
-		return fmt.Errorf("%s: %w (hint: is stsmap running already? fuser %s names the process)", s.path, ErrLocked, s.path)
-	}
-	_, isPath := errors.AsType[*fs.PathError](err)
-	_, isErrno := errors.AsType[syscall.Errno](err)
-	// bbolt's error for a file shorter than two pages has no type.
-	short := !isPath && !isErrno && s.opened != nil && s.opened.Size() < int64(2*os.Getpagesize())
-	if !short && !errors.Is(err, errUnreadable) && !errors.Is(err, bolterrors.ErrInvalid) &&
-		!errors.Is(err, bolterrors.ErrVersionMismatch) && !errors.Is(err, bolterrors.ErrChecksum) {
-		return fmt.Errorf("%s: %w", s.path, err)
-	}
-	// bbolt calls a file invalid too if the disk would not let it read.
-	if readErr := readThrough(s.path); readErr != nil {
-		return fmt.Errorf("%s: %w", s.path, readErr)
-	}
-	if errors.Is(err, errUnreadable) {
-		return fmt.Errorf("%s: %w", s.path, err)
-	}
-	return fmt.Errorf("%s: %w: %w", s.path, errUnreadable, err)
-}
-
-// checkLayout makes the buckets of a new database, and looks at the version of
-// an old one. It runs before the writer, and writes in its place.
-func (s *Store) checkLayout() error {
-	err := s.view(func(tx *bbolt.Tx) error {
-		info, err := s.file.Stat()
-		if err != nil {
-			return err
-		}
-		if info.Size() < tx.Size() {
-			return fmt.Errorf("%w: %d bytes of %d are missing", errUnreadable, tx.Size()-info.Size(), tx.Size())
-		}
-		b := tx.Bucket([]byte(bucketMeta))
-		if b == nil {
-			if k, _ := tx.Cursor().First(); k != nil {
-				return fmt.Errorf("%w: another program's database", errUnreadable)
-			}
-			return nil
-		}
-		if v := b.Get([]byte(keyVersion)); string(v) != version {
-			return fmt.Errorf("%w: version %q, not %q", errUnreadable, v, version)
-		}
-		if entries(tx) == nil || due(tx) == nil {
-			return fmt.Errorf("%w: incomplete", errUnreadable)
-		}
-		return nil
-	})
-	if err == nil {
-		err = s.update(makeLayout)
-	}
-	if errors.Is(err, ErrDamaged) {
-		if readErr := readThrough(s.path); readErr != nil {
-			return readErr
-		}
-		return fmt.Errorf("%w: %w", errUnreadable, err)
-	}
-	return err
-}
-
-func makeLayout(tx *bbolt.Tx) (bool, error) {
-	if tx.Bucket([]byte(bucketMeta)) != nil {
-		return false, nil
-	}
-	for _, name := range []string{bucketMeta, bucketEntries, bucketDue} {
-		if _, err := tx.CreateBucket([]byte(name)); err != nil {
-			return false, err
-		}
-	}
-	return true, tx.Bucket([]byte(bucketMeta)).Put([]byte(keyVersion), []byte(version))
-}
-
 // setAside renames the file to a name that no other file has, and returns it.
-func setAside(path string, opened os.FileInfo) (string, error) {
+func setAside(bad *unreadableError) (string, error) {
 	// Two processes that start at once both find the file unreadable, one after
 	// the other. The second must not rename what the first has begun.
-	if now, err := os.Stat(path); err != nil || !os.SameFile(now, opened) {
+	if now, err := os.Stat(bad.path); err != nil || !os.SameFile(now, bad.info) {
 		return "", errors.Join(errors.New("was replaced meanwhile"), err)
 	}
-	base := path + ".unreadable-" + time.Now().UTC().Format("20060102T150405Z")
+	base := bad.path + ".unreadable-" + time.Now().UTC().Format("20060102T150405Z")
 	aside := base
 	for i := 2; ; i++ {
 		_, err := os.Lstat(aside)
@@ -254,7 +331,7 @@ func setAside(path string, opened os.FileInfo) (string, error) {
 		}
 		aside = fmt.Sprintf("%s-%d", base, i)
 	}
-	return aside, os.Rename(path, aside)
+	return aside, os.Rename(bad.path, aside)
 }
 
 // readThrough reads the file from end to end, for nothing but the error.

@@ -2,11 +2,15 @@ package bolt
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -54,40 +58,214 @@ func otherwise(t *testing.T, good []byte, f func(*bbolt.Tx) error) []byte {
 	return b
 }
 
-// TestSetAside: a file that makes no sense is kept as it is under another name,
-// and a store begun.
+// latestMeta returns the meta that counts of a database, as a part of good.
+func latestMeta(t *testing.T, good []byte) []byte {
+	t.Helper()
+	var metas [2][]byte
+	for i := range metas {
+		metas[i] = good[i*os.Getpagesize()+pageHeader:][:metaSize]
+	}
+	if binary.NativeEndian.Uint64(metas[1][48:]) > binary.NativeEndian.Uint64(metas[0][48:]) {
+		return metas[1]
+	}
+	return metas[0]
+}
+
+// cutAfterRoot cuts pages off a database, but not that with the names of the
+// buckets.
+func cutAfterRoot(t *testing.T, good []byte) []byte {
+	t.Helper()
+	m := latestMeta(t, good)
+	root, pages := binary.NativeEndian.Uint64(m[16:]), binary.NativeEndian.Uint64(m[40:])
+	if root+1 >= pages {
+		t.Fatalf("the root is page %d of %d", root, pages)
+	}
+	return good[:int(root+1)*os.Getpagesize()]
+}
+
+func withoutFreelist(t *testing.T, good []byte) []byte {
+	t.Helper()
+	page := os.Getpagesize()
+	free := int(binary.NativeEndian.Uint64(latestMeta(t, good)[32:]))
+	bad := bytes.Clone(good)
+	copy(bad[free*page:][:page], bytes.Repeat([]byte{0xff}, page))
+	return bad
+}
+
+// TestForeign: a file that is not ours is refused with ErrForeign, path and
+// reason, and nothing about it changes, nor about its folder.
+func TestForeign(t *testing.T) {
+	good := written(t)
+	page := os.Getpagesize()
+	foreign := otherwise(t, nil, func(tx *bbolt.Tx) error {
+		b, err := tx.CreateBucket([]byte(bucketMeta))
+		if err != nil {
+			return err
+		}
+		_, err = tx.CreateBucket([]byte("logs"))
+		return errors.Join(err, b.Put([]byte(keyVersion), []byte(version)))
+	})
+	for name, c := range map[string]struct {
+		content []byte
+		own     bool
+		reason  string
+	}{
+		"text":                       {[]byte("127.0.0.1 localhost\n"), false, "ends early"},
+		"much text":                  {bytes.Repeat([]byte("127.0.0.1 localhost\n"), 5000), false, "does not begin like one"},
+		"zeros":                      {make([]byte, 4*page), false, "does not begin like one"},
+		"another program's":          {foreign, false, `"logs"`},
+		"another program's, in ours": {foreign, true, `"logs"`},
+		"another program's, damaged": {append(bytes.Clone(foreign), 0)[:2*page], false, "ends early"},
+		"too damaged to tell":        {append(make([]byte, 2*page), good[2*page:]...), false, "does not begin like one"},
+		"a damaged header":           {append(bytes.Repeat([]byte{0xff}, 40), good[40:page+20]...), false, "does not begin like one"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := newPath(t)
+			if err := os.WriteFile(path, c.content, 0o640); err != nil {
+				t.Fatal(err)
+			}
+			refused(t, path, path, Options{Own: c.own}, c.reason)
+		})
+	}
+	t.Run("a link", func(t *testing.T) {
+		dir := t.TempDir()
+		path, file := filepath.Join(dir, "cache.db"), filepath.Join(dir, "hosts")
+		if err := errors.Join(os.WriteFile(file, []byte("127.0.0.1 localhost\n"), 0o640), os.Symlink("hosts", path)); err != nil {
+			t.Fatal(err)
+		}
+		refused(t, path, file, Options{Own: true}, "ends early")
+	})
+	t.Run("no regular file", func(t *testing.T) {
+		dir := t.TempDir()
+		fifo := filepath.Join(dir, "fifo")
+		if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		refused(t, dir, dir, Options{Own: true}, "is a directory")
+		refused(t, fifo, fifo, Options{Own: true}, "not a regular file")
+		refused(t, "/dev/null", "/dev/null", Options{Own: true}, "not a regular file")
+	})
+}
+
+// refused fails unless Open and Inspect refuse the path, and leave the file
+// alone.
+func refused(t *testing.T, path, file string, o Options, reason string) {
+	t.Helper()
+	if err := os.Chtimes(file, time.Time{}, time.Unix(1e9, 0)); err != nil && file != "/dev/null" {
+		t.Fatal(err)
+	}
+	state := func() string {
+		info, err := os.Stat(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var content []byte
+		if info.Mode().IsRegular() {
+			content, err = os.ReadFile(file)
+		}
+		names, globErr := filepath.Glob(filepath.Join(filepath.Dir(file), "*"))
+		stat := info.Sys().(*syscall.Stat_t)
+		return fmt.Sprint(string(content), info.Mode(), info.ModTime(), info.Size(), stat.Uid, stat.Gid, stat.Ino, stat.Ctim, names, err, globErr)
+	}
+	before := state()
+	_, openErr := Open(path, o)
+	for op, err := range map[string]error{"Open": openErr, "Inspect": Inspect(path, o)} {
+		if !errors.Is(err, ErrForeign) || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), reason) {
+			t.Errorf("%s(%s) = %v, want ErrForeign with the path and %q", op, path, err, reason)
+		}
+	}
+	if after := state(); after != before {
+		t.Errorf("the file was %s, and is %s", before, after)
+	}
+}
+
+// TestInspect: a store is ours in whatever state it is, and nothing is locked or
+// created.
+func TestInspect(t *testing.T) {
+	path := newPath(t)
+	if err := Inspect(path, Options{}); err != nil {
+		t.Errorf("no file: %v", err)
+	}
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a file was made: %v", err)
+	}
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := Inspect(path, Options{}); err != nil {
+		t.Errorf("an empty file: %v", err)
+	}
+	s := mustOpen(t, path)
+	var writing sync.WaitGroup
+	writing.Go(func() {
+		for i := range 300 {
+			put(t, s, entry(i))
+		}
+	})
+	for range 300 {
+		if err := Inspect(path, Options{}); err != nil {
+			t.Errorf("in use: %v", err)
+		}
+	}
+	writing.Wait()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = mustOpen(t, path) // the lock was left alone
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	// A database without buckets is what a first start leaves that was killed.
+	if err := os.WriteFile(path, otherwise(t, nil, func(*bbolt.Tx) error { return nil }), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := Inspect(path, Options{}); err != nil {
+		t.Errorf("no buckets: %v", err)
+	}
+	put(t, mustOpen(t, path), entry(1))
+}
+
+// TestSetAside: a store that makes no sense is kept as it is under another name,
+// and a new one begun: one with our buckets anywhere, any other file only where
+// that is our own place.
 func TestSetAside(t *testing.T) {
 	good := written(t)
 	page := os.Getpagesize()
-	for name, content := range map[string][]byte{
-		"text":                                   []byte("something else\n"),
-		"a page of text":                         bytes.Repeat([]byte("text"), page),
-		"zeros":                                  make([]byte, 4*page),
-		"one byte":                               {0},
-		"cut within the header":                  good[:page/2],
-		"cut after one page":                     good[:page],
-		"cut after the header":                   good[:2*page],
-		"cut in the middle":                      good[:len(good)/2/page*page],
-		"both headers overwritten":               append(make([]byte, 2*page), good[2*page:]...),
-		"everything but the headers overwritten": append(bytes.Clone(good[:2*page]), bytes.Repeat([]byte{0xff}, len(good)-2*page)...),
-		"a later version": otherwise(t, good, func(tx *bbolt.Tx) error {
+	for name, c := range map[string]struct {
+		content []byte
+		o       Options
+	}{
+		"text":                                   {[]byte("something else\n"), Options{Own: true}},
+		"a page of text":                         {bytes.Repeat([]byte("text"), page), Options{Own: true}},
+		"zeros":                                  {make([]byte, 4*page), Options{Own: true}},
+		"one byte":                               {[]byte{0}, Options{Own: true}},
+		"cut within the header":                  {good[:page/2], Options{Own: true}},
+		"cut after one page":                     {good[:page], Options{Own: true}},
+		"cut after the header":                   {good[:2*page], Options{Own: true}},
+		"cut in the middle":                      {good[:len(good)/2/page*page], Options{Own: true}},
+		"both headers overwritten":               {append(make([]byte, 2*page), good[2*page:]...), Options{Own: true}},
+		"everything but the headers overwritten": {append(bytes.Clone(good[:2*page]), bytes.Repeat([]byte{0xff}, len(good)-2*page)...), Options{Own: true}},
+		"cut at the end":                         {cutAfterRoot(t, good), Options{}},
+		"no freelist":                            {withoutFreelist(t, good), Options{}},
+		"a later version": {otherwise(t, good, func(tx *bbolt.Tx) error {
 			return tx.Bucket([]byte(bucketMeta)).Put([]byte(keyVersion), []byte("2"))
-		}),
-		"another program": otherwise(t, good, func(tx *bbolt.Tx) error {
-			return tx.DeleteBucket([]byte(bucketMeta))
-		}),
-		"no index": otherwise(t, good, func(tx *bbolt.Tx) error {
-			return tx.DeleteBucket([]byte(bucketDue))
-		}),
+		}), Options{}},
 	} {
 		t.Run(name, func(t *testing.T) {
+			content := c.content
 			path := newPath(t)
 			var asides []string
 			for range 2 { // the second time within a second, so to another name
 				if err := os.WriteFile(path, content, 0o600); err != nil {
 					t.Fatal(err)
 				}
-				s := mustOpen(t, path)
+				if err := Inspect(path, c.o); err != nil {
+					t.Errorf("Inspect: %v", err)
+				}
+				s, err := Open(path, c.o)
+				if err != nil {
+					t.Fatal(err)
+				}
 				aside, reason := s.SetAside()
 				if !strings.HasPrefix(aside, path+".unreadable-") || reason == "" {
 					t.Fatalf("SetAside = %q, %q", aside, reason)
@@ -185,7 +363,7 @@ func TestBrokenPages(t *testing.T) {
 // usePage uses a store with a broken page, and reports whether all was there.
 func usePage(t *testing.T, path string) (whole bool) {
 	t.Helper()
-	s, err := Open(path, Options{})
+	s, err := Open(path, Options{Own: true})
 	if err != nil {
 		t.Fatalf("Open: %v", err)
 	}
@@ -242,7 +420,11 @@ func TestCutWhileOpen(t *testing.T) {
 		}
 	}
 	_ = s.Close()
-	again := mustOpen(t, path)
+	again, err := Open(path, Options{Own: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
 	if aside, _ := again.SetAside(); aside == "" {
 		t.Error("the cut file was not set aside")
 	}

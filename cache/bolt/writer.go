@@ -11,68 +11,70 @@ import (
 	"stsmap/cache"
 )
 
-// batchMax bounds how many operations one commit makes durable, and with that
-// how long the first of them waits for the others.
-const batchMax = 1024
+// maxBatch limits how many operations share one commit, and so how long the
+// first of them waits for the others.
+const maxBatch = 1024
 
-// A job is an operation on its way through the writer. apply is called within a
-// transaction, and once more in another if the first one came to nothing; it
-// reports whether it wrote. Its error is the caller's own; if it is to undo the
-// transaction as well, it comes with wrote.
+// A job is an operation for the writer. op is called within a transaction, and
+// again in another if the first one failed; it reports whether it wrote. Its
+// error is the caller's; if the transaction must be rolled back for it, it comes
+// with wrote. alone, if not nil, is called instead, outside of a transaction.
 type job struct {
-	apply func(*bbolt.Tx) (wrote bool, err error)
+	op    func(*bbolt.Tx) (wrote bool, err error)
+	alone func() error
 	err   error
-	done  chan error // has room for one: the caller may have gone
+	done  chan error // has room for one: the caller may have left
 }
 
-// write hands a job to the writer and waits for its commit.
-func (s *Store) write(ctx context.Context, apply func(*bbolt.Tx) (bool, error)) error {
-	if err := s.usable(ctx); err != nil {
+// write hands an operation to the writer and waits for its commit.
+func (s *Store) write(ctx context.Context, op func(*bbolt.Tx) (bool, error)) error {
+	if err := s.readable(ctx); err != nil {
 		return err
 	}
-	j := &job{apply: apply, done: make(chan error, 1)}
+	return s.submit(ctx, &job{op: op})
+}
+
+// submit hands a job to the writer and waits for its end.
+func (s *Store) submit(ctx context.Context, j *job) error {
+	j.done = make(chan error, 1)
 	select {
 	case s.jobs <- j:
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-s.quit:
 		return cache.ErrClosed
+	case <-s.broken:
+		return s.brokenErr()
 	}
 	select {
 	case err := <-j.done:
 		return err
 	case <-ctx.Done():
 		return ctx.Err()
+	case <-s.broken:
+		return s.brokenErr()
 	}
 }
 
-// run is the writer: the one goroutine that begins writing transactions. While
-// it commits, jobs queue up before it, and it takes all of them for the next
-// commit. bbolt's own Batch would wait some milliseconds for company, which a
-// single Put would pay for.
+// run is the writer: the one goroutine that commits, and that changes which
+// file is open. Jobs that arrive meanwhile queue up, and share the next commit.
 func (s *Store) run() {
-	tick := time.NewTicker(touchEvery)
-	defer tick.Stop()
 	for {
 		select {
 		case j := <-s.jobs:
-			s.commit(s.collect(j))
-		case <-tick.C:
-			_ = s.flush() // kept in memory where it failed, and tried again
+			s.do(s.queued(j))
 		case <-s.quit:
-			// Whoever was let in at the last moment is answered.
-			if jobs := s.collect(); len(jobs) > 0 {
-				s.commit(jobs)
-			}
-			s.ended = s.flush()
+			// Jobs that were accepted at the last moment are answered.
+			s.do(s.queued())
+			s.checkPath()
 			return
 		}
 	}
 }
 
-// collect adds to jobs all that wait now.
-func (s *Store) collect(jobs ...*job) []*job {
-	for len(jobs) < batchMax {
+// queued returns jobs and those that are waiting.
+func (s *Store) queued(jobs ...*job) []*job {
+	for len(jobs) < maxBatch {
 		select {
 		case j := <-s.jobs:
 			jobs = append(jobs, j)
@@ -83,23 +85,34 @@ func (s *Store) collect(jobs ...*job) []*job {
 	return jobs
 }
 
-// commit carries out the jobs, and the touches that wait, and answers the jobs.
+// do carries out jobs and answers them.
+func (s *Store) do(jobs []*job) {
+	var ops []*job
+	for _, j := range jobs {
+		if j.alone != nil {
+			j.done <- j.alone()
+		} else {
+			ops = append(ops, j)
+		}
+	}
+	if len(ops) > 0 {
+		s.commit(ops)
+	}
+}
+
+// errApply marks the error of a transaction that failed before its commit.
+var errApply = errors.New("not applied")
+
+// commit carries out operations in one transaction. If one of them cannot be
+// carried out, perhaps for a damaged page, each gets a transaction of its own.
 func (s *Store) commit(jobs []*job) {
-	touches := s.someTouches()
-	err := s.together(jobs, touches)
-	if errors.Is(err, errApply) {
-		// One of them cannot be done, perhaps for a damaged page. The others
-		// must not suffer for it.
-		s.written(touches)
+	err := s.together(jobs)
+	if errors.Is(err, errApply) && len(jobs) > 1 {
 		for _, j := range jobs {
-			s.answer(s.together([]*job{j}, nil), j)
+			s.commit([]*job{j})
 		}
 		return
 	}
-	s.answer(err, jobs...)
-}
-
-func (s *Store) answer(err error, jobs ...*job) {
 	for _, j := range jobs {
 		if err != nil {
 			j.err = err
@@ -108,52 +121,52 @@ func (s *Store) answer(err error, jobs ...*job) {
 	}
 }
 
-// errApply marks the error of a transaction that failed before its commit.
-var errApply = errors.New("not applied")
-
-// together does all in one transaction. Its error is that of all jobs; each
-// one's own is in the job.
-func (s *Store) together(jobs []*job, touches map[string]time.Time) error {
-	before := s.taken
-	err := s.update(func(tx *bbolt.Tx) (bool, error) {
-		wrote := false
+// together returns the error of the transaction; each operation's own is in its
+// job.
+func (s *Store) together(jobs []*job) error {
+	if d := s.detach.Load(); d != nil {
+		return d.err // what is written now could be lost
+	}
+	var size int64
+	err := s.update(func(tx *bbolt.Tx) (wrote bool, err error) {
 		for _, j := range jobs {
 			var w bool
-			if w, j.err = j.apply(tx); w && j.err != nil {
+			if w, j.err = j.op(tx); w && j.err != nil {
 				return false, fmt.Errorf("%w: %w", errApply, j.err)
 			}
 			wrote = wrote || w
 		}
-		if !wrote && len(jobs) > 0 {
-			touches = nil // they do not deserve a commit of their own yet
-			return false, nil
-		}
-		wrote, err := s.touchAll(tx, touches, wrote)
-		if err == nil && s.taken != before {
-			err = noteTaken(tx, s.taken)
-		}
-		return wrote, err
+		size = tx.Size()
+		return wrote, nil
 	})
 	if err != nil {
-		s.taken = before // the transaction came to nothing
 		return err
 	}
-	s.written(touches)
-	if s.taken > s.options.Most {
-		s.crowd()
+	s.inUse.Store(size - int64(s.file.Load().db.Stats().FreeAlloc))
+	if s.inUse.Load() > s.evictAt.Load() {
+		s.requestEviction()
 	}
 	return nil
 }
 
-// Close implements [cache.Store]. It returns the error of the last write or of
-// closing the file; the lock on the file is given back in any case.
-func (s *Store) Close() error {
-	var err error
-	s.closing.Do(func() {
-		close(s.quit)
-		s.keeping.Wait()
-		s.writer.Wait()
-		err = errors.Join(s.ended, s.shut())
-	})
-	return err
+// brokenErr is the error of a Store that is broken.
+func (s *Store) brokenErr() error {
+	return damaged(s.path, "an earlier failure cannot be undone")
+}
+
+// every calls f at each interval until Close.
+func (s *Store) every(interval time.Duration, wake <-chan struct{}, f func(context.Context)) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-s.quit:
+			return
+		case <-wake:
+		case <-tick.C:
+		}
+		f(ctx)
+	}
 }

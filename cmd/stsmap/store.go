@@ -16,6 +16,7 @@ import (
 	"stsmap/cache/bolt"
 	"stsmap/cache/postgres"
 	"stsmap/cache/redis"
+	"stsmap/config"
 	"stsmap/policy"
 )
 
@@ -69,12 +70,31 @@ func remote(name string) *storeScheme {
 func checkStore(name string) error {
 	r := remote(name)
 	if r == nil {
-		return nil
+		return checkFile(name)
 	}
 	if err := r.check(name); err != nil {
 		return &failure{code: exitConfig, err: fmt.Errorf("cache.store: %w", err)}
 	}
 	return nil
+}
+
+// checkFile returns an error if cache.store names a file of another program. A
+// file that cannot be looked at is not a mistake in the configuration.
+func checkFile(name string) error {
+	path, isFile := strings.CutPrefix(name, "bolt:")
+	if !isFile {
+		return nil
+	}
+	if err := bolt.Inspect(path, fileOptions(path)); errors.Is(err, bolt.ErrForeign) {
+		return &failure{code: exitConfig, err: fmt.Errorf("cache.store: %w", err)}
+	}
+	return nil
+}
+
+// fileOptions are those for a store in the file at path. In the default place
+// there is no file of another program.
+func fileOptions(path string) bolt.Options {
+	return bolt.Options{Own: "bolt:"+path == config.Default().Cache.Store}
 }
 
 // A store is what cache.store names.
@@ -108,7 +128,9 @@ func (d *daemon) openStore(name string) *store {
 // the first lookups to be answered from it, and again if that fails.
 func (d *daemon) openFile(s *store, path string) func(context.Context) (cache.Store, error) {
 	open := func() (cache.Store, error) {
-		file, err := bolt.Open(path, bolt.Options{OnForgotten: d.storeForgot})
+		options := fileOptions(path)
+		options.OnEvict, options.OnState = d.storeForgot, d.fileState
+		file, err := bolt.Open(path, options)
 		if err != nil {
 			return nil, fmt.Errorf("%w%s", err, fileHint(err, path))
 		}
@@ -129,6 +151,21 @@ func (d *daemon) openFile(s *store, path string) func(context.Context) (cache.St
 			return first, firstErr
 		}
 		return open()
+	}
+}
+
+// fileState is called when the path of the store's file names something else than
+// the open file, and when it names that again.
+func (d *daemon) fileState(state bolt.State, err error) {
+	switch state {
+	case bolt.Attached:
+		d.log.Info("store file is in its place again")
+	case bolt.Restored:
+		d.log.Warn("store file was missing and is written anew, with all that is cached")
+	case bolt.Missing:
+		d.log.Error("store file is missing and cannot be written anew", "error", err.Error())
+	case bolt.Replaced:
+		d.log.Error("store file was replaced by another file, which is left alone; answers go on from memory", "error", err.Error())
 	}
 }
 

@@ -1,0 +1,153 @@
+package bolt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"go.etcd.io/bbolt"
+)
+
+// A State says whether the path of a Store still names the file that it has
+// open. It is checked every half minute and by Close.
+type State int
+
+const (
+	// Attached: the path names the file. This is where a Store begins.
+	Attached State = iota
+	// Restored: the path named nothing, and the open file was written there
+	// anew, with all that is in it. The Store works, and is attached again.
+	Restored
+	// Missing: the path names nothing, and the file cannot be written there
+	// anew, which is tried again at each check. Methods that read work, the
+	// others return the error: what they wrote would be lost by Close.
+	Missing
+	// Replaced: the path names another file, which is left alone. Every method
+	// returns an error that wraps ErrReplaced until that file is moved away (then
+	// the Store is restored) or the open one is moved back.
+	Replaced
+)
+
+// ErrReplaced is returned by every method while another file is at the path of
+// the Store. The operator moves that file away, or restarts stsmap to use it.
+var ErrReplaced = errors.New("another file has replaced the open one")
+
+// watchEvery is how often the path is checked.
+const watchEvery = 30 * time.Second
+
+// A detached is why writing to the open file is of no use.
+type detached struct {
+	state State
+	err   error
+}
+
+// watch checks the path, and has the writer act if it has changed.
+func (s *Store) watch(ctx context.Context) {
+	if state, _ := s.pathState(); state == Attached && s.detach.Load() == nil {
+		return
+	}
+	_ = s.submit(ctx, &job{alone: func() error { s.checkPath(); return nil }})
+}
+
+// pathState compares the path with the open file.
+func (s *Store) pathState() (State, error) {
+	info, err := os.Stat(s.path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
+		return Missing, err
+	case err == nil && !os.SameFile(info, s.file.Load().info):
+		return Replaced, fmt.Errorf("%s: %w (hint: move it away, or restart stsmap to use it)", s.path, ErrReplaced)
+	}
+	// If the path cannot be read, nothing is known about it.
+	return Attached, nil
+}
+
+// checkPath writes the file anew if it is missing, and tells every change of
+// the state once. Only the writer calls it: nothing is committed meanwhile, so
+// the new file has everything that was acknowledged.
+func (s *Store) checkPath() {
+	if s.isBroken() {
+		return
+	}
+	state, err := s.pathState()
+	if state == Missing {
+		if err = s.restore(); err == nil {
+			state = Restored
+		} else {
+			err = fmt.Errorf("%s: removed while in use, and cannot be written anew: %w", s.path, err)
+		}
+	}
+	before := Attached
+	if d := s.detach.Load(); d != nil {
+		before = d.state
+	}
+	if err == nil {
+		s.detach.Store(nil)
+	} else {
+		s.detach.Store(&detached{state, err})
+	}
+	if state != before && s.options.OnState != nil {
+		s.options.OnState(state, err)
+	}
+}
+
+// restore writes the open file anew to the path, which names nothing, and goes
+// on with that.
+func (s *Store) restore() error {
+	temporary := s.path + temporarySuffix
+	if err := s.copyFile(temporary); err != nil {
+		return err
+	}
+	fresh, err := openFileAt(temporary)
+	if err != nil {
+		return errors.Join(err, os.Remove(temporary))
+	}
+	// Not Rename, which would replace a file that has just been put there.
+	if err := os.Link(temporary, s.path); err != nil {
+		return errors.Join(err, fresh.close(false), os.Remove(temporary))
+	}
+	// From here on the new file is the store, whatever happens.
+	_ = s.file.Swap(fresh).close(false)
+	_ = os.Remove(temporary)
+	return syncDir(filepath.Dir(s.path))
+}
+
+// copyFile writes a copy of the open file, with its mode and owner, and syncs
+// it.
+func (s *Store) copyFile(path string) error {
+	info, err := s.file.Load().file.Stat()
+	if err != nil {
+		return err
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	err = s.view(func(tx *bbolt.Tx) error {
+		_, err := tx.WriteTo(f)
+		return err
+	})
+	if err = errors.Join(err, likeFile(f, info), f.Sync(), f.Close()); err != nil {
+		return errors.Join(err, os.Remove(path))
+	}
+	return nil
+}
+
+// likeFile gives a new file the mode and the owner of another.
+func likeFile(f *os.File, other os.FileInfo) error {
+	stat, ok := other.Sys().(*syscall.Stat_t)
+	if ok && int(stat.Uid) != os.Geteuid() {
+		if err := f.Chown(int(stat.Uid), int(stat.Gid)); err != nil {
+			return err
+		}
+	}
+	return f.Chmod(other.Mode().Perm())
+}

@@ -1,0 +1,178 @@
+package bolt
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// branches returns the branch pages of a store's file that bbolt goes through,
+// and the leaves.
+func branches(t *testing.T, path string) (branches, leaves []uint64) {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := readMeta(f, info.Size())
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots, err := d.buckets(make(map[uint64]bool))
+	if err != nil {
+		t.Fatal(err)
+	}
+	queue := []uint64{roots[bucketEntries], roots[bucketDue]}
+	for len(queue) > 0 {
+		children, err := d.appendChildren(nil, queue[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(children) > 0 {
+			branches = append(branches, queue[0])
+		} else {
+			leaves = append(leaves, queue[0])
+		}
+		queue = append(queue[1:], children...)
+	}
+	return branches, leaves
+}
+
+// TestCycles: a file whose pages lead to each other without end is set aside.
+// bbolt would end the process, or never return.
+func TestCycles(t *testing.T) {
+	good := written(t)
+	path, page := newPath(t), os.Getpagesize()
+	if err := os.WriteFile(path, good, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	inner, leaves := branches(t, path)
+	if len(inner) < 2 || len(leaves) < 4 {
+		t.Fatalf("the trees have the branches %v and the leaves %v", inner, leaves)
+	}
+	e := binary.NativeEndian
+	bad := make(map[string][]byte)
+	for _, id := range inner {
+		b := bytes.Clone(good)
+		p := b[int(id)*page:]
+		for i := range int(e.Uint16(p[10:])) {
+			e.PutUint64(p[pageHeader+i*elementSize+8:], id)
+		}
+		bad["a branch leads to itself "+fmt.Sprint(len(bad))] = b
+
+		b = bytes.Clone(good)
+		p = b[int(id)*page:]
+		last := pageHeader + (int(e.Uint16(p[10:]))-1)*elementSize
+		e.PutUint64(p[last+8:], id)
+		bad["its last element "+fmt.Sprint(len(bad))] = b
+
+		b = bytes.Clone(good)
+		p = b[int(id)*page:]
+		e.PutUint16(p[10:], 0)
+		e.PutUint64(p[pageHeader+8:], id)
+		bad["without elements "+fmt.Sprint(len(bad))] = b
+	}
+	for _, id := range leaves {
+		b := bytes.Clone(good)
+		p := b[int(id)*page:]
+		e.PutUint16(p[8:], branchFlag)
+		for i := range int(e.Uint16(p[10:])) {
+			e.PutUint64(p[pageHeader+i*elementSize+8:], inner[0])
+		}
+		bad["a leaf leads back "+fmt.Sprint(len(bad))] = b
+	}
+	for name, content := range bad {
+		t.Run(name, func(t *testing.T) {
+			path := newPath(t)
+			if err := os.WriteFile(path, content, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			s := mustOpen(t, path)
+			aside, reason := s.SetAside()
+			if kept, err := os.ReadFile(aside); err != nil || !bytes.Equal(kept, content) || !strings.Contains(reason, "page") {
+				t.Fatalf("set aside in %q for %q (%v)", aside, reason, err)
+			}
+			for i := range 200 {
+				_, _ = s.Get(t.Context(), entry(i).Domain)
+			}
+			put(t, s, entry(1))
+			if _, err := s.Due(t.Context(), time.Now().Add(48*time.Hour), time.Hour, 300); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// TestDeepTree: a tree of more levels than any has, but without a cycle, would
+// overflow a stack, too.
+func TestDeepTree(t *testing.T) {
+	const pageSize, levels = 1024, 100
+	file := make([]byte, pageSize*(levels+4))
+	e := binary.NativeEndian
+	put := func(id int, flags uint16, to uint64) {
+		p := file[id*pageSize:]
+		e.PutUint64(p, uint64(id))
+		e.PutUint16(p[8:], flags)
+		e.PutUint16(p[10:], 1)
+		if flags == branchFlag {
+			e.PutUint64(p[pageHeader+8:], to)
+			return
+		}
+		// A key of one byte, then the number of the bucket's root.
+		e.PutUint32(p[pageHeader+4:], elementSize)
+		e.PutUint32(p[pageHeader+8:], 1)
+		p[pageHeader+elementSize] = 'x'
+		e.PutUint64(p[pageHeader+elementSize+1:], to)
+	}
+	put(2, leafFlag, 3)
+	for i := range levels {
+		put(3+i, branchFlag, uint64(4+i))
+	}
+	put(3+levels, leafFlag, 0)
+	d := pageFile{r: bytes.NewReader(file), pageSize: pageSize, root: 2, pages: levels + 4}
+	if err := d.checkTrees(int64(len(file))); err == nil {
+		t.Error("the tree is accepted")
+	}
+	put(3+maxDepth-2, leafFlag, 0)
+	if err := d.checkTrees(int64(len(file))); err != nil {
+		t.Errorf("one of %d levels: %v", maxDepth, err)
+	}
+}
+
+// TestSoundTrees: no tree that bbolt has made is taken for a cycle, whatever was
+// put and deleted.
+func TestSoundTrees(t *testing.T) {
+	path := newPath(t)
+	for round := range 20 {
+		s := mustOpen(t, path)
+		if aside, reason := s.SetAside(); aside != "" {
+			t.Fatalf("round %d: set aside: %s", round, reason)
+		}
+		for i := range 100 {
+			put(t, s, entry(round*70+i), large(5000+round*3+i%5))
+		}
+		for i := range 60 {
+			if err := s.Delete(t.Context(), entry(round*70+i).Domain); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		_, leaves := branches(t, path)
+		slices.Sort(leaves)
+		if len(slices.Compact(leaves)) != len(leaves) {
+			t.Errorf("round %d: %v", round, leaves)
+		}
+	}
+}

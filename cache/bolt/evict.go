@@ -1,0 +1,273 @@
+package bolt
+
+import (
+	"cmp"
+	"context"
+	"hash/maphash"
+	"maps"
+	"slices"
+	"time"
+
+	"go.etcd.io/bbolt"
+	"golang.org/x/net/publicsuffix"
+
+	"stsmap/cache"
+)
+
+const (
+	// evictEvery is how often the bound is checked, beside when it has grown by
+	// an evictGrowth-th.
+	evictEvery  = time.Hour
+	evictGrowth = 8
+	// headroomPart is which part of MaxBytes is free after an eviction, so that
+	// there is not one each time.
+	headroomPart = 10
+	// minSharePart is which part of MaxBytes, and minShare how many bytes, every
+	// owner may have in any case. At 4 GiB that is 4 MiB, some ten thousand
+	// normal policies; it is never less than two of the largest.
+	minSharePart = 1024
+	minShare     = 128 << 10
+	// evictStep is how many entries are evicted in one transaction.
+	evictStep = 256
+	// ownerGroups is how many counters the owners share in a first pass: there
+	// can be millions of owners, and only large ones need one of their own.
+	ownerGroups = 1 << 16
+)
+
+// requestEviction wakes the evictor. It does not wait for it: no Put is delayed
+// by what others have stored.
+func (s *Store) requestEviction() {
+	select {
+	case s.crowded <- struct{}{}:
+	default: // it has been woken already
+	}
+}
+
+// evict is what the evictor does. Its errors are those of a disk that fails,
+// which callers of Put get, too; it tries again in an hour.
+func (s *Store) evict(ctx context.Context) {
+	policies, err := s.makeRoom(ctx, time.Now())
+	s.evictAt.Store(max(s.inUse.Load(), s.options.MaxBytes) + s.options.MaxBytes/evictGrowth)
+	if err == nil && policies > 0 && s.options.OnEvict != nil {
+		s.options.OnEvict(policies)
+	}
+}
+
+// makeRoom evicts entries, if they take more than MaxBytes, until headroom is
+// free. It returns how many of them were unexpired policies.
+func (s *Store) makeRoom(ctx context.Context, now time.Time) (policies int, err error) {
+	if s.inUse.Load() <= s.options.MaxBytes {
+		return 0, nil // entries cannot take more than the pages they are on
+	}
+	p, err := s.plan(ctx, now)
+	if p == nil || err != nil {
+		return 0, err
+	}
+	var victims []row
+	flush := func() error {
+		n, err := s.evictRows(ctx, victims, now)
+		policies += n
+		victims = victims[:0]
+		return err
+	}
+	for r, err := range s.walk(ctx) {
+		if err != nil {
+			return policies, err
+		}
+		if !p.evicts(r, now) {
+			continue
+		}
+		r.entry = cache.Entry{Policy: r.entry.Policy[:min(1, len(r.entry.Policy))], Expires: r.entry.Expires}
+		if victims = append(victims, r); len(victims) == evictStep {
+			if err := flush(); err != nil {
+				return policies, err
+			}
+		}
+	}
+	return policies, flush()
+}
+
+// evictRows deletes rows in one transaction, unless they have changed since they
+// were read. It returns how many unexpired policies were among them.
+func (s *Store) evictRows(ctx context.Context, rows []row, now time.Time) (policies int, err error) {
+	if len(rows) == 0 {
+		return 0, nil
+	}
+	err = s.write(ctx, func(tx *bbolt.Tx) (bool, error) {
+		policies = 0 // it may be the second attempt
+		for _, r := range rows {
+			if v := entries(tx).Get([]byte(r.domain)); v == nil || sum([]byte(r.domain), v) != r.sum {
+				continue
+			}
+			if err := remove(tx, r.domain); err != nil {
+				return true, err
+			}
+			if r.counts(now) {
+				policies++
+			}
+		}
+		return true, nil
+	})
+	return policies, err
+}
+
+// counts reports whether r is an unexpired policy.
+func (r row) counts(now time.Time) bool {
+	return r.valid && r.entry.Policy != "" && !now.After(r.entry.Expires)
+}
+
+// priority orders unexpired policies: those with the lowest are evicted first.
+// It is the hour of the last use.
+func (r row) priority() int64 { return r.entry.Used.Unix() / 3600 }
+
+// owner is the registrable domain, under which all names are one party's.
+func (r row) owner() string {
+	owner, err := publicsuffix.EffectiveTLDPlusOne(r.domain)
+	if err != nil {
+		return r.domain // a public suffix itself, or no domain name
+	}
+	return owner
+}
+
+// A threshold says which entries are evicted: those below a priority, and of
+// those with this priority as many bytes as rest.
+type threshold struct {
+	priority int64
+	rest     int64
+}
+
+// below reports whether r is evicted, and if so takes it from the rest.
+func (t *threshold) below(r row) bool {
+	if t == nil || r.priority() > t.priority || r.priority() == t.priority && t.rest <= 0 {
+		return false
+	}
+	if r.priority() == t.priority {
+		t.rest -= r.size
+	}
+	return true
+}
+
+// A histogram is how many bytes entries of each priority take. Uses are known to
+// the hour, so that it is short however many entries there are.
+type histogram map[int64]int64
+
+// cut returns the threshold that evicts that many bytes.
+func (h histogram) cut(bytes int64) *threshold {
+	var t *threshold
+	for _, priority := range slices.Sorted(maps.Keys(h)) {
+		if bytes <= 0 {
+			break
+		}
+		t = &threshold{priority, bytes}
+		bytes -= h[priority]
+	}
+	return t
+}
+
+// An evictionPlan says what to evict.
+type evictionPlan struct {
+	expired int64                 // bytes of what is no unexpired policy
+	owners  map[string]*threshold // for policies of owners with more than a fair share
+	all     *threshold            // for the other policies; nil: none
+}
+
+// evicts reports whether r is evicted.
+func (p *evictionPlan) evicts(r row, now time.Time) bool {
+	if !r.counts(now) {
+		if p.expired <= 0 {
+			return false
+		}
+		p.expired -= r.size
+		return true
+	}
+	return p.owners[r.owner()].below(r) || p.all.below(r)
+}
+
+// plan decides what to evict; nil if entries take no more than MaxBytes.
+func (s *Store) plan(ctx context.Context, now time.Time) (*evictionPlan, error) {
+	seed := maphash.MakeSeed()
+	group := func(owner string) uint64 { return maphash.String(seed, owner) % ownerGroups }
+	var expired, total int64
+	groups := make([]int64, ownerGroups)
+	for r, err := range s.walk(ctx) {
+		if err != nil {
+			return nil, err
+		}
+		total += r.size
+		if r.counts(now) {
+			groups[group(r.owner())] += r.size
+		} else {
+			expired += r.size
+		}
+	}
+	if total <= s.options.MaxBytes {
+		return nil, nil
+	}
+	excess := total - (s.options.MaxBytes - s.options.MaxBytes/headroomPart)
+	p := &evictionPlan{expired: min(expired, excess)}
+	if excess -= p.expired; excess <= 0 {
+		return p, nil
+	}
+	share := max(minShare, s.options.MaxBytes/minSharePart)
+	all, large := make(histogram), make(map[string]histogram)
+	for r, err := range s.walk(ctx) {
+		if err != nil {
+			return nil, err
+		}
+		if !r.counts(now) {
+			continue
+		}
+		all[r.priority()] += r.size
+		if owner := r.owner(); groups[group(owner)] > share {
+			if large[owner] == nil {
+				large[owner] = make(histogram)
+			}
+			large[owner][r.priority()] += r.size
+		}
+	}
+	p.cutOwners(all, large, share, excess)
+	return p, nil
+}
+
+// cutOwners takes excess from the owners that have most, down to a level that is
+// the same for them and at least share, and from all alike what is missing then.
+func (p *evictionPlan) cutOwners(all histogram, large map[string]histogram, share, excess int64) {
+	size := make(map[string]int64)
+	for owner, h := range large {
+		for _, bytes := range h {
+			size[owner] += bytes
+		}
+	}
+	owners := slices.SortedFunc(maps.Keys(size), func(a, b string) int { return cmp.Compare(size[b], size[a]) })
+	// Below the level of the i+1 largest, each byte of level is i+1 bytes.
+	level, missing := share, excess
+	for i, owner := range owners {
+		next := share
+		if i+1 < len(owners) {
+			next = max(share, size[owners[i+1]])
+		}
+		step := (max(size[owner], share) - next) * int64(i+1)
+		if step >= missing {
+			level = next + (step-missing)/int64(i+1)
+			break
+		}
+		missing -= step
+	}
+	p.owners = make(map[string]*threshold)
+	for _, owner := range owners {
+		t := large[owner].cut(size[owner] - level)
+		if t == nil {
+			break
+		}
+		p.owners[owner] = t
+		excess -= size[owner] - level
+		for priority, bytes := range large[owner] {
+			if priority < t.priority {
+				all[priority] -= bytes
+			} else if priority == t.priority {
+				all[priority] -= t.rest
+			}
+		}
+	}
+	p.all = all.cut(excess)
+}

@@ -1,0 +1,98 @@
+package bolt
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"slices"
+	"syscall"
+)
+
+// ErrForeign is returned by Open and Inspect for a file that is not a store of
+// stsmap, such as another program's database. Nothing about the file was
+// changed. The operator sets another path, or moves the file away.
+var ErrForeign = errors.New("not a store of stsmap")
+
+// Inspect reports what Open with the same options would say to the file at
+// path, without locking it or opening it for writing: nil for a store of stsmap
+// (also if it is damaged, or in use), an empty file, and no file; ErrForeign for
+// any other. Another error means that the file could not be read.
+func Inspect(path string, o Options) error {
+	_, err := inspect(path, o)
+	return err
+}
+
+// inspect is Inspect. The file is ours if it may be set aside.
+func inspect(path string, o Options) (ours bool, err error) {
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if info.IsDir() {
+		return false, fmt.Errorf("%s: %w: %w", path, ErrForeign, syscall.EISDIR)
+	}
+	if !info.Mode().IsRegular() {
+		return false, fmt.Errorf("%s: %w: not a regular file", path, ErrForeign)
+	}
+	// Not to be kept waiting by a FIFO that has just been put there.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	ours, err = identify(f)
+	switch damaged := errors.Is(err, errNoDatabase); {
+	case damaged && o.Own && !isLink(path):
+		return true, nil
+	case damaged:
+		return false, fmt.Errorf("%s: %w: %w", path, ErrForeign, err)
+	default:
+		return ours, err
+	}
+}
+
+func isLink(path string) bool {
+	info, err := os.Lstat(path)
+	return err == nil && info.Mode()&fs.ModeSymlink != 0
+}
+
+// identify reports whether a file is a database with our buckets. For one with
+// others the error is ErrForeign, for one without any and an empty file nil, and
+// for any other file errNoDatabase.
+func identify(f *os.File) (ours bool, err error) {
+	const attempts = 10
+	for attempt := 1; ; attempt++ {
+		info, err := f.Stat()
+		if err != nil || info.Size() == 0 {
+			return false, err
+		}
+		d, err := readMeta(f, info.Size())
+		if err != nil {
+			return false, err
+		}
+		buckets, err := d.buckets(make(map[uint64]bool))
+		if err == nil && len(buckets) > 0 && !hasOurs(buckets) {
+			names := slices.Sorted(maps.Keys(buckets))
+			err = fmt.Errorf("%s: %w: a bbolt database with the buckets %q", f.Name(), ErrForeign, names[:min(len(names), 5)])
+		}
+		if err == nil || attempt == attempts {
+			return err == nil && len(buckets) > 0, err
+		}
+		// A process that writes may have used the pages for others meanwhile.
+		if again, metaErr := readMeta(f, info.Size()); metaErr == nil && again.txid == d.txid {
+			return false, err
+		}
+	}
+}
+
+func hasOurs[V any](buckets map[string]V) bool {
+	return !slices.ContainsFunc(bucketNames(), func(name string) bool {
+		_, ok := buckets[name]
+		return !ok
+	})
+}

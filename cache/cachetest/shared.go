@@ -20,10 +20,20 @@ const soon = 30 * time.Second
 // handles on a new and empty one, with room for at least 2000 entries.
 // TestShared closes them.
 func TestShared(t *testing.T, open func(t *testing.T) (a, b cache.Shared)) {
-	for _, promise := range []struct {
-		name string
-		test func(t *testing.T, a, b cache.Shared)
-	}{
+	TestSharedQuiet(t, open)
+	testShared(t, open, []sharedPromise{
+		{"Watch tells what the other changes", watchTells},
+		{"Watch tells deletions from changes", watchDeletions},
+		{"Watch does not tell of touches and leases", watchQuiet},
+		{"Watch ends with the context", watchEnds},
+		{"Watch ends with the store", watchCloses},
+	})
+}
+
+// TestSharedQuiet is TestShared without what it tests of Watch: for a store that
+// has no hints, which Watch permits.
+func TestSharedQuiet(t *testing.T, open func(t *testing.T) (a, b cache.Shared)) {
+	testShared(t, open, []sharedPromise{
 		{"what one puts the other gets", sharedPut},
 		{"Outdates is decided by what the other has put", sharedOutdates},
 		{"concurrent Puts of both end with the latest Fetched", sharedConcurrentPuts},
@@ -34,12 +44,16 @@ func TestShared(t *testing.T, open func(t *testing.T) (a, b cache.Shared)) {
 		{"a claim ends by itself", claimLease},
 		{"of many who claim at once one gets it", claimRace},
 		{"a claim restrains nobody", claimNoLock},
-		{"Watch tells what the other changes", watchTells},
-		{"Watch tells deletions from changes", watchDeletions},
-		{"Watch does not tell of touches and leases", watchQuiet},
-		{"Watch ends with the context", watchEnds},
-		{"Watch ends with the store", watchCloses},
-	} {
+	})
+}
+
+type sharedPromise struct {
+	name string
+	test func(t *testing.T, a, b cache.Shared)
+}
+
+func testShared(t *testing.T, open func(t *testing.T) (a, b cache.Shared), promises []sharedPromise) {
+	for _, promise := range promises {
 		t.Run(promise.name, func(t *testing.T) {
 			a, b := open(t)
 			t.Cleanup(func() {

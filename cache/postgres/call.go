@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -138,58 +136,4 @@ func (s *Store) report(op string, err error) {
 	if err != nil && s.options.OnError != nil {
 		s.options.OnError(op, err)
 	}
-}
-
-// lines are the network connections that the driver has, for Close to cut.
-type lines struct {
-	make pgconn.DialFunc
-
-	mu   sync.Mutex
-	open map[*line]bool // nil: cut
-}
-
-// A line is one of them.
-type line struct {
-	net.Conn
-	all *lines
-}
-
-func newLines(dial pgconn.DialFunc) *lines {
-	return &lines{make: dial, open: make(map[*line]bool)}
-}
-
-func (l *lines) dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	c, err := l.make(ctx, network, addr)
-	if err != nil {
-		return nil, err
-	}
-	one := &line{c, l}
-	l.mu.Lock()
-	cut := l.open == nil
-	if !cut {
-		l.open[one] = true
-	}
-	l.mu.Unlock()
-	if cut {
-		return nil, errors.Join(cache.ErrClosed, c.Close())
-	}
-	return one, nil
-}
-
-func (l *lines) cut() {
-	l.mu.Lock()
-	open := l.open
-	l.open = nil
-	l.mu.Unlock()
-	for one := range open {
-		_ = one.Conn.Close()
-	}
-}
-
-// Close implements [net.Conn].
-func (c *line) Close() error {
-	c.all.mu.Lock()
-	delete(c.all.open, c)
-	c.all.mu.Unlock()
-	return c.Conn.Close()
 }

@@ -110,23 +110,7 @@ DELETE FROM stsmap.claims WHERE domain IN (
 	SELECT domain FROM stsmap.claims WHERE expires < now() OR made > now() + interval '1 minute'
 	ORDER BY domain LIMIT 500 FOR UPDATE SKIP LOCKED)`
 
-// After a dump was restored in another server, next may be of a future that this
-// one has not reached; and a clock may have been set back.
-const sqlTurnFeed = `
-UPDATE stsmap.feed SET at = now(), next = pg_current_snapshot(),
-	trimmed = CASE WHEN pg_snapshot_xmax(next) > pg_snapshot_xmax(pg_current_snapshot()) THEN pg_current_snapshot() ELSE next END
-WHERE at NOT BETWEEN now() - interval '10 minutes' AND now() + interval '10 minutes'
-	OR pg_snapshot_xmax(next) > pg_snapshot_xmax(pg_current_snapshot())`
-
-// Changes of that future would be news for ever.
-const sqlSweepChanges = `
-DELETE FROM stsmap.changes WHERE n IN (
-	SELECT n FROM stsmap.changes, stsmap.feed
-	WHERE xid < pg_snapshot_xmax(trimmed) AND pg_visible_in_snapshot(xid, trimmed)
-		OR xid >= pg_snapshot_xmax(pg_current_snapshot())
-	ORDER BY n LIMIT 2000 FOR UPDATE OF changes SKIP LOCKED)`
-
-// sweep removes what is over: entries, claims, and changes.
+// sweep removes expired entries and claims.
 func (s *Store) sweep(ctx context.Context, now time.Time) error {
 	for range sweepRounds {
 		tag, err := s.pool.Exec(ctx, s.in(sqlSweepEntries), now.UnixMilli())
@@ -137,18 +121,8 @@ func (s *Store) sweep(ctx context.Context, now time.Time) error {
 			break
 		}
 	}
-	for _, sql := range []string{sqlSweepClaims, sqlTurnFeed} {
-		if _, err := s.pool.Exec(ctx, s.in(sql)); err != nil {
-			return err
-		}
-	}
-	for range sweepRounds {
-		tag, err := s.pool.Exec(ctx, s.in(sqlSweepChanges))
-		if err != nil || tag.RowsAffected() == 0 {
-			return err
-		}
-	}
-	return nil
+	_, err := s.pool.Exec(ctx, s.in(sqlSweepClaims))
+	return err
 }
 
 const sqlAll = `

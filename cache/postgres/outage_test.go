@@ -224,7 +224,6 @@ func TestTooManyConnections(t *testing.T) {
 		t.Error("a Watch without a connection tells of something")
 	}
 	d.exec(t, "ALTER ROLE "+role+" CONNECTION LIMIT 3")
-	// One connection: the pool's has to do for listening.
 	lw.wait(t, "")
 	put(t, busy, entry("example.net"))
 	lw.wait(t, "example.net")

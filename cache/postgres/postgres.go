@@ -57,21 +57,18 @@ type Options struct {
 // over for an hour, those whose Expires and Refresh both lie back that far by
 // the clocks of server and caller, are removed in the course of Due.
 type Store struct {
-	pool    *pgxpool.Pool
-	place   place
-	options Options
-	owner   string          // of this Store's claims
-	gate    chan struct{}   // holds one token: whoever looks at the schema
-	life    context.Context // until Close
-	close   context.CancelFunc
-	killed  context.Context // ends what is under way
-	kill    context.CancelFunc
-	closing sync.Once
-	lines   *lines
-	sweeps  ration
-	// Tests are in more of a hurry than a site.
-	pollEvery time.Duration
-	patience  time.Duration // of Close
+	pool     *pgxpool.Pool
+	place    place
+	options  Options
+	owner    string          // of this Store's claims
+	gate     chan struct{}   // holds one token: whoever looks at the schema
+	life     context.Context // until Close
+	close    context.CancelFunc
+	killed   context.Context // ends what is under way
+	kill     context.CancelFunc
+	closing  sync.Once
+	sweeps   ration
+	patience time.Duration // of Close
 
 	mu      sync.Mutex
 	checked time.Time // when the schema was last found good; zero: never
@@ -91,18 +88,14 @@ func Open(ctx context.Context, url string, o Options) (*Store, error) {
 		o.Timeout = defaultTimeout
 	}
 	s := &Store{
-		place:   place,
-		options: o,
-		owner:   rand.Text(),
-		gate:    make(chan struct{}, 1),
-		lines:   newLines(config.ConnConfig.DialFunc),
-
-		pollEvery: pollInterval,
-		patience:  closeWait,
+		place:    place,
+		options:  o,
+		owner:    rand.Text(),
+		gate:     make(chan struct{}, 1),
+		patience: closeWait,
 	}
 	s.life, s.close = context.WithCancel(context.Background())
 	s.killed, s.kill = context.WithCancel(context.Background())
-	config.ConnConfig.DialFunc = s.lines.dial
 	if s.pool, err = pgxpool.NewWithConfig(ctx, config); err != nil {
 		s.close()
 		s.kill()
@@ -122,19 +115,12 @@ func (s *Store) String() string {
 func (s *Store) Close() error {
 	s.closing.Do(func() {
 		s.close()
-		timer := time.AfterFunc(s.patience, s.end)
+		timer := time.AfterFunc(s.patience, s.kill)
 		s.pool.Close()
 		timer.Stop()
-		s.end()
+		s.kill()
 	})
 	return nil
-}
-
-// end ends all calls. The driver would take leave of a server that does not
-// answer for a quarter of a minute, so its connections are cut too.
-func (s *Store) end() {
-	s.kill()
-	s.lines.cut()
 }
 
 // Ping returns nil if the store can be used: the server answers, takes writes,
@@ -163,8 +149,8 @@ func (s *Store) Ping(ctx context.Context) error {
 const sqlRights = `
 SELECT current_setting('transaction_read_only')::boolean, ARRAY(
 	SELECT r || ' on stsmap.' || t
-	FROM unnest(ARRAY['entries', 'claims', 'changes', 'feed']) t, unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) r
-	WHERE NOT has_table_privilege('stsmap.' || t, r) AND NOT (t = 'feed' AND r IN ('INSERT', 'DELETE'))
+	FROM unnest(ARRAY['entries', 'claims']) t, unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) r
+	WHERE NOT has_table_privilege('stsmap.' || t, r)
 	ORDER BY t, r)`
 
 // Get implements [cache.Store].
@@ -237,10 +223,8 @@ WITH put AS (
 	RETURNING domain
 ), freed AS (
 	DELETE FROM stsmap.claims WHERE domain = $1::text AND (SELECT count(*) FROM put) >= 0
-), note AS (
-	INSERT INTO stsmap.changes (domain) SELECT domain FROM put
 )
-SELECT pg_notify($9::text, '') FROM put`
+SELECT pg_notify($9::text, '` + messagePut + `' || domain) FROM put`
 
 // removeUnreadable removes the row of the domain if it counts as not found, and
 // reports whether it was there.
@@ -269,24 +253,28 @@ func (s *Store) remove(ctx context.Context, r row) error {
 
 // Touch implements [cache.Store].
 func (s *Store) Touch(ctx context.Context, uses map[string]time.Time) error {
-	return s.do(ctx, "touch", func(ctx context.Context) error {
-		for domain, used := range uses {
-			if !storable(used) {
-				continue // no entry can have such a time
-			}
-			if _, err := s.pool.Exec(ctx, s.in(sqlTouch), escape(domain), used.UnixMilli()); err != nil {
-				return err
-			}
+	domains, times := make([]string, 0, len(uses)), make([]int64, 0, len(uses))
+	for domain, used := range uses {
+		if storable(used) { // no entry has any other time
+			domains, times = append(domains, escape(domain)), append(times, used.UnixMilli())
 		}
-		return nil
+	}
+	return s.do(ctx, "touch", func(ctx context.Context) error {
+		_, err := s.pool.Exec(ctx, s.in(sqlTouch), domains, times)
+		return err
 	})
 }
 
-// Collecting touches, and writing many at once, would be cheaper still, and
-// hide them from the other daemons meanwhile.
+// The rows are locked in the order of their domains, or two daemons that touch
+// the same ones could wait for each other.
 const sqlTouch = `
-WITH cheap AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))
-UPDATE stsmap.entries SET used = $2::bigint FROM cheap WHERE domain = $1::text AND used < $2::bigint`
+WITH cheap AS MATERIALIZED (
+	SELECT set_config('synchronous_commit', 'off', true)
+), later AS MATERIALIZED (
+	SELECT e.domain, u.used FROM cheap, stsmap.entries e JOIN unnest($1::text[], $2::bigint[]) u (domain, used) USING (domain)
+	WHERE e.used < u.used ORDER BY e.domain FOR UPDATE OF e
+)
+UPDATE stsmap.entries e SET used = later.used FROM later WHERE e.domain = later.domain`
 
 // Delete implements [cache.Store].
 func (s *Store) Delete(ctx context.Context, domain string) error {
@@ -302,7 +290,5 @@ WITH gone AS (
 	DELETE FROM stsmap.entries WHERE domain = $1::text RETURNING domain
 ), freed AS (
 	DELETE FROM stsmap.claims WHERE domain = $1::text AND (SELECT count(*) FROM gone) >= 0
-), note AS (
-	INSERT INTO stsmap.changes (domain) VALUES ('%!' || $1::text)
 )
-SELECT pg_notify($2::text, '')`
+SELECT pg_notify($2::text, '` + messageDelete + `' || $1::text)`

@@ -30,18 +30,24 @@ func TestStore(t *testing.T) {
 	}
 }
 
-// TestShared holds two stores to the contract, with notifications and without,
-// and as behind a pooler.
+// TestShared holds two stores to the contract, with notifications, and without
+// as behind a pooler, where Watch has no hints.
 func TestShared(t *testing.T) {
-	for name, way := range ways() {
+	for name, c := range map[string]struct {
+		params string
+		test   func(*testing.T, func(*testing.T) (a, b cache.Shared))
+	}{
+		"listening": {"listen=yes", cachetest.TestShared},
+		"pooler":    {"listen=no&default_query_exec_mode=exec", cachetest.TestSharedQuiet},
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			d := newDatabase(t)
 			n := 0
-			cachetest.TestShared(t, func(t *testing.T) (a, b cache.Shared) {
+			c.test(t, func(t *testing.T) (a, b cache.Shared) {
 				n++
-				url := d.url(fmt.Sprintf("schema=t%d", n), way)
-				return hurried(t, url), hurried(t, url)
+				url := d.url(fmt.Sprintf("schema=t%d", n), c.params)
+				return mustOpen(t, url), mustOpen(t, url)
 			})
 		})
 	}

@@ -1,9 +1,7 @@
 package postgres
 
 import (
-	"fmt"
-	"strconv"
-	"strings"
+	"net/url"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -75,36 +73,14 @@ func storable(t time.Time) bool {
 }
 
 // escape writes a domain so that any server takes it as text, whatever its
-// encoding, and people can read it. Columns of bytes would need no escaping, and
-// show every domain in hexadecimal.
-func escape(domain string) string {
-	plain := func(c byte) bool { return c > ' ' && c <= '~' && c != '%' }
-	var b strings.Builder
-	for i := range len(domain) {
-		if c := domain[i]; plain(c) {
-			b.WriteByte(c)
-		} else {
-			fmt.Fprintf(&b, "%%%02X", c)
-		}
-	}
-	return b.String()
-}
+// encoding, and people can read it. Columns of bytes would need no escaping, but
+// tools show them in hexadecimal.
+func escape(domain string) string { return url.PathEscape(domain) }
 
-// unescape is the inverse of escape, and leaves alone what escape did not make.
+// unescape is the inverse of escape. It returns anything else unchanged.
 func unescape(s string) string {
-	if !strings.Contains(s, "%") {
-		return s
+	if domain, err := url.PathUnescape(s); err == nil {
+		return domain
 	}
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '%' && i+2 < len(s) {
-			if c, err := strconv.ParseUint(s[i+1:i+3], 16, 8); err == nil {
-				b.WriteByte(byte(c))
-				i += 2
-				continue
-			}
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
+	return s
 }

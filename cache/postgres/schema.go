@@ -38,13 +38,13 @@ func Setup(url string) (string, error) {
 	role := pgx.Identifier{config.ConnConfig.User}.Sanitize()
 	const grants = "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA %[1]s TO %[2]s;\n"
 	return "BEGIN;\n" + tables(place.schema) +
-		fmt.Sprintf("GRANT USAGE ON SCHEMA %[1]s TO %[2]s;\n"+grants+"COMMIT;\n", place.schema, role), nil
+		fmt.Sprintf("GRANT USAGE ON SCHEMA %[1]s TO %[2]s;\n"+grants+"COMMIT;\n", pgx.Identifier{place.schema}.Sanitize(), role), nil
 }
 
 // tables returns the SQL that creates the schema with all that is in it.
 func tables(schema string) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "CREATE SCHEMA %s;\n\n", schema)
+	fmt.Fprintf(&b, "CREATE SCHEMA %s;\n\n", pgx.Identifier{schema}.Sanitize())
 	for i, step := range steps() {
 		fmt.Fprintf(&b, "%s\nINSERT INTO stsmap.version (version) VALUES (%d);\n", step, i+1)
 	}
@@ -66,11 +66,12 @@ func steps() []string {
 // for one that is called stsmap.
 func (s *Store) in(sql string) string { return inSchema(s.place.schema, sql) }
 
+// inSchema quotes the name of the schema, which may be a word of SQL.
 func inSchema(schema, sql string) string {
 	if schema == defaultSchema {
 		return sql
 	}
-	return strings.ReplaceAll(sql, defaultSchema+".", schema+".")
+	return strings.ReplaceAll(sql, defaultSchema+".", pgx.Identifier{schema}.Sanitize()+".")
 }
 
 // ready returns nil once the schema is there and has the right version.
@@ -170,7 +171,7 @@ func migrate(ctx context.Context, tx pgx.Tx, schema string, steps []string) (ver
 	// IF NOT EXISTS would ask for the right to create schemas even where an
 	// administrator has made an empty one for the role.
 	if !hasSchema {
-		if _, err := tx.Exec(ctx, "CREATE SCHEMA "+schema); err != nil {
+		if _, err := tx.Exec(ctx, "CREATE SCHEMA "+pgx.Identifier{schema}.Sanitize()); err != nil {
 			return 0, err
 		}
 	}

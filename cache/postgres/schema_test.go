@@ -119,7 +119,7 @@ func TestRights(t *testing.T) {
 		{"may create schemas", "GRANT CREATE ON DATABASE %[2]s TO %[1]s", nil},
 		{"has an empty schema", "CREATE SCHEMA stsmap AUTHORIZATION %[1]s", nil},
 		{"has tables without rights", tables(defaultSchema) + "GRANT USAGE ON SCHEMA stsmap TO %[1]s; GRANT SELECT ON stsmap.version TO %[1]s",
-			[]string{"lacks rights", "INSERT on stsmap.entries", "SELECT on stsmap.feed", "hint: "}},
+			[]string{"lacks rights", "INSERT on stsmap.entries", "SELECT on stsmap.claims", "hint: "}},
 		{"may not delete", tables(defaultSchema) + grants + "; REVOKE DELETE ON stsmap.claims FROM %[1]s", []string{"lacks rights: DELETE on stsmap.claims (hint"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -146,7 +146,7 @@ func TestRights(t *testing.T) {
 // TestSetup: with what is printed, a role that may not create a schema can do
 // everything.
 func TestSetup(t *testing.T) {
-	for _, schema := range []string{"", "&schema=site_policies"} {
+	for _, schema := range []string{"", "&schema=site_policies", "&schema=user"} {
 		d := newDatabase(t)
 		role := "Role " + d.name
 		d.exec(t, "CREATE ROLE "+pgx.Identifier{role}.Sanitize()+" LOGIN")

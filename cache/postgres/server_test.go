@@ -277,14 +277,6 @@ func (d testDatabase) query(t testing.TB, sql string) string {
 	return *value
 }
 
-// hurried is a store that is asked for changes more often.
-func hurried(t testing.TB, url string) *Store {
-	t.Helper()
-	s := mustOpen(t, url)
-	s.pollEvery = 100 * time.Millisecond
-	return s
-}
-
 func mustOpen(t testing.TB, url string) *Store {
 	t.Helper()
 	s, err := Open(t.Context(), url, Options{Timeout: 20 * time.Second})

@@ -255,7 +255,7 @@ func TestSentinel(t *testing.T) {
 		}
 		return nil
 	})
-	store := mustOpen(t, "redis+sentinel://127.0.0.1:"+sentinel.port+"/site")
+	store := mustOpen(t, "redis+sentinel://127.0.0.1:"+sentinel.port+"?master_name=site")
 	put(t, store, entry(1))
 	eventually(t, "the replica has it", func() error {
 		if replica.cli("EXISTS", "{stsmap}:e:1.example") != "1" {

@@ -22,8 +22,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
-	"log"
 	"strconv"
 	"sync"
 	"time"
@@ -39,9 +37,9 @@ const (
 	// afterwards is how long an entry is kept when both Expires and Refresh are
 	// over.
 	afterwards = time.Hour
-	// feedLength is about how many changes are remembered for who was away for
-	// a moment.
-	feedLength = 100000
+	// touchStep is how many entries one script touches; other clients of the
+	// server wait meanwhile.
+	touchStep = 1000
 )
 
 // Options are what a URL does not say. The zero value is good.
@@ -66,14 +64,12 @@ type Options struct {
 // and by All.
 type Store struct {
 	client  redis.UniversalClient
-	watch   redis.UniversalClient
 	keys    keys
+	db      int
 	options Options
 	owner   string // of this Store's claims
 
-	put, touch, remove, due, release, sweep, sweepMany *redis.Script
-
-	sweeper sweeper
+	put, touch, remove, due, release *redis.Script
 
 	life    context.Context // until Close
 	end     context.CancelFunc
@@ -88,27 +84,22 @@ func Open(_ context.Context, url string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	client, watch, err := u.clients()
-	if err != nil {
-		return nil, err
-	}
 	if o.Timeout <= 0 {
 		o.Timeout = defaultTimeout
 	}
 	// The driver writes what it finds odd to standard error, which is ours.
-	redis.SetLogger(quiet{log.New(io.Discard, "", 0)})
+	redis.SetLogger(quiet{})
 	s := &Store{
-		client: client, watch: watch, keys: keys{"{" + u.prefix + "}:"}, options: o, owner: rand.Text(),
+		client: u.client(), keys: keys{"{" + u.prefix + "}:"}, db: u.db, options: o, owner: rand.Text(),
 		put: redis.NewScript(scriptPut), touch: redis.NewScript(scriptTouch), remove: redis.NewScript(scriptDelete),
-		due: redis.NewScript(scriptDue), release: redis.NewScript(scriptRelease), sweep: redis.NewScript(scriptSweep),
-		sweepMany: redis.NewScript(scriptSweepMany),
+		due: redis.NewScript(scriptDue), release: redis.NewScript(scriptRelease),
 	}
 	s.life, s.end = context.WithCancel(context.Background())
 	return s, nil
 }
 
-// A quiet takes what the driver logs.
-type quiet struct{ *log.Logger }
+// A quiet discards what the driver logs.
+type quiet struct{}
 
 // Printf implements the interface of the driver.
 func (quiet) Printf(context.Context, string, ...any) {}
@@ -121,14 +112,18 @@ func (k keys) entry(domain string) string { return k.prefix + "e:" + domain }
 func (k keys) claim(domain string) string { return k.prefix + "c:" + domain }
 func (k keys) domains() string            { return k.prefix + "domains" }
 func (k keys) due() string                { return k.prefix + "due" }
-func (k keys) feed() string               { return k.prefix + "feed" }
+func (k keys) swept() string              { return k.prefix + "swept" }
+func (k keys) cursor() string             { return k.prefix + "cursor" }
+
+// changes is the channel of changes; channels are not part of a database.
+func (k keys) changes(db int) string { return k.prefix + "changes:" + strconv.Itoa(db) }
 
 // Close implements [cache.Store].
 func (s *Store) Close() error {
 	var err error
 	s.closing.Do(func() {
 		s.end()
-		err = errors.Join(s.client.Close(), s.watch.Close())
+		err = s.client.Close()
 	})
 	return err
 }
@@ -196,13 +191,14 @@ func (s *Store) Put(ctx context.Context, e cache.Entry) error {
 	}
 	fetched := ""
 	if e.Policy != "" {
-		fetched = millis(e.Fetched)
+		fetched = strconv.FormatInt(e.Fetched.UnixMilli(), 10)
 	}
 	expire := latest(e.Expires, e.Refresh).Add(afterwards).UnixMilli()
 	return s.do(ctx, func(ctx context.Context) error {
 		outdated, err := s.put.Run(ctx, s.client,
-			[]string{s.keys.entry(e.Domain), s.keys.domains(), s.keys.due(), s.keys.feed(), s.keys.claim(e.Domain)},
-			e.Domain, value, fetched, compared(e.Fetched), millis(e.Expires), compared(e.Checked), millis(e.Refresh), millis(e.Used), expire, feedLength).Bool()
+			[]string{s.keys.entry(e.Domain), s.keys.domains(), s.keys.due(), s.keys.claim(e.Domain)},
+			e.Domain, value, fetched, e.Fetched.UnixMilli(), e.Expires.UnixMilli(), e.Checked.UnixMilli(), e.Refresh.UnixMilli(),
+			e.Used.UnixMilli(), expire, time.Time{}.UnixMilli(), s.keys.changes(s.db)).Bool()
 		if err != nil && !errors.Is(err, redis.Nil) {
 			return err
 		}
@@ -216,8 +212,14 @@ func (s *Store) Put(ctx context.Context, e cache.Entry) error {
 // Touch implements [cache.Store].
 func (s *Store) Touch(ctx context.Context, uses map[string]time.Time) error {
 	return s.do(ctx, func(ctx context.Context) error {
+		var entries []string
+		var times []any
 		for domain, used := range uses {
-			if err := s.touch.Run(ctx, s.client, []string{s.keys.entry(domain)}, used.UnixMilli()).Err(); err != nil {
+			entries, times = append(entries, s.keys.entry(domain)), append(times, used.UnixMilli())
+		}
+		for from := 0; from < len(entries); from += touchStep {
+			to := min(from+touchStep, len(entries))
+			if err := s.touch.Run(ctx, s.client, entries[from:to], times[from:to]...).Err(); err != nil {
 				return err
 			}
 		}
@@ -229,7 +231,7 @@ func (s *Store) Touch(ctx context.Context, uses map[string]time.Time) error {
 func (s *Store) Delete(ctx context.Context, domain string) error {
 	return s.do(ctx, func(ctx context.Context) error {
 		return s.remove.Run(ctx, s.client,
-			[]string{s.keys.entry(domain), s.keys.domains(), s.keys.due(), s.keys.feed(), s.keys.claim(domain)}, domain, feedLength).Err()
+			[]string{s.keys.entry(domain), s.keys.domains(), s.keys.due(), s.keys.claim(domain)}, domain, s.keys.changes(s.db)).Err()
 	})
 }
 
@@ -240,11 +242,15 @@ func (s *Store) Due(ctx context.Context, now time.Time, lease time.Duration, n i
 	}
 	until := now.Add(max(lease, time.Millisecond))
 	err = s.do(ctx, func(ctx context.Context) error {
-		rows, err := s.due.Run(ctx, s.client, []string{s.keys.due(), s.keys.domains()},
+		answer, err := s.due.Run(ctx, s.client, []string{s.keys.due(), s.keys.domains(), s.keys.swept(), s.keys.cursor()},
 			now.UnixMilli(), until.UnixMilli(), n, s.keys.entry(""), afterwards.Milliseconds()).Slice()
 		if err != nil {
 			return err
 		}
+		if len(answer) != 2 {
+			return errors.New("unexpected answer of a script")
+		}
+		rows, _ := answer[0].([]any)
 		for _, row := range rows {
 			fields, ok := row.([]any)
 			if !ok || len(fields) == 0 {
@@ -255,9 +261,8 @@ func (s *Store) Due(ctx context.Context, now time.Time, lease time.Duration, n i
 				taken = append(taken, e)
 			}
 		}
-		// What is taken is taken, however this goes.
-		if err := s.sweepRows(ctx); err != nil && ctx.Err() == nil && s.options.OnError != nil {
-			s.options.OnError("sweep", err)
+		if failed, _ := answer[1].(string); failed != "" && s.options.OnError != nil {
+			s.options.OnError("sweep", errors.New("redis: "+failed))
 		}
 		return nil
 	})
@@ -293,32 +298,17 @@ func decode(domain string, fields []any) (e cache.Entry, ok bool) {
 	if !ok || e.UnmarshalBinary([]byte(value)) != nil || e.Domain != domain {
 		return cache.Entry{}, false
 	}
-	refresh, _ := fields[1].(string)
-	e.Refresh, ok = timeOf(refresh)
-	used, _ := fields[2].(string)
-	if u, known := timeOf(used); known && u.After(e.Used) {
-		e.Used = u
+	e.Refresh, ok = timeOf(fields[1])
+	if used, known := timeOf(fields[2]); known && used.After(e.Used) {
+		e.Used = used
 	}
 	return e, ok
 }
 
-// millis is t as a field has it: in milliseconds, empty for the zero time.
-func millis(t time.Time) string {
-	if t.IsZero() {
-		return ""
-	}
-	return strconv.FormatInt(t.UnixMilli(), 10)
-}
-
-// compared is t as a number, the zero time before all others.
-func compared(t time.Time) int64 { return t.UnixMilli() }
-
-// timeOf undoes millis.
-func timeOf(field string) (time.Time, bool) {
-	if field == "" {
-		return time.Time{}, true
-	}
-	n, err := strconv.ParseInt(field, 10, 64)
+// timeOf returns the time in a field of an entry; false if it has none.
+func timeOf(field any) (time.Time, bool) {
+	text, _ := field.(string)
+	n, err := strconv.ParseInt(text, 10, 64)
 	return time.UnixMilli(n).UTC(), err == nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -54,11 +55,6 @@ func TestExpires(t *testing.T) {
 			t.Errorf("%s, %v", e.Domain, err)
 		}
 	}
-	if all := s.cli("ZRANGE", "{stsmap}:domains", "0", "-1") + s.cli("ZRANGE", "{stsmap}:due", "0", "-1"); all != "1.example1.example" {
-		t.Errorf("rows: %q", all)
-	}
-	put(t, store, old)
-	s.cli("DEL", "{stsmap}:e:2.example")
 	if due, err := store.Due(t.Context(), time.Now(), time.Minute, 10); err != nil || len(due) != 0 {
 		t.Errorf("%v, %v", due, err)
 	}
@@ -96,16 +92,16 @@ func TestSweep(t *testing.T) {
 	}
 	due(stores[0])
 	after := rows()
-	if after >= all || after < all-sweepRounds*sweepPage {
+	if after >= all || after < all-5*256 {
 		t.Errorf("%d rows of %d are left by the first sweep", after, all)
 	}
 	due(stores[0])
 	if n := rows(); n != after {
 		t.Errorf("%d rows are left by a Due at once, want %d", n, after)
 	}
-	for range all/sweepPage + 2 {
+	for range all/256 + 2 {
 		for _, store := range stores {
-			store.sweeper.last = time.Time{} // as if ten seconds were over
+			s.cli("DEL", store.keys.swept()) // as if ten seconds were over
 			due(store)
 		}
 	}
@@ -114,8 +110,8 @@ func TestSweep(t *testing.T) {
 	}
 	// And again from the beginning.
 	stores[0].client.Del(t.Context(), stores[0].keys.entry(entry(0).Domain))
-	for range all/sweepPage + 2 {
-		stores[0].sweeper.last = time.Time{}
+	for range all/256 + 2 {
+		s.cli("DEL", stores[0].keys.swept())
 		due(stores[0])
 	}
 	if n := rows(); n != lasting-1 {
@@ -172,8 +168,8 @@ func TestRubbish(t *testing.T) {
 		put(t, store, entry(1))
 		get(t, store, entry(1))
 	}
-	// The stream can be something else, too.
-	s.cli("SET", "{stsmap}:feed", "x")
+	// The sets can be something else, too.
+	s.cli("SET", "{stsmap}:domains", "x")
 	if err := store.Put(t.Context(), entry(2)); err == nil || !strings.HasPrefix(err.Error(), "redis: ") {
 		t.Error(err)
 	}
@@ -215,7 +211,7 @@ func TestSetup(t *testing.T) {
 	for _, tt := range []struct{ url, has, err string }{
 		{"redis://mail:x@192.0.2.1/?prefix=site", "ACL SETUSER mail on resetkeys ~{site}:* ", ""},
 		{"redis://a%20b:x@192.0.2.1", `ACL SETUSER "a b" on resetkeys ~{stsmap}:* `, ""},
-		{"redis://:x@192.0.2.1", "", "names no user"},
+		{"redis://:x@192.0.2.1", "", "no user"},
 		{"redis://a:x@192.0.2.1/nine", "", "redis: URL: "},
 	} {
 		rights, err := Setup(tt.url)
@@ -224,6 +220,56 @@ func TestSetup(t *testing.T) {
 			t.Errorf("%s: %q, %v", tt.url, rights, err)
 		}
 	}
+}
+
+// TestTouchBatch: many entries are touched in a few round trips.
+func TestTouchBatch(t *testing.T) {
+	s := startServer(t)
+	store := mustOpen(t, s.url())
+	const n = 2 * touchStep
+	uses := make(map[string]time.Time)
+	used := entry(0).Used.Add(5 * time.Hour)
+	for i := range n {
+		uses[entry(i).Domain] = used
+	}
+	put(t, store, entry(1), entry(n-1))
+	s.cli("CONFIG", "RESETSTAT")
+	if err := store.Touch(t.Context(), uses); err != nil {
+		t.Fatal(err)
+	}
+	// The server does not know the script at first.
+	if out := s.cli("INFO", "commandstats"); !strings.Contains(out, "cmdstat_evalsha:calls=2,") {
+		t.Error(out)
+	}
+	for _, i := range []int{1, n - 1} {
+		if e, err := store.Get(t.Context(), entry(i).Domain); err != nil || !e.Used.Equal(used) {
+			t.Error(e.Used, err)
+		}
+	}
+	if rows := s.cli("ZCARD", "{stsmap}:domains"); rows != "2" {
+		t.Errorf("%s entries, want 2", rows)
+	}
+}
+
+// TestWatchDatabases: a deletion in one database of a server is none in another.
+func TestWatchDatabases(t *testing.T) {
+	s := startServer(t)
+	one, other := mustOpen(t, s.url()+"/1"), mustOpen(t, s.url()+"/2")
+	ctx, cancel := context.WithCancel(t.Context())
+	heard := make(chan string, 100)
+	var watching sync.WaitGroup
+	watching.Go(func() { one.Watch(ctx, func(domain string, deleted bool) { heard <- fmt.Sprint(domain, deleted) }) })
+	<-heard
+	if err := errors.Join(other.Delete(ctx, "1.example"), one.Put(ctx, entry(2)), one.Delete(ctx, "2.example")); err != nil {
+		t.Error(err)
+	}
+	for _, want := range []string{"2.examplefalse", "2.exampletrue"} {
+		if got := <-heard; got != want {
+			t.Errorf("changed is called with %s, want %s", got, want)
+		}
+	}
+	cancel()
+	watching.Wait()
 }
 
 // TestContexts: every call ends with its context, and by itself, if the server

@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"errors"
 	"strconv"
 	"strings"
 )
@@ -15,13 +16,13 @@ func Setup(url string) (string, error) {
 		return "", err
 	}
 	if p.user == "" {
-		return "", wrong("it names no user whose rights could be set; want redis://USER:PASSWORD@HOST")
+		return "", errors.New("redis: URL: no user to give rights to; must be redis://USER:PASSWORD@HOST")
 	}
 	set := "ACL SETUSER " + word(p.user) + " "
 	return strings.Join([]string{
-		set + "on resetkeys ~{" + p.prefix + "}:* resetchannels -@all",
-		set + "+hmget +hget +hset +exists +del +set +get +pexpireat +zadd +zrem +zrange +zrangebyscore",
-		set + "+xadd +xread +xrevrange +eval +evalsha +ping +hello +client|setname",
+		set + "on resetkeys ~{" + p.prefix + "}:* resetchannels &{" + p.prefix + "}:* -@all",
+		set + "+hmget +hset +exists +del +set +get +pexpireat +zadd +zrem +zrange +zrangebyscore",
+		set + "+publish +subscribe +eval +evalsha +ping +hello +client|setname",
 	}, "\n") + "\n", nil
 }
 

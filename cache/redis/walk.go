@@ -9,12 +9,11 @@ import (
 	"stsmap/cache"
 )
 
-// walkStep is how many entries All asks for at once.
+// walkStep is how many entries All reads at once.
 const walkStep = 256
 
-// All implements [cache.Store]. It goes through the sorted set of domains in
-// their order: SCAN would return some entries twice. Domains whose entries have
-// expired leave the set on the way.
+// All implements [cache.Store]. It reads the sorted set of domains in its order:
+// SCAN would return some entries twice.
 func (s *Store) All(ctx context.Context) iter.Seq2[cache.Entry, error] {
 	return func(yield func(cache.Entry, error) bool) {
 		for from := "-"; from != ""; {
@@ -61,11 +60,6 @@ func (s *Store) page(ctx context.Context, from string) (batch []cache.Entry, nex
 	for i, domain := range domains {
 		if e, ok := decode(domain, fields[i].Val()); ok {
 			batch = append(batch, e)
-			continue
-		}
-		keys := []string{s.keys.entry(domain), s.keys.domains(), s.keys.due()}
-		if err := s.sweep.Run(ctx, s.client, keys, domain).Err(); err != nil {
-			return nil, "", err
 		}
 	}
 	if len(domains) < walkStep {

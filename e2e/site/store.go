@@ -115,7 +115,7 @@ func NewSentinel(dir string, port, master int) (*Server, error) {
 		"sentinel down-after-milliseconds site 500\nsentinel failover-timeout site 5000\n", port, dir, master)
 	number := strconv.Itoa(port)
 	return &Server{
-		URL:     "redis+sentinel://127.0.0.1:" + number + "/site",
+		URL:     "redis+sentinel://127.0.0.1:" + number + "?master_name=site",
 		log:     filepath.Join(dir, "log"),
 		command: func() (*exec.Cmd, error) { return group(exec.Command("redis-sentinel", conf)), nil },
 		ready: func(ctx context.Context) error {

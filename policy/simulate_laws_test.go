@@ -3,6 +3,7 @@ package policy
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"stsmap/cache"
@@ -82,7 +83,7 @@ type simBreach struct {
 
 // breaks notes a broken law: the first. The lock must be held.
 func (w *simWorld) breaks(law string, domain int, format string, args ...any) {
-	if w.breach == nil {
+	if w.breach == nil && strings.Contains(law, w.plan.only) {
 		w.breach = &simBreach{law, fmt.Sprintf(format, args...), time.Since(w.began), domain}
 	}
 }
@@ -237,7 +238,8 @@ func (w *simWorld) judgeKind(h *simHost, d *simDomain, q *simQuestion, a simAnsw
 		expected = Testing
 	}
 	danes := h.settings.DANE.Check != nil && h.allowed && enforced
-	if danes && (d.daneMood != simWell || q.began.Sub(d.daneCalm) < simDANELife) {
+	unsettled := d.dane.MXSecure && d.dane.Count(dane.Usable) == 0 && d.dane.Count(dane.Failed) > 0 // an earlier result stays
+	if danes && (unsettled || d.daneMood != simWell || q.began.Sub(d.daneCalm) < simDANELife) {
 		return // more than one result can still count
 	}
 	if danes {
@@ -343,7 +345,7 @@ func (w *simWorld) beganFetch(f *simFetcher, d *simDomain) *simFetch {
 		case other.host == h.index && other.life == f.life:
 			w.breaks(lawOnce, d.index, "host %d downloads the policy of %s twice at once", h.index, d.name)
 		case forced || fetch.known || other.known || w.store.writable.IsZero() || other.began.Sub(w.store.writable) < simStoreRetry+simTimeout:
-		case other.host != h.index && now.Sub(other.began) < simClaimTime && other.life == w.hosts[other.host].life && w.commandsOn(d) == 0 && !w.clocksWrong:
+		case other.host != h.index && now.Sub(other.began) < simClaimTime && other.life == w.hosts[other.host].life && w.commandsOver(d, other.began) && !w.clocksWrong:
 			w.breaks(lawOnce, d.index, "host %d downloads the policy of %s, of which nothing is known, while host %d does", h.index, d.name, other.host)
 		}
 	}

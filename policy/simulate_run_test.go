@@ -284,7 +284,8 @@ func (w *simWorld) change(h *simHost, note, do func()) {
 // forget has a host forget a domain.
 func (w *simWorld) forget(h *simHost, d *simDomain) {
 	w.mu.Lock()
-	f := simForgotten{host: h.index, began: time.Now(), clean: w.quiet(h, d)}
+	f := simForgotten{host: h.index, began: time.Now()}
+	clean := w.quiet(h, d)
 	life := h.life
 	w.forgotten[d.index] = simForgotten{}
 	w.beganCommand(h, d, true)
@@ -294,8 +295,18 @@ func (w *simWorld) forget(h *simHost, d *simDomain) {
 	defer w.mu.Unlock()
 	w.endedCommand(h, life, d, true)
 	f.ended = time.Now()
-	f.clean = f.clean && err == nil && life == h.life && h.up && w.quiet(h, d)
 	w.forgotten[d.index] = f
+	w.mu.Unlock()
+	time.Sleep(2 * simHintDelay) // until the others have heard of it
+	w.mu.Lock()
+	for _, other := range w.hosts {
+		if other != h && other.usedAt[d.index].After(f.began.Add(-2*simTimeout)) {
+			clean = false
+		}
+	}
+	if w.forgotten[d.index] == f {
+		w.forgotten[d.index].clean = clean && err == nil && life == h.life && h.up && w.quiet(h, d)
+	}
 }
 
 // quiet reports whether all hosts hear of what h does to d, and no other does

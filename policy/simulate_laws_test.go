@@ -306,7 +306,11 @@ func (w *simWorld) judgeNoticed(h *simHost, d *simDomain, q *simQuestion, a simA
 // judgeDaily: a policy in force is refreshed daily, and before it expires.
 func (w *simWorld) judgeDaily(h *simHost, d *simDomain, q *simQuestion, a simAnswer) {
 	const margin = 30*time.Minute + 2*simLongestBackOff
-	if a.version.maxAge < 8*time.Hour || q.began.Sub(h.began) < margin || w.clockUnsettled(h, q.began) || w.plan.farther {
+	if d.firstUse.IsZero() {
+		d.firstUse = q.began
+	}
+	// What was fetched by a command and never used is not refreshed.
+	if q.began.Sub(d.firstUse) < margin || a.version.maxAge < 8*time.Hour || q.began.Sub(h.began) < margin || w.clockUnsettled(h, q.began) || w.plan.farther {
 		return
 	}
 	within := min(simDay, a.version.maxAge/2) + margin
@@ -413,6 +417,12 @@ func (w *simWorld) putting(h *simHost, old, e cache.Entry) {
 	if f := h.memory[d.index]; f.version == v {
 		h.memory[d.index].dirty = false
 	}
+	for _, other := range w.hosts {
+		// That policy, too, or then none: what has replaced it can expire earlier.
+		if f := &other.memory[d.index]; f.fetched.Before(e.Fetched.Add(-simRounding)) && e.Expires.Before(f.expires) {
+			f.expires = e.Expires
+		}
+	}
 	if f := w.forgotten[d.index]; f.clean && now.After(f.ended) && !v.began.After(f.began) {
 		w.breaks(lawForget, d.index, "host %d stores version %d of %s again, %s after it was forgotten", h.index, v.number, d.name, now.Sub(f.ended))
 	}
@@ -448,8 +458,9 @@ func (w *simWorld) stored(name string) {
 // lost notes that the store has lost something. The lock must be held.
 func (w *simWorld) lost() {
 	w.store.changes++
-	for d := range w.forgotten {
-		w.forgotten[d] = simForgotten{}
+	for i, d := range w.domains {
+		w.forgotten[i] = simForgotten{}
+		d.firstUse = time.Time{}
 	}
 	for _, h := range w.hosts {
 		clear(h.failedID)
@@ -535,6 +546,7 @@ func (w *simWorld) endedCommand(h *simHost, life int, d *simDomain, destroys boo
 // purge has nothing demanded that is known of a domain by now.
 func (w *simWorld) purge(d *simDomain) {
 	w.purged[d.index] = time.Now()
+	d.firstUse = time.Time{}
 	for _, h := range w.hosts {
 		h.memory[d.index] = simFloor{}
 		w.upset(h, d.index)

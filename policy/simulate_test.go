@@ -210,10 +210,10 @@ func (s *simShrinker) try(events *[]simEvent, match func(simEvent) bool) {
 	}
 }
 
-// breaks reports whether the law breaks with these events: in one of two runs,
-// since the order of goroutines is the scheduler's.
+// breaks reports whether the law breaks with these events: where they are few, in
+// one of three runs, since the order of goroutines is the scheduler's.
 func (s *simShrinker) breaks(events []simEvent) bool {
-	for range 2 {
+	for range 1 + 2*min(40/(len(events)+1), 1) {
 		if b, _ := simulate(s.t, s.plan, events); b.same(s.breach) {
 			s.last = b
 			return true

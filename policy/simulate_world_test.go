@@ -67,6 +67,7 @@ type simDomain struct {
 	failed    time.Time // when a download failed last, whose fault that was aside
 	failedID  string
 	attempted time.Time   // when a download began last
+	firstUse  time.Time   // by mail, since the store or a command has lost what was known
 	fetches   []*simFetch // downloads under way
 }
 

@@ -24,7 +24,7 @@ const (
 	simCopyAge = time.Minute
 	// simPoll is how often a simulated host looks for what is due: less often
 	// than a real one, since that is most of the time that a simulation takes.
-	simPoll = time.Minute
+	simPoll = 2 * time.Minute
 	// simStorePatience is how long a host waits for the store, and simStoreRetry
 	// how long it then leaves the store alone at most.
 	simStorePatience = time.Second

@@ -83,8 +83,8 @@ type simEvent struct {
 }
 
 func (e simEvent) String() string {
-	day := e.at / (24 * time.Hour)
-	rest := e.at % (24 * time.Hour)
+	day := e.at / simDay
+	rest := e.at % simDay
 	text := fmt.Sprintf("day %2d %02d:%02d:%06.3f  ", day, int(rest.Hours()), int(rest.Minutes())%60, math.Mod(rest.Seconds(), 60))
 	switch {
 	case e.kind == simLookup || e.kind == simForget || e.kind == simImport || e.kind == simRetrieve || e.kind == simOverride || e.kind == simOverrideEnds:
@@ -145,7 +145,7 @@ func (p simPlan) schedule() []simEvent {
 	for d := range p.domains {
 		s.uses(d)
 	}
-	total := time.Duration(p.days) * 24 * time.Hour
+	total := time.Duration(p.days) * simDay
 	for range p.days * simPerDay {
 		s.happen(time.Duration(s.rng.Int64N(int64(total))))
 	}
@@ -155,11 +155,11 @@ func (p simPlan) schedule() []simEvent {
 
 // uses has the domain used by mail: some domains hourly, some daily, some rarely.
 func (s *simPlanner) uses(d int) {
-	mean := [...]time.Duration{time.Hour, 6 * time.Hour, 24 * time.Hour, 24 * time.Hour, 4 * 24 * time.Hour}[d%5]
+	mean := [...]time.Duration{simDay, 6 * time.Hour, simDay, simDay, 4 * simDay, 2 * simDay, time.Hour, simDay, 2 * simDay, 8 * simDay}[d%10]
 	at := time.Duration(0)
 	for {
 		at += time.Duration(s.rng.ExpFloat64() * float64(mean))
-		if at >= time.Duration(s.days)*24*time.Hour {
+		if at >= time.Duration(s.days)*simDay {
 			return
 		}
 		s.lookup(at, d)
@@ -181,7 +181,7 @@ func (s *simPlanner) add(at time.Duration, kind simKind, host, domain int) {
 // and then for days.
 func (s *simPlanner) lasting() time.Duration {
 	if s.rng.IntN(12) == 0 {
-		return time.Duration((1 + 3*s.rng.Float64()) * float64(24*time.Hour))
+		return time.Duration((1 + 3*s.rng.Float64()) * float64(simDay))
 	}
 	return time.Duration(float64(5*time.Second) * math.Pow(2000, s.rng.Float64()))
 }
@@ -220,7 +220,7 @@ func (s *simPlanner) happen(at time.Duration) {
 		s.happenToHost(at, n, host, d)
 	}
 	s.around(at, d)
-	if s.rng.IntN(2) == 0 {
+	if s.rng.IntN(3) == 0 {
 		s.around(at, s.rng.IntN(s.domains))
 	}
 }
@@ -261,7 +261,7 @@ func (s *simPlanner) around(at time.Duration, d int) {
 	s.lookup(at-before, d)
 	s.lookup(at-before/2, d)
 	for _, after := range []time.Duration{0, time.Millisecond, time.Second, 6 * time.Second, 40 * time.Second, 62 * time.Second, 70 * time.Second, 6 * time.Minute, 8 * time.Minute, 70 * time.Minute} {
-		if s.rng.IntN(2) == 0 {
+		if s.rng.IntN(5) < 2 {
 			s.lookup(at+after+time.Duration(s.rng.Int64N(int64(after/4)+1)), d)
 		}
 	}

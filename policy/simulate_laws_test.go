@@ -3,6 +3,7 @@ package policy
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -83,7 +84,8 @@ type simBreach struct {
 
 // breaks notes a broken law: the first. The lock must be held.
 func (w *simWorld) breaks(law string, domain int, format string, args ...any) {
-	if w.breach == nil && strings.Contains(law, w.plan.only) {
+	asked := func(part string) bool { return strings.Contains(law, part) }
+	if w.breach == nil && slices.ContainsFunc(strings.Split(w.plan.only, ","), asked) {
 		w.breach = &simBreach{law, fmt.Sprintf(format, args...), time.Since(w.began), domain}
 	}
 }

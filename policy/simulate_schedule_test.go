@@ -119,7 +119,7 @@ type simPlan struct {
 	farther bool // by more than an hour, too
 	floods  bool // memory is small, and strangers publish large policies
 	fault   simFault
-	only    string // part of the name of the one law to look at; empty: all
+	only    string // parts of the names of the laws to look at, with commas between; empty: all
 }
 
 func newSimPlan(seed uint64, days, domains int) simPlan {

@@ -18,8 +18,8 @@ import (
 // the laws after every step. The environment variables SEEDS, DAYS, DOMAINS and
 // SEED (the first one) make it longer; see "make simulate". A broken law prints
 // its seed and the shortest history found that breaks it again: SHOW of each law,
-// with SHRINK seconds of looking for a shorter one. To look into one law, LAW has
-// a part of its name.
+// with SHRINK seconds of looking for a shorter one. To look into some laws alone,
+// LAW has parts of their names with commas between.
 func TestSimulate(t *testing.T) {
 	seeds, days := simNumber(t, "SEEDS", 3), simNumber(t, "DAYS", 2)
 	domains, first := simNumber(t, "DOMAINS", 50), simNumber(t, "SEED", 1)

@@ -5,6 +5,9 @@ PREFIX   ?= /usr
 DESTDIR  ?=
 # A count, since a time now and then ends with "context deadline exceeded".
 FUZZTIME ?= 20000x
+SEEDS    ?= 1000
+DAYS     ?= 30
+SEED     ?= 1
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
@@ -17,7 +20,7 @@ LDFLAGS  ?=
 # Where zsh looks for what comes with the system; Debian says vendor-completions.
 ZSHDIR   ?= $(PREFIX)/share/zsh/site-functions
 
-.PHONY: all bin/stsmap run demo test unit e2e bench fuzz check packages install clean help neighbours fill
+.PHONY: all bin/stsmap run demo test unit e2e bench fuzz simulate check packages install clean help neighbours fill
 
 all: bin/stsmap            ## build bin/stsmap
 
@@ -58,6 +61,9 @@ fuzz:                      ## run each fuzz target for FUZZTIME, such as 1m
 	  for target in $$(grep -ho '^func Fuzz[A-Za-z0-9]*' $$pkg/*_test.go | sed 's/^func //'); do \
 	    echo "fuzz $$pkg $$target"; $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x ./$$pkg; \
 	  done; done
+
+simulate:                  ## two hosts, a shared store and what can disturb them, for SEEDS seeds of DAYS days, from SEED on
+	GOGC=800 SEEDS=$(SEEDS) DAYS=$(DAYS) SEED=$(SEED) $(GO) test ./policy -run '^TestSimulate$$' -count=1 -timeout 24h -v
 
 check:                     ## gofmt, vet, staticcheck, govulncheck, house rules, tidy go.mod
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$unformatted" || { echo "gofmt would change:"; echo "$$unformatted"; exit 1; }

@@ -1,0 +1,363 @@
+package policy
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"stsmap/cache"
+	"stsmap/dane"
+	"stsmap/override"
+	"stsmap/sts"
+	"stsmap/stsfetch"
+)
+
+const (
+	// simTimeout is Config.Timeout, and simClaim how long a claim of a host
+	// that has died keeps others from a download.
+	simTimeout   = 30 * time.Second
+	simClaimTime = simTimeout / 3
+	// simCopyAge is how old what a host knows can be before it asks the store.
+	simCopyAge = time.Minute
+	// simPoll is how often a simulated host looks for what is due: less often
+	// than a real one, since that is most of the time that a simulation takes.
+	simPoll = 2 * time.Minute
+	// simStorePatience is how long a host waits for the store, and simStoreRetry
+	// how long it then leaves the store alone at most.
+	simStorePatience = time.Second
+	simStoreRetry    = 5 * time.Second
+)
+
+// A simHost is one host: all that depends on how the engine is made and called
+// is in this file. A host is started and stopped again and again; each time is
+// a life.
+type simHost struct {
+	world *simWorld
+	index int
+	fault simFault
+
+	offset  atomic.Int64 // of the wall clock, in nanoseconds
+	refused atomic.Bool  // the store has not taken something
+
+	// What follows is of the present life; the lock of the world guards it.
+	up       bool
+	busy     bool // being started or stopped
+	life     int
+	began    time.Time
+	fetcher  *simFetcher
+	handle   *simHandle
+	settings Config
+	allowed  bool // whether DANE may be used
+	rules    *override.Table
+	seen     []string // by domain: id of the record seen last
+	memory   []simFloor
+	epochs   []int // by domain: counts what has answers change at once
+	used     []simUse
+	asked    []simAsked
+	usedAt   []time.Time // by domain: when a lookup began last
+	commands []int       // by domain: commands under way
+	destroys []int       // by domain: those of them that can remove a policy
+	failedID []string    // by domain: id whose download failed last
+	failedAt []time.Time
+	clockSet time.Time // when the clock was set last; zero: never
+	wrong    time.Time // since when the clock is wrong by an hour or more
+	pressure time.Time // when a flood came last
+	active   []int     // by domain: lookups and commands under way
+
+	engine *Engine
+	front  *cache.Front
+	cancel context.CancelFunc
+	runs   sync.WaitGroup
+}
+
+// start begins a life. It is called without the lock of the world.
+func (h *simHost) start() {
+	entries := 16384
+	if h.world.plan.floods {
+		entries = 200
+	}
+	h.handle = &simHandle{world: h.world, host: h}
+	h.front = cache.NewFront(cache.NewGuard(h.handle, simStorePatience), entries, simCopyAge)
+	c := h.settings
+	c.Store, c.Claims = h.front, h.front
+	c.Fetch = faultyFetcher{h.fetcher, h.fault}
+	c.Timeout = simTimeout
+	c.Ready = entries
+	c.Observe = func(Event) {}
+	if c.DANE.Check != nil {
+		c.DANE.Check = h.fetcher.check
+	}
+	engine := New(c)
+	h.world.mu.Lock()
+	h.engine = engine
+	h.world.mu.Unlock()
+	h.front.OnChange = engine.Changed
+	engine.Override(h.rules)
+	h.allow(h.allowed)
+	ctx, cancel := context.WithCancel(context.Background())
+	h.cancel = cancel
+	h.runs.Go(func() { h.watch(ctx) })
+	if h.fault != faultNeverRefreshes {
+		h.runs.Go(func() { h.run(ctx) })
+	}
+}
+
+// watch has the front and the engine hear of changes. Front.Run would do so, and
+// look every second for what to put: too often for a simulation.
+func (h *simHost) watch(ctx context.Context) {
+	short, cancel := context.WithCancel(ctx)
+	registered := make(chan struct{})
+	h.runs.Go(func() {
+		time.Sleep(time.Millisecond)
+		cancel()
+		close(registered)
+	})
+	h.front.Run(short) // has its callback registered with the handle, which keeps it
+	<-registered
+	<-ctx.Done()
+}
+
+// run does what Engine.Run and Front.Run do, less often.
+func (h *simHost) run(ctx context.Context) {
+	for {
+		for e := h.current(); e.refreshDue(ctx); {
+		}
+		if h.refused.Swap(false) {
+			h.repay(ctx)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(simPoll):
+		}
+	}
+}
+
+// repay puts what the store did not take.
+func (h *simHost) repay(ctx context.Context) {
+	once, cancel := context.WithTimeout(ctx, 3500*time.Millisecond)
+	defer cancel()
+	h.front.Run(once)
+	if h.front.Waiting() > 0 {
+		h.refused.Store(true)
+	}
+}
+
+// stop ends a life in order. It is called without the lock of the world.
+func (h *simHost) stop() {
+	h.cancel()
+	h.runs.Wait()
+	h.engine.Close()
+}
+
+// kill ends a life as a crash does: nothing more reaches the store.
+func (h *simHost) kill() {
+	h.world.mu.Lock()
+	h.handle.cut = true
+	h.world.mu.Unlock()
+	h.stop()
+}
+
+// rest reports what a stopped engine has left.
+func (h *simHost) rest() string {
+	if n := len(h.engine.flights); n > 0 {
+		return fmt.Sprintf("%d fetches are still registered", n)
+	}
+	if n := len(h.engine.findings.checks); n > 0 {
+		return fmt.Sprintf("%d DANE checks are still registered", n)
+	}
+	if n := len(h.engine.checks); n > 0 {
+		return fmt.Sprintf("%d slots for DANE checks are still taken", n)
+	}
+	return ""
+}
+
+// memoryUsed returns how many bytes of what strangers can make long the engine
+// keeps, and its bound.
+func (h *simHost) memoryUsed() (used, bound int) {
+	e := h.current()
+	r := e.ready
+	r.mu.Lock()
+	used, bound = r.used, r.room
+	r.mu.Unlock()
+	s := e.findings
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name, f := range s.known {
+		used += len(name)
+		if f.result == nil {
+			continue
+		}
+		for _, host := range f.result.Hosts {
+			used += len(host.Name) + len(host.Base)
+		}
+	}
+	return used, bound
+}
+
+// current is the engine of the present life.
+func (h *simHost) current() *Engine {
+	h.world.mu.Lock()
+	defer h.world.mu.Unlock()
+	return h.engine
+}
+
+// lookup asks as postfix.Handler does.
+func (h *simHost) lookup(domain string) *Decision {
+	hop, e := dane.NextHop{Domain: domain}, h.current()
+	if d := e.Known([]byte(domain), false); d != nil {
+		return d
+	}
+	return e.Lookup(context.Background(), hop, false)
+}
+
+// A simAnswer is what the laws look at of an answer.
+type simAnswer struct {
+	kind     Kind
+	version  *simVersion // nil: no policy
+	id       string
+	fetched  time.Time // by the clock of the host that downloaded it
+	expires  time.Time
+	override bool // the answer is that of an override, whatever the policy
+	reason   string
+}
+
+// answer reads a decision. The lock of the world must be held.
+func (h *simHost) answer(d *Decision) simAnswer {
+	a := simAnswer{kind: d.Kind, id: d.ID, reason: d.String()}
+	a.override = d.Override != nil && d.Override.Action != override.Enforce
+	if d.STS != nil && len(d.STS.MX) > 0 {
+		a.version = h.world.version("mx: " + string(d.STS.MX[0]))
+		a.fetched, a.expires = time.Unix(0, d.fetched), time.Unix(0, d.expires)
+	}
+	return a
+}
+
+func (h *simHost) override(t *override.Table) {
+	if h.fault != faultIgnoresOverride {
+		h.current().Override(t)
+	}
+}
+
+// configure has the settings count. DANE stays on or off, as at the start.
+func (h *simHost) configure(c Config) {
+	c.Fetch, c.Timeout = faultyFetcher{h.fetcher, h.fault}, simTimeout
+	if c.DANE.Check != nil {
+		c.DANE.Check = h.fetcher.check
+	}
+	h.current().Configure(c)
+}
+
+func (h *simHost) allow(dane bool) {
+	if dane {
+		h.current().AllowDANE(nil)
+	} else {
+		h.current().AllowDANE(errSimNotAllowed)
+	}
+}
+
+func (h *simHost) forget(domain string) error {
+	if h.fault == faultForgetsNothing {
+		return nil
+	}
+	return h.current().Forget(context.Background(), domain)
+}
+
+func (h *simHost) retrieve(domain string) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*simTimeout)
+	defer cancel()
+	_, _ = h.current().Retrieve(ctx, domain, true)
+}
+
+func (h *simHost) importEntry(e cache.Entry) error {
+	return h.current().Import(context.Background(), e)
+}
+
+// stepClock sets the wall clock of the host. It reports whether the engine has
+// one that can be set.
+func (h *simHost) stepClock(time.Duration) bool { return false }
+
+// A simFault is planted in a host, for the laws to notice.
+type simFault uint8
+
+// The faults.
+const (
+	faultNone simFault = iota
+	faultDropsOnFailure
+	faultExtends
+	faultIgnoresOverride
+	faultTwoDownloads
+	faultNoBackOff
+	faultAsksAlways
+	faultDefers
+	faultForgetsNothing
+	faultNeverRefreshes
+	faultReadsNothing
+	faultSlow
+	faultNeverNotices
+	faultOutlives
+)
+
+// A faultyFetcher is a Fetcher with a fault.
+type faultyFetcher struct {
+	*simFetcher
+	fault simFault
+}
+
+// Policy implements Fetcher.
+func (f faultyFetcher) Policy(ctx context.Context, name string) (string, *sts.Policy, error) {
+	if strings.HasSuffix(name, simFloodName) {
+		return f.simFetcher.Policy(ctx, name)
+	}
+	if f.fault == faultTwoDownloads {
+		var second sync.WaitGroup
+		defer second.Wait()
+		second.Go(func() { _, _, _ = f.simFetcher.Policy(ctx, name) })
+	}
+	text, p, err := f.simFetcher.Policy(ctx, name)
+	if err != nil && f.fault == faultNoBackOff {
+		return f.simFetcher.Policy(ctx, name)
+	}
+	return text, p, err
+}
+
+// Record implements Fetcher.
+func (f faultyFetcher) Record(ctx context.Context, name string) (r stsfetch.Record, err error) {
+	r, err = f.simFetcher.Record(ctx, name)
+	if f.fault == faultNeverNotices && r.ID != "" {
+		r.ID = "i"
+	}
+	return r, err
+}
+
+// faulty returns the answer of a host with a fault in place of d.
+func (h *simHost) faulty(d *Decision) *Decision {
+	w := h.world
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	dom := w.byName[d.Domain]
+	if dom == nil {
+		return d
+	}
+	switch h.fault {
+	case faultDropsOnFailure:
+		if dom.host != simWell && d.STS != nil && d.Override == nil {
+			return &Decision{Domain: d.Domain, NextHop: d.NextHop}
+		}
+	case faultDefers:
+		if d.STS == nil && d.Override == nil {
+			return &Decision{Domain: d.Domain, NextHop: d.NextHop, Kind: Failed}
+		}
+	case faultOutlives:
+		if last := w.lastAnswers[h.index][dom.index]; d.STS == nil && d.Override == nil && last != nil {
+			return last
+		}
+		if d.STS != nil {
+			w.lastAnswers[h.index][dom.index] = d
+		}
+	}
+	return d
+}

@@ -68,7 +68,6 @@ type simHost struct {
 	active   []int     // by domain: lookups and commands under way
 
 	engine *Engine
-	front  *cache.Front
 	cancel context.CancelFunc
 	runs   sync.WaitGroup
 }
@@ -80,13 +79,15 @@ func (h *simHost) start() {
 		entries = 200
 	}
 	h.handle = &simHandle{world: h.world, host: h}
-	h.front = cache.NewFront(cache.NewGuard(h.handle, simStorePatience), entries, simCopyAge)
+	store := cache.NewBreaker(func(context.Context) (cache.Store, error) { return h.handle, nil }, simStorePatience)
+	store.Shared = true
 	c := h.settings
-	c.Store, c.Claims = h.front, h.front
+	c.Store, c.Shared = store, store
 	c.Fetch = faultyFetcher{h.fetcher, h.fault}
 	c.Timeout = simTimeout
-	c.Ready = entries
+	c.CacheSize = entries
 	c.Observe = func(Event) {}
+	c.wallOffset = &h.offset
 	if c.DANE.Check != nil {
 		c.DANE.Check = h.fetcher.check
 	}
@@ -94,55 +95,32 @@ func (h *simHost) start() {
 	h.world.mu.Lock()
 	h.engine = engine
 	h.world.mu.Unlock()
-	h.front.OnChange = engine.Changed
 	engine.Override(h.rules)
 	h.allow(h.allowed)
 	ctx, cancel := context.WithCancel(context.Background())
 	h.cancel = cancel
-	h.runs.Go(func() { h.watch(ctx) })
+	h.runs.Go(func() { store.Watch(ctx, engine.hint) })
 	if h.fault != faultNeverRefreshes {
-		h.runs.Go(func() { h.run(ctx) })
+		h.runs.Go(func() { h.run(ctx, engine) })
 	}
 }
 
-// watch has the front and the engine hear of changes. Front.Run would do so, and
-// look every second for what to put: too often for a simulation.
-func (h *simHost) watch(ctx context.Context) {
-	short, cancel := context.WithCancel(ctx)
-	registered := make(chan struct{})
-	h.runs.Go(func() {
-		time.Sleep(time.Millisecond)
-		cancel()
-		close(registered)
-	})
-	h.front.Run(short) // has its callback registered with the handle, which keeps it
-	<-registered
-	<-ctx.Done()
-}
-
-// run does what Engine.Run and Front.Run do, less often.
-func (h *simHost) run(ctx context.Context) {
+// run does what Engine.Run does, less often.
+func (h *simHost) run(ctx context.Context, e *Engine) {
+	slots := make(chan struct{}, 2*e.refreshes.size())
 	for {
-		for e := h.current(); e.refreshDue(ctx); {
+		if e.setBack.Swap(false) {
+			e.reviewRefreshes(ctx)
 		}
-		if h.refused.Swap(false) {
-			h.repay(ctx)
+		for e.refreshDue(ctx, slots, &h.runs) {
 		}
+		e.saveUnsaved(ctx)
+		e.writeUses(ctx)
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(simPoll):
 		}
-	}
-}
-
-// repay puts what the store did not take.
-func (h *simHost) repay(ctx context.Context) {
-	once, cancel := context.WithTimeout(ctx, 3500*time.Millisecond)
-	defer cancel()
-	h.front.Run(once)
-	if h.front.Waiting() > 0 {
-		h.refused.Store(true)
 	}
 }
 
@@ -163,39 +141,26 @@ func (h *simHost) kill() {
 
 // rest reports what a stopped engine has left.
 func (h *simHost) rest() string {
-	if n := len(h.engine.flights); n > 0 {
-		return fmt.Sprintf("%d fetches are still registered", n)
+	m := h.engine.memory
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for name, hop := range m.hops {
+		if hop.check != nil || hop.domain.busy() {
+			return name + ": a fetch or a DANE check is still registered"
+		}
 	}
-	if n := len(h.engine.findings.checks); n > 0 {
-		return fmt.Sprintf("%d DANE checks are still registered", n)
-	}
-	if n := len(h.engine.checks); n > 0 {
-		return fmt.Sprintf("%d slots for DANE checks are still taken", n)
+	for _, share := range []*fairShare{h.engine.fetches, h.engine.refreshes, h.engine.checks} {
+		if share.running > 0 || len(share.owners) > 0 || len(share.waiting) > 0 {
+			return fmt.Sprintf("%d places are still taken", share.running)
+		}
 	}
 	return ""
 }
 
-// memoryUsed returns how many bytes of what strangers can make long the engine
-// keeps, and its bound.
+// memoryUsed returns how many bytes the engine takes, and its bound.
 func (h *simHost) memoryUsed() (used, bound int) {
-	e := h.current()
-	r := e.ready
-	r.mu.Lock()
-	used, bound = r.used, r.room
-	r.mu.Unlock()
-	s := e.findings
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for name, f := range s.known {
-		used += len(name)
-		if f.result == nil {
-			continue
-		}
-		for _, host := range f.result.Hosts {
-			used += len(host.Name) + len(host.Base)
-		}
-	}
-	return used, bound
+	u := h.current().Usage()
+	return int(u.Bytes), int(u.MostBytes)
 }
 
 // current is the engine of the present life.
@@ -208,7 +173,7 @@ func (h *simHost) current() *Engine {
 // lookup asks as postfix.Handler does.
 func (h *simHost) lookup(domain string) *Decision {
 	hop, e := dane.NextHop{Domain: domain}, h.current()
-	if d := e.Known([]byte(domain), false); d != nil {
+	if d := e.Cached([]byte(domain), false); d != nil {
 		return d
 	}
 	return e.Lookup(context.Background(), hop, false)
@@ -229,9 +194,12 @@ type simAnswer struct {
 func (h *simHost) answer(d *Decision) simAnswer {
 	a := simAnswer{kind: d.Kind, id: d.ID, reason: d.String()}
 	a.override = d.Override != nil && d.Override.Action != override.Enforce
-	if d.STS != nil && len(d.STS.MX) > 0 {
-		a.version = h.world.version("mx: " + string(d.STS.MX[0]))
-		a.fetched, a.expires = time.Unix(0, d.fetched), time.Unix(0, d.expires)
+	if d.STS != nil && d.from != nil {
+		e := d.from.decoded(d.Domain)
+		if p, err := sts.ParsePolicy([]byte(e.Policy)); err == nil && len(p.MX) > 0 {
+			a.version = h.world.version("mx: " + string(p.MX[0]))
+		}
+		a.fetched, a.expires = e.Fetched, e.Expires
 	}
 	return a
 }
@@ -263,7 +231,7 @@ func (h *simHost) forget(domain string) error {
 	if h.fault == faultForgetsNothing {
 		return nil
 	}
-	return h.current().Forget(context.Background(), domain)
+	return h.current().Delete(context.Background(), domain)
 }
 
 func (h *simHost) retrieve(domain string) {
@@ -278,7 +246,10 @@ func (h *simHost) importEntry(e cache.Entry) error {
 
 // stepClock sets the wall clock of the host. It reports whether the engine has
 // one that can be set.
-func (h *simHost) stepClock(time.Duration) bool { return false }
+func (h *simHost) stepClock(d time.Duration) bool {
+	h.offset.Add(int64(d))
+	return true
+}
 
 // A simFault is planted in a host, for the laws to notice.
 type simFault uint8

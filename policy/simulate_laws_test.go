@@ -213,7 +213,7 @@ func (w *simWorld) judgeKind(h *simHost, d *simDomain, q *simQuestion, a simAnsw
 		return
 	}
 	if o != nil && o.Action != override.Enforce {
-		want := map[override.Action]Kind{override.Exempt: None, override.Reply: Said, override.Defer: Failed}[o.Action]
+		want := map[override.Action]Kind{override.Exempt: None, override.Reply: Replied, override.Defer: Failed}[o.Action]
 		if a.kind != want || !a.override {
 			w.breaks(lawOverride, d.index, "host %d answers %s (%s), and the override of %s is to %s", q.host, a.kind, a.reason, d.name, o.Action)
 		}
@@ -245,7 +245,7 @@ func (w *simWorld) judgeKind(h *simHost, d *simDomain, q *simQuestion, a simAnsw
 		return // more than one result can still count
 	}
 	if danes {
-		expected, _ = h.settings.DANE.weigh(Enforce, &finding{result: &d.dane, settled: true, err: failure(&d.dane)})
+		expected, _ = h.settings.DANE.combine(Enforce, &daneState{result: &d.dane, conclusive: true, err: failure(&d.dane)})
 	}
 	if a.kind != expected {
 		w.breaks(lawKind, d.index, "host %d answers %s about %s, want %s: %s", q.host, a.kind, d.name, expected, a.reason)
@@ -327,7 +327,7 @@ func (w *simWorld) askedRecord(h *simHost, d *simDomain) {
 	now := time.Now()
 	last := h.asked[d.index]
 	byUse := h.usedAt[d.index].Equal(now) && h.commands[d.index] == 0
-	if gap := now.Sub(last.at); byUse && last.answered && gap < leastTTL && !w.clockUnsettled(h, now) {
+	if gap := now.Sub(last.at); byUse && last.answered && gap < minTTL && !w.clockUnsettled(h, now) {
 		w.breaks(lawZone, d.index, "host %d asks for the record of %s %s after it was asked last", h.index, d.name, gap)
 	}
 	h.asked[d.index] = simAsked{at: now}

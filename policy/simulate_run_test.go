@@ -296,6 +296,9 @@ func (w *simWorld) forget(h *simHost, d *simDomain) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.endedCommand(h, life, d, true)
+	for _, other := range w.hosts {
+		other.asked[d.index] = simAsked{} // the next lookup is a first contact
+	}
 	f.ended = time.Now()
 	w.forgotten[d.index] = f
 	w.mu.Unlock()

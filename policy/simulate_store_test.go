@@ -269,11 +269,7 @@ func (s *simHandle) Release(ctx context.Context, domain string) error {
 }
 
 // Watch implements cache.Shared.
-func (s *simHandle) Watch(ctx context.Context, changed func(domain string)) {
-	s.watch(ctx, func(domain string, _ bool) { changed(domain) })
-}
-
-func (s *simHandle) watch(ctx context.Context, changed func(domain string, deleted bool)) {
+func (s *simHandle) Watch(ctx context.Context, changed func(domain string, deleted bool)) {
 	s.world.mu.Lock()
 	s.changed = changed
 	s.world.mu.Unlock()

@@ -171,9 +171,9 @@ func (h *simHost) current() *Engine {
 }
 
 // lookup asks as postfix.Handler does.
-func (h *simHost) lookup(domain string) *Decision {
-	hop, e := dane.NextHop{Domain: domain}, h.current()
-	if d := e.Cached([]byte(domain), false); d != nil {
+func (h *simHost) lookup(hop dane.NextHop) *Decision {
+	e := h.current()
+	if d := e.Cached([]byte(hop.String()), false); d != nil {
 		return d
 	}
 	return e.Lookup(context.Background(), hop, false)

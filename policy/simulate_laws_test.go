@@ -351,7 +351,7 @@ func (w *simWorld) beganFetch(f *simFetcher, d *simDomain) *simFetch {
 		case other.host == h.index && other.life == f.life:
 			w.breaks(lawOnce, d.index, "host %d downloads the policy of %s twice at once", h.index, d.name)
 		case forced || fetch.known || other.known || w.store.writable.IsZero() || other.began.Sub(w.store.writable) < simStoreRetry+simTimeout:
-		case other.host != h.index && now.Sub(other.began) < simClaimTime && other.life == w.hosts[other.host].life && w.commandsOver(d, other.began) && !w.clocksWrong:
+		case other.host != h.index && now.Sub(other.began) < simClaimTime && other.life == w.hosts[other.host].life && w.commandsOver(d, other.began) && other.began.After(w.lostAt) && !w.clocksWrong:
 			w.breaks(lawOnce, d.index, "host %d downloads the policy of %s, of which nothing is known, while host %d does", h.index, d.name, other.host)
 		}
 	}
@@ -460,6 +460,7 @@ func (w *simWorld) stored(name string) {
 // lost notes that the store has lost something. The lock must be held.
 func (w *simWorld) lost() {
 	w.store.changes++
+	w.lostAt = time.Now()
 	for i, d := range w.domains {
 		w.forgotten[i] = simForgotten{}
 		d.firstUse = time.Time{}
@@ -551,6 +552,7 @@ func (w *simWorld) purge(d *simDomain) {
 	d.firstUse = time.Time{}
 	for _, h := range w.hosts {
 		h.memory[d.index] = simFloor{}
+		h.failedID[d.index] = ""
 		w.upset(h, d.index)
 	}
 }

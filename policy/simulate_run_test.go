@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"stsmap/cache"
+	"stsmap/dane"
 	"stsmap/override"
 )
 
@@ -35,6 +36,8 @@ type simWorld struct {
 	forgotten  []simForgotten
 	purged     []time.Time // what began before is not demanded
 	commandEnd []time.Time
+
+	lostAt time.Time // when the store lost something last
 
 	lastAnswers [simHosts][]*Decision // for a planted fault
 	clocksWrong bool                  // some clock was set
@@ -90,7 +93,7 @@ func (w *simWorld) run(events []simEvent) {
 		h.up = true
 	}
 	for i, e := range events {
-		if wait := w.began.Add(e.at).Sub(time.Now()); wait > 0 {
+		if wait := time.Until(w.began.Add(e.at)); wait > 0 {
 			time.Sleep(wait)
 		}
 		w.step(e)
@@ -102,7 +105,7 @@ func (w *simWorld) run(events []simEvent) {
 			break
 		}
 	}
-	if !w.isBroken() {
+	if !w.isBroken() && w.plan.fault == faultNone && !w.plan.brief {
 		w.finish()
 	}
 	w.asking.Wait()
@@ -142,7 +145,7 @@ func (w *simWorld) step(e simEvent) {
 	case e.kind == simLookup:
 		q := w.ask(h, d)
 		w.mu.Unlock()
-		w.asking.Go(func() { w.lookup(h, d, q) })
+		w.asking.Go(func() { w.lookup(h, e.hop(), q) })
 		return
 	case e.kind <= simDANEReturns:
 		w.happen(e)
@@ -157,14 +160,14 @@ func (w *simWorld) step(e simEvent) {
 }
 
 // lookup has a host answer, and judges that.
-func (w *simWorld) lookup(h *simHost, d *simDomain, q *simQuestion) {
+func (w *simWorld) lookup(h *simHost, hop dane.NextHop, q *simQuestion) {
 	switch h.fault {
 	case faultAsksAlways:
-		_, _ = h.fetcher.Record(context.Background(), d.name)
+		_, _ = h.fetcher.Record(context.Background(), hop.Domain)
 	case faultSlow:
 		time.Sleep(simTimeout + time.Second)
 	}
-	answer := h.faulty(h.lookup(d.name))
+	answer := h.faulty(h.lookup(hop))
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.judge(h, q, h.answer(answer))
@@ -399,7 +402,7 @@ func (w *simWorld) flood(h *simHost) {
 	h.pressure = time.Now()
 	w.mu.Unlock()
 	for i := range strangers {
-		w.asking.Go(func() { h.lookup(fmt.Sprintf("s%d%s", i, simFloodName)) })
+		w.asking.Go(func() { h.lookup(dane.NextHop{Domain: fmt.Sprintf("s%d%s", i, simFloodName)}) })
 	}
 	w.asking.Go(func() {
 		time.Sleep(time.Second)
@@ -434,7 +437,7 @@ func (w *simWorld) finish() {
 		time.Sleep(time.Until(end.Add(after)))
 		for d := range w.domains {
 			for h := range w.hosts {
-				w.step(simEvent{kind: simLookup, host: h, domain: d})
+				w.step(simEvent{kind: simLookup, host: h, domain: d, n: 9})
 			}
 		}
 		w.asking.Wait()
@@ -450,7 +453,7 @@ func (w *simWorld) finish() {
 func (w *simWorld) settled() {
 	for _, h := range w.hosts {
 		for _, d := range w.domains {
-			decision := h.lookup(d.name)
+			decision := h.lookup(dane.NextHop{Domain: d.name})
 			w.mu.Lock()
 			w.judgeStep(h, d, h.answer(decision))
 			w.mu.Unlock()

@@ -7,6 +7,8 @@ import (
 	"math/rand/v2"
 	"slices"
 	"time"
+
+	"stsmap/dane"
 )
 
 // A simKind is what happens in an event of a simulation.
@@ -82,12 +84,26 @@ type simEvent struct {
 	n      uint64
 }
 
+// hop is the next-hop of a lookup: now and then one with a port, or a host.
+func (e simEvent) hop() dane.NextHop {
+	hop := dane.NextHop{Domain: simName(e.domain)}
+	switch e.n % 10 {
+	case 0:
+		hop.Port = 587
+	case 1:
+		hop.NoMX = true
+	}
+	return hop
+}
+
 func (e simEvent) String() string {
 	day := e.at / simDay
 	rest := e.at % simDay
 	text := fmt.Sprintf("day %2d %02d:%02d:%06.3f  ", day, int(rest.Hours()), int(rest.Minutes())%60, math.Mod(rest.Seconds(), 60))
 	switch {
-	case e.kind == simLookup || e.kind == simForget || e.kind == simImport || e.kind == simRetrieve || e.kind == simOverride || e.kind == simOverrideEnds:
+	case e.kind == simLookup:
+		return text + fmt.Sprintf("host %d  %s lookup", e.host, e.hop())
+	case e.kind == simForget || e.kind == simImport || e.kind == simRetrieve || e.kind == simOverride || e.kind == simOverrideEnds:
 		return text + fmt.Sprintf("host %d  %s %s", e.host, simName(e.domain), e.kind)
 	case e.kind <= simDANEReturns || e.kind == simStoreWritten:
 		return text + fmt.Sprintf("%s  %s", simName(e.domain), e.kind)
@@ -118,6 +134,7 @@ type simPlan struct {
 	clocks  bool // clocks of hosts are set
 	farther bool // by more than an hour, too
 	floods  bool // memory is small, and strangers publish large policies
+	brief   bool // ends with the schedule, in step or not
 	fault   simFault
 	only    string // parts of the names of the laws to look at, with commas between; empty: all
 }

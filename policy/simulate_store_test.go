@@ -66,7 +66,6 @@ type simHandle struct {
 	telling sync.Mutex // held while changed runs
 	changed func(domain string, deleted bool)
 	cut     bool // the host was killed
-	refused bool // a Put was not acknowledged since the host looked last
 }
 
 // enter waits while the store hangs, and returns why it does not do what is

@@ -156,6 +156,16 @@ func (f *facts) withPolicyKept(last *facts, c *conditions, now instant) *facts {
 	return &kept
 }
 
+// replaces reports whether f, made of what a store has, counts more than have,
+// which has a policy: it was downloaded later, or is the same and was checked
+// later.
+func (f *facts) replaces(have *facts, stored cache.Entry) bool {
+	if f.policy == nil || f.fetched != have.fetched {
+		return f.policy != nil && f.fetched > have.fetched
+	}
+	return !stored.Checked.Before(have.decoded(stored.Domain).Checked)
+}
+
 // restored returns the facts that count: those of the policy that had seemed to
 // be expired, if it has not.
 func (f *facts) restored(now instant) *facts {

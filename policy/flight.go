@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -58,6 +59,7 @@ type flight struct {
 	claimed    bool // from the others that share the store
 	saving     bool // from then on the store decides; memory.mu guards it
 	place      *place
+	answered   atomic.Bool // DNS said something about the record
 
 	foundOnce   sync.Once
 	recordFound chan struct{} // closed when what DANE says may matter
@@ -252,7 +254,10 @@ func (e *Engine) giveUp(fl *flight, err error) {
 	case e.ctx.Err() != nil:
 		err = errClosing
 	}
-	fl.publish(unknownFacts(err), Missed)
+	f := unknownFacts(err)
+	// RFC 8461, Section 3.3: with a record and no policy mail is delivered.
+	f.unknown = !fl.answered.Load()
+	fl.publish(f, Missed)
 	if !errors.Is(err, errClosing) {
 		e.observe(Event{Kind: FetchEnded, Domain: fl.domain.Domain, Err: err})
 	}
@@ -392,6 +397,7 @@ func timedOut(err error) bool {
 // that the download could not begin in time.
 func (e *Engine) ask(ctx context.Context, fl *flight, old cache.Entry) (got outcome, known cache.Entry, err error) {
 	got.record, got.recordErr = fl.fetcher.Record(ctx, fl.domain.Domain)
+	fl.answered.Store(got.recordErr == nil)
 	if !fl.wanted(old, got, e.now()) {
 		return got, old, nil
 	}

@@ -178,7 +178,9 @@ func (e *Engine) awaitFlight(ctx context.Context, h *hop, fl *flight) (*Decision
 	select {
 	case <-fl.published:
 	default:
-		return e.decide(h, unknownFacts(context.Cause(ctx)), nil), Missed
+		f := unknownFacts(context.Cause(ctx))
+		f.unknown = !fl.answered.Load()
+		return e.decide(h, f, nil), Missed
 	}
 	if fl.facts == nil {
 		return nil, Missed

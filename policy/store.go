@@ -71,10 +71,8 @@ func (e *Engine) hint(name string, deleted bool) {
 func (e *Engine) load(ctx context.Context, fl *flight) (*facts, error) {
 	d := fl.domain
 	have := e.restored(fl)
-	if have != nil && have.unread && !have.inForce(e.now()) {
-		have = nil // now the store may be readable
-	}
-	if e.store == nil || have != nil && !e.mustVerify(d, e.now()) && (fl.trigger != onRefresh || e.isUnsaved(d)) {
+	unread := have == nil || have.unread && !have.inForce(e.now())
+	if e.store == nil || !unread && !e.mustVerify(d, e.now()) && (fl.trigger != onRefresh || e.isUnsaved(d)) {
 		return have, nil
 	}
 	stored, err := e.read(ctx, d.Domain)
@@ -83,7 +81,7 @@ func (e *Engine) load(ctx context.Context, fl *flight) (*facts, error) {
 		return e.adopt(fl, have, stored), nil
 	case errors.Is(err, cache.ErrNotFound):
 		return e.missing(fl, have), nil
-	case have == nil:
+	case unread:
 		fl.unreadable = true
 	default:
 		d.verified.Store(e.now().mono)
@@ -128,7 +126,7 @@ func (e *Engine) adopt(fl *flight, have *facts, stored cache.Entry) *facts {
 	now := e.now()
 	f := e.newFacts(stored, now, have)
 	switch {
-	case have.hasPolicy(now) && !fl.deletedElsewhere(e) && (f.policy == nil || f.fetched < have.fetched):
+	case have.hasPolicy(now) && !fl.deletedElsewhere(e) && !f.replaces(have, stored):
 		e.setFacts(fl, have, true)
 		return have
 	case have != nil && have.entry == f.entry:

@@ -467,6 +467,7 @@ func (w *simWorld) lost() {
 	}
 	for _, h := range w.hosts {
 		clear(h.failedID)
+		clear(h.asked)
 		for d := range h.memory {
 			h.memory[d].dirty = false // the host believes that the store has it
 		}
@@ -543,6 +544,7 @@ func (w *simWorld) endedCommand(h *simHost, life int, d *simDomain, destroys boo
 		}
 		w.purge(d)
 	}
+	h.asked[d.index] = simAsked{}
 	w.commandEnd[d.index] = time.Now()
 }
 
@@ -553,6 +555,7 @@ func (w *simWorld) purge(d *simDomain) {
 	for _, h := range w.hosts {
 		h.memory[d.index] = simFloor{}
 		h.failedID[d.index] = ""
+		h.asked[d.index] = simAsked{}
 		w.upset(h, d.index)
 	}
 }

@@ -276,9 +276,9 @@ func (h *simHost) importEntry(e cache.Entry) error {
 	return h.current().Import(context.Background(), e)
 }
 
-// stepClock sets the wall clock of the host. It reports whether the engine has
-// one that can be set.
-func (h *simHost) stepClock(time.Duration) bool { return false }
+// setClock has the wall clock of the host be wrong by offset from now on, and
+// right if that is zero. It reports whether the engine has one that can be set.
+func (h *simHost) setClock(time.Duration) bool { return false }
 
 // A simFault is planted in a host, for the laws to notice.
 type simFault uint8

@@ -142,6 +142,7 @@ func (e *Engine) land(fl *flight) {
 	if fl.domain.leaving == fl {
 		fl.domain.leaving = nil
 	}
+	m.evict(nil, e.now()) // what was under way could not go before
 	m.mu.Unlock()
 	fl.cancel(nil)
 	fl.publish(nil, Missed)
@@ -396,6 +397,7 @@ func timedOut(err error) bool {
 // process that shares the store learned something meanwhile. The error means
 // that the download could not begin in time.
 func (e *Engine) ask(ctx context.Context, fl *flight, old cache.Entry) (got outcome, known cache.Entry, err error) {
+	fl.domain.asked.Store(e.now().mono)
 	got.record, got.recordErr = fl.fetcher.Record(ctx, fl.domain.Domain)
 	fl.answered.Store(got.recordErr == nil)
 	if !fl.wanted(old, got, e.now()) {
@@ -419,16 +421,17 @@ func (e *Engine) ask(ctx context.Context, fl *flight, old cache.Entry) (got outc
 // wanted reports whether what the record said is reason to download. old has a
 // policy only if that is in force.
 func (fl *flight) wanted(old cache.Entry, got outcome, now instant) bool {
-	if old.Policy != "" && (fl.lost || !fl.trigger.isLookup()) {
+	known := old.Policy != ""
+	id := got.record.ID
+	if fl.trigger == onRequest {
+		return known || id != ""
+	}
+	if of := got.effectiveID(old); of != "" && of == old.FailedID && now.wall.Before(old.Retry) {
+		return false
+	}
+	if known && (fl.lost || fl.trigger == onRefresh) {
 		// RFC 8461, Section 10.2: whatever the record says.
 		return true
 	}
-	id := got.record.ID
-	if fl.trigger == onRequest {
-		return id != ""
-	}
-	if id == "" || id == old.FailedID && now.wall.Before(old.Retry) {
-		return false
-	}
-	return old.Policy == "" || id != old.ID
+	return id != "" && (!known || id != old.ID)
 }

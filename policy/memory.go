@@ -72,6 +72,7 @@ type domain struct {
 	facts     atomic.Pointer[facts] // nil: nothing is known; memory.mu orders writes
 	usedHour  atomic.Int64          // since 1970: when the use was last noted
 	rechecked atomic.Int64          // monotonic: when a recheck last began on use
+	asked     atomic.Int64          // monotonic: when the record was last looked up
 	verified  atomic.Int64          // monotonic: when facts were last known to be those in a shared store
 	leased    atomic.Int64          // monotonic: until when memory does not say again that a refresh is due
 
@@ -245,10 +246,13 @@ func (m *memory) rank(d *domain, now instant) evictionRank {
 	return savedPolicy
 }
 
-// evict makes room if there is too little, for the sake of d. The lock must be
-// held.
+// evict makes room if there is too little, for the sake of d, or of none if that
+// is nil. The lock must be held.
 func (m *memory) evict(d *domain, now instant) {
-	limit := max(m.rank(d, now), savedPolicy) // nothing better goes for it
+	limit := unsavedPolicy
+	if d != nil {
+		limit = max(m.rank(d, now), savedPolicy) // nothing better goes for it
+	}
 	for len(m.hops) > m.maxHops || m.bytes > m.maxBytes {
 		victim, rank := m.victim(d, limit, now)
 		if victim == nil {
@@ -273,6 +277,8 @@ func (m *memory) victim(for_ *domain, limit evictionRank, now instant) (*domain,
 		if c.sample(heaviest.domains); c.best != nil {
 			return c.best, c.rank
 		}
+		// It is being fetched: what it takes too much goes soon.
+		limit = savedPolicy
 	}
 	c := candidates{memory: m, except: for_, now: now, limit: limit}
 	c.sample(m.cheap)

@@ -244,12 +244,15 @@ func (h *simHost) importEntry(e cache.Entry) error {
 	return h.current().Import(context.Background(), e)
 }
 
-// stepClock sets the wall clock of the host. It reports whether the engine has
-// one that can be set.
-func (h *simHost) stepClock(d time.Duration) bool {
-	h.offset.Add(int64(d))
+// setClock has the wall clock of the host be wrong by offset from now on, and
+// right if that is zero. It reports whether the engine has one that can be set.
+func (h *simHost) setClock(offset time.Duration) bool {
+	h.offset.Store(int64(offset))
 	return true
 }
+
+// wall is what the clock of the host says at a time.
+func (h *simHost) wall(t time.Time) time.Time { return t.Add(time.Duration(h.offset.Load())) }
 
 // A simFault is planted in a host, for the laws to notice.
 type simFault uint8

@@ -185,7 +185,8 @@ func (w *simWorld) judgeFloor(h *simHost, d *simDomain, q *simQuestion, a simAns
 	if pressed || !need.holds(now) {
 		need = simFloor{}
 	}
-	if f := q.stored; f.holds(now) && w.store.changes == q.changes && (need.version == nil || f.fetched.After(need.fetched)) {
+	readable := w.store.readable // all the time
+	if f := q.stored; !readable.IsZero() && readable.Before(q.began) && f.holds(now) && w.store.changes == q.changes && (need.version == nil || f.fetched.After(need.fetched)) {
 		need, law, where = f, lawOtherHost, "the store"
 		if q.acknowledged {
 			law = lawKept
@@ -208,8 +209,8 @@ func (w *simWorld) judgeFloor(h *simHost, d *simDomain, q *simQuestion, a simAns
 // judgeKind: an answer follows from override, policy, DANE and settings.
 func (w *simWorld) judgeKind(h *simHost, d *simDomain, q *simQuestion, a simAnswer) {
 	now := time.Now()
-	o := h.rules.Find(d.name, now)
-	if o != h.rules.Find(d.name, q.began) {
+	o := h.rules.Find(d.name, h.wall(now))
+	if o != h.rules.Find(d.name, h.wall(q.began)) {
 		return
 	}
 	if o != nil && o.Action != override.Enforce {
@@ -467,6 +468,7 @@ func (w *simWorld) lost() {
 	}
 	for _, h := range w.hosts {
 		clear(h.failedID)
+		clear(h.asked)
 		for d := range h.memory {
 			h.memory[d].dirty = false // the host believes that the store has it
 		}
@@ -543,6 +545,7 @@ func (w *simWorld) endedCommand(h *simHost, life int, d *simDomain, destroys boo
 		}
 		w.purge(d)
 	}
+	h.asked[d.index] = simAsked{}
 	w.commandEnd[d.index] = time.Now()
 }
 
@@ -553,6 +556,7 @@ func (w *simWorld) purge(d *simDomain) {
 	for _, h := range w.hosts {
 		h.memory[d.index] = simFloor{}
 		h.failedID[d.index] = ""
+		h.asked[d.index] = simAsked{}
 		w.upset(h, d.index)
 	}
 }

@@ -369,7 +369,7 @@ func (w *simWorld) stepClock(h *simHost, wrong bool, rng *rand.Rand) {
 			offset = time.Duration(rng.Int64N(int64(2*simClockFar))) - simClockFar
 		}
 	}
-	if !h.stepClock(offset) {
+	if !h.setClock(offset) {
 		return
 	}
 	w.mu.Lock()

@@ -224,7 +224,7 @@ func (f *simFetcher) Policy(ctx context.Context, name string) (string, *sts.Poli
 	defer w.mu.Unlock()
 	v := d.policy
 	if err := simFailure(name, mood, wait); err != nil {
-		w.endedFetch(f, d, fetch, nil, mood != simWell)
+		w.endedFetch(f, d, fetch, nil, mood != simWell && !errors.Is(ctx.Err(), context.Canceled)) // one that is given up is not the domain's fault
 		return "", nil, err
 	}
 	p, err := sts.ParsePolicy([]byte(v.text))

@@ -125,6 +125,9 @@ func (e *Engine) read(ctx context.Context, name string) (cache.Entry, error) {
 func (e *Engine) adopt(fl *flight, have *facts, stored cache.Entry) *facts {
 	now := e.now()
 	f := e.newFacts(stored, now, have)
+	if last := fl.domain.asked.Load(); last > 0 {
+		f.recheck = max(f.recheck, last+int64(minTTL)) // the other host's clock may be another
+	}
 	switch {
 	case have.hasPolicy(now) && !fl.deletedElsewhere(e) && !f.replaces(have, stored):
 		e.setFacts(fl, have, true)

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"math/rand/v2"
 	"time"
-
-	"stsmap/cache"
 )
 
 const (
@@ -22,35 +20,30 @@ const (
 )
 
 // acquireClaim waits until fl may download the policy of a domain of which no
-// policy is known, or another process did. It returns what is known of the
-// domain by then; fl.wanted says whether to download is still right. A store
-// that does not work keeps nothing from being downloaded.
+// policy is known, or another process did: then wanted says that to download is
+// no longer right. A store that does not work keeps nothing from being
+// downloaded.
 //
 // The place comes first: a claim that ends while its holder waits for one would
 // have another process download the same. It is not kept while another process
 // downloads.
-func (e *Engine) acquireClaim(ctx context.Context, fl *flight, got outcome, old cache.Entry) (cache.Entry, error) {
-	name := fl.domain.Domain
+func (e *Engine) acquireClaim(ctx context.Context, fl *flight, got outcome) error {
 	for {
-		ok, err := e.shared.Claim(ctx, name, fl.timeout/claimFraction)
+		ok, err := e.shared.Claim(ctx, fl.domain.Domain, fl.timeout/claimFraction)
 		fl.claimed = ok && err == nil
 		// Between the last read and the claim another process may have finished.
-		if stored, readErr := e.read(ctx, name); readErr == nil {
-			if old = stored; !holds(old, e.now().wall) {
-				old.ID, old.Policy, old.Fetched, old.Refresh = "", "", time.Time{}, time.Time{}
-			}
-		}
-		if err != nil || ok || !fl.wanted(old, got, e.now()) {
-			return old, ctx.Err()
+		_ = e.readStore(ctx, fl.domain)
+		if err != nil || ok || !e.wanted(fl, got) {
+			return ctx.Err()
 		}
 		fl.place.release()
 		select {
 		case <-time.After(claimPoll/2 + rand.N(claimPoll)):
 		case <-ctx.Done():
-			return old, errors.New("another host is fetching the policy, and is not done in time")
+			return errors.New("another host is fetching the policy, and is not done in time")
 		}
 		if err := e.takePlace(ctx, fl, false); err != nil {
-			return old, err
+			return err
 		}
 	}
 }

@@ -20,7 +20,7 @@ type facts struct {
 	noPolicy  string // why there is none
 	renderErr string // why the client cannot enforce the policy; empty if it can
 	unknown   bool   // nothing could be found out: settings.deferred says what that means
-	unread    bool   // the store could not be read, and may have a policy
+	lost      bool   // the store does not have the policy that memory has
 	bug       bool   // an internal error: mail must not be delivered on it
 
 	fetched  int64 // when the policy was downloaded, in Unix nanoseconds
@@ -36,6 +36,13 @@ type facts struct {
 // either clock (RFC 8461, Section 5.1), or its absence is recent.
 func (f *facts) inForce(now instant) bool {
 	return now.mono <= f.deadline && (f.policy == nil || now.wall.UnixNano() <= f.expires)
+}
+
+// expireIn has f, which is not shared yet, expire after d, and the record looked up
+// again then.
+func (f *facts) expireIn(d time.Duration, now instant) {
+	f.deadline = now.in(d)
+	f.recheck = f.deadline
 }
 
 // hasPolicy reports whether f, which may be nil, has a policy in force.

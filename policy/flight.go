@@ -54,12 +54,9 @@ type flight struct {
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
 
-	unreadable bool // the store could not be read
-	lost       bool // the store does not know a policy that memory has
-	claimed    bool // from the others that share the store
-	saving     bool // from then on the store decides; memory.mu guards it
-	place      *place
-	answered   atomic.Bool // DNS said something about the record
+	claimed  bool // from the others that share the store
+	place    *place
+	answered atomic.Bool // DNS said something about the record
 
 	foundOnce   sync.Once
 	recordFound chan struct{} // closed when what DANE says may matter
@@ -149,23 +146,6 @@ func (e *Engine) land(fl *flight) {
 	close(fl.done)
 }
 
-// setFacts makes f what is known of the domain of fl, unless fl was detached, and
-// reports whether it did. unsaved says that the store has yet to take it.
-func (e *Engine) setFacts(fl *flight, f *facts, unsaved bool) bool {
-	m, d := e.memory, fl.domain
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if d.flight != fl {
-		return false
-	}
-	now := e.now()
-	d.verified.Store(now.mono)
-	d.deleted = false
-	m.setUnsaved(d, unsaved)
-	m.setFacts(d, f, now)
-	return true
-}
-
 // run runs fl, and whatever happens leaves nothing waiting for it.
 func (e *Engine) run(fl *flight) {
 	defer e.land(fl)
@@ -179,28 +159,10 @@ func (e *Engine) run(fl *flight) {
 	ctx, cancel := context.WithTimeout(fl.ctx, fl.timeout)
 	defer cancel()
 
-	f, err := e.load(ctx, fl)
-	if err != nil {
-		e.observe(Event{Kind: StoreFailed, Domain: fl.domain.Domain, Err: err, Op: OpGet})
-	}
-	now := e.now()
-	if fl.trigger == onRefresh && !f.hasPolicy(now) {
-		if f != nil && err == nil {
-			e.sweep(ctx, fl, f)
-		}
-		return
-	}
-	background := false
-	if f != nil && f.inForce(now) {
-		fresh := fl.trigger.isLookup() && now.mono < f.recheck && !fl.lost
-		source := Stale
-		if fresh {
-			source = Fresh
-		}
-		if fl.publish(f, source); fresh {
-			return
-		}
-		background = f.policy != nil
+	d := fl.domain
+	var readErr error
+	if fl.trigger == onRefresh || e.mustReadAgain(d, e.now()) {
+		readErr = e.readStore(ctx, d)
 	}
 	if ctx.Err() != nil && fl.ctx.Err() == nil {
 		// The store took all the time there was. Looking up anything now would
@@ -208,11 +170,25 @@ func (e *Engine) run(fl *flight) {
 		fl.publish(unknownFacts(errors.New("the store did not answer in time")), Missed)
 		return
 	}
-	if err := e.takePlace(ctx, fl, background); err != nil {
+	f, now := e.restoredFacts(d), e.now()
+	if fl.trigger == onRefresh && !f.hasPolicy(now) {
+		if f != nil && readErr == nil {
+			e.sweep(ctx, fl, f)
+		}
+		return
+	}
+	if f != nil && f.inForce(now) {
+		if fl.trigger.isLookup() && now.mono < d.recheckAt(f) {
+			fl.publish(f, Fresh)
+			return
+		}
+		fl.publish(f, Stale)
+	}
+	if err := e.takePlace(ctx, fl, f.hasPolicy(now)); err != nil {
 		e.giveUp(fl, err)
 		return
 	}
-	e.fetch(ctx, fl, f)
+	e.fetch(ctx, fl)
 }
 
 // takePlace waits until fl may fetch: until there is a place for it, and what was
@@ -265,14 +241,10 @@ func (e *Engine) giveUp(fl *flight, err error) {
 }
 
 // fetch looks up the domain, keeps and publishes what that means, and reports
-// what happened. f is what was known, or nil.
-func (e *Engine) fetch(ctx context.Context, fl *flight, f *facts) {
-	old := e.oldEntry(fl, f)
-	before := old
-	if f != nil && f.policy != nil {
-		before = f.decoded(fl.domain.Domain) // also if it has expired
-	}
-	got, known, err := e.ask(ctx, fl, old)
+// what happened.
+func (e *Engine) fetch(ctx context.Context, fl *flight) {
+	got, err := e.ask(ctx, fl)
+	now := e.now() // what was learned counts from here
 	if fl.ctx.Err() != nil && got.policy == nil {
 		err = context.Cause(fl.ctx)
 	}
@@ -284,28 +256,40 @@ func (e *Engine) fetch(ctx context.Context, fl *flight, f *facts) {
 		e.short(fl, err)
 		return
 	}
-	if known != old { // another process learned something
-		f, old, before = e.newFacts(known, e.now(), f), known, known
+	if e.mustReadAgain(fl.domain, e.now()) && fl.domain.facts.Load() != nil {
+		// Another process changed the domain meanwhile. What was found out is
+		// about what is known now.
+		_ = e.readStore(ctx, fl.domain)
 	}
-	now := e.now()
-	entry := fl.rules.next(old, got, now.wall, rand.Float64())
-	after := e.newFacts(entry, now, f).withPolicyKept(f, fl.conditions, now)
-	if got.recordErr != nil && entry.Policy == "" {
-		after.noPolicy = "record: " + got.recordErr.Error()
-		e.recordFailed(ctx, fl, after, got.recordErr)
-		e.report(fl, before, entry, got, false)
-		return
+	for {
+		f := e.restoredFacts(fl.domain)
+		old := e.oldEntry(fl, f)
+		before := old
+		if f != nil && f.policy != nil {
+			before = f.decoded(fl.domain.Domain) // also if it has expired
+		}
+		entry := fl.rules.next(old, got, now.wall, rand.Float64())
+		after := e.newFacts(entry, now, f).withPolicyKept(f, fl.conditions, now)
+		attached, kept := true, true
+		saved := false
+		switch {
+		case got.recordErr != nil && entry.Policy == "":
+			attached, kept = e.recordFailed(ctx, fl, f, after, got.recordErr)
+		case entry.Policy == "":
+			attached, kept = e.noPolicy(fl, f, after, entry)
+		default:
+			if attached, kept = e.swapFacts(fl, f, after, true); kept {
+				saved = e.save(fl, entry, after, got.policy != nil)
+			}
+		}
+		if !attached {
+			return // those that wait join another flight
+		}
+		if kept {
+			e.report(fl, before, entry, got, saved)
+			return
+		}
 	}
-	if entry.Policy == "" {
-		e.noPolicy(fl, after, entry, now)
-		e.report(fl, before, entry, got, false)
-		return
-	}
-	if !e.setFacts(fl, after, true) {
-		return // those that wait join another flight
-	}
-	saved := e.save(fl, entry, after, got.policy != nil)
-	e.report(fl, before, entry, got, saved)
 }
 
 // oldEntry returns what is known of the domain of fl as next wants it: without a
@@ -330,31 +314,32 @@ func (e *Engine) oldEntry(fl *flight, f *facts) cache.Entry {
 // known. That is not kept: the next lookup asks again, as the resolver keeps
 // failures for a while. A name server that does not answer would hold up every
 // message, though.
-func (e *Engine) recordFailed(ctx context.Context, fl *flight, f *facts, err error) {
-	f.unknown, f.unread = true, fl.unreadable
+func (e *Engine) recordFailed(ctx context.Context, fl *flight, have, f *facts, err error) (attached, kept bool) {
+	f.unknown, f.noPolicy = true, "record: "+err.Error()
+	attached, kept = true, true
 	if timedOut(err) && ctx.Err() == nil {
-		f.deadline = e.now().in(recordRetry)
-		f.recheck = f.deadline
-		e.setFacts(fl, f, false)
+		f.expireIn(recordRetry, e.now())
+		attached, kept = e.swapFacts(fl, have, f, false)
 	}
-	fl.publish(f, Missed)
+	if kept {
+		fl.publish(f, Missed)
+	}
+	return attached, kept
 }
 
 // noPolicy ends fl for a domain that has no policy. Losing that costs one
 // question, so that it is not stored, but for a failed download, which others
 // that share the store need not try again.
-func (e *Engine) noPolicy(fl *flight, f *facts, entry cache.Entry, now instant) {
-	if f.unread = fl.unreadable; f.unread {
-		// There may be a policy that could not be read.
-		f.deadline = now.in(recordRetry)
-		f.recheck = f.deadline
+func (e *Engine) noPolicy(fl *flight, have, f *facts, entry cache.Entry) (attached, kept bool) {
+	if e.store != nil && fl.domain.verified.Load() == neverRead {
+		f.expireIn(recordRetry, e.now()) // there may be a policy that could not be read
 	}
-	if !e.setFacts(fl, f, false) {
-		return // those that wait join another flight
+	if attached, kept = e.swapFacts(fl, have, f, false); !kept {
+		return attached, kept
 	}
 	fl.publish(f, Missed)
 	if e.shared == nil || entry.FailedID == "" || f.expired != nil {
-		return
+		return true, true
 	}
 	entry.Refresh = entry.Expires // to be removed then
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(e.ctx), fl.timeout)
@@ -362,6 +347,7 @@ func (e *Engine) noPolicy(fl *flight, f *facts, entry cache.Entry, now instant) 
 	if err := e.shared.Put(ctx, entry); err != nil && !errors.Is(err, cache.ErrOutdated) {
 		e.observe(Event{Kind: StoreFailed, Domain: entry.Domain, Err: err, Op: OpPut})
 	}
+	return true, true
 }
 
 // short ends fl because this host has too few descriptors or too little memory.
@@ -392,21 +378,20 @@ func timedOut(err error) bool {
 	return ok && timeout.Timeout()
 }
 
-// ask looks up the record, and downloads the policy if there is reason to. It
-// returns what is known of the domain by then, which is old unless another
-// process that shares the store learned something meanwhile. The error means
-// that the download could not begin in time.
-func (e *Engine) ask(ctx context.Context, fl *flight, old cache.Entry) (got outcome, known cache.Entry, err error) {
-	fl.domain.asked.Store(e.now().mono)
-	got.record, got.recordErr = fl.fetcher.Record(ctx, fl.domain.Domain)
+// ask looks up the record, and downloads the policy if there is reason to. The
+// error means that the download could not begin in time.
+func (e *Engine) ask(ctx context.Context, fl *flight) (got outcome, err error) {
+	d := fl.domain
+	d.asked.Store(e.now().mono)
+	got.record, got.recordErr = fl.fetcher.Record(ctx, d.Domain)
 	fl.answered.Store(got.recordErr == nil)
-	if !fl.wanted(old, got, e.now()) {
-		return got, old, nil
+	if !e.wanted(fl, got) {
+		return got, nil
 	}
 	fl.setRecordFound()
-	if e.shared != nil && old.Policy == "" {
-		if old, err = e.acquireClaim(ctx, fl, got, old); err != nil || !fl.wanted(old, got, e.now()) {
-			return got, old, err
+	if e.shared != nil && !d.facts.Load().hasPolicy(e.now()) {
+		if err := e.acquireClaim(ctx, fl, got); err != nil || !e.wanted(fl, got) {
+			return got, err
 		}
 	}
 	// The download has a time of its own: what was spent on waiting is not the
@@ -414,22 +399,23 @@ func (e *Engine) ask(ctx context.Context, fl *flight, old cache.Entry) (got outc
 	ctx, cancel := context.WithTimeout(fl.ctx, fl.timeout)
 	defer cancel()
 	ctx = stsfetch.WithDialed(ctx, func(a netip.Addr) { fl.place.at(a) })
-	got.text, got.policy, got.policyErr = fl.fetcher.Policy(ctx, fl.domain.Domain)
-	return got, old, nil
+	got.text, got.policy, got.policyErr = fl.fetcher.Policy(ctx, d.Domain)
+	return got, nil
 }
 
-// wanted reports whether what the record said is reason to download. old has a
-// policy only if that is in force.
-func (fl *flight) wanted(old cache.Entry, got outcome, now instant) bool {
-	known := old.Policy != ""
-	id := got.record.ID
+// wanted reports whether what the record said is reason to download, by what is
+// known now.
+func (e *Engine) wanted(fl *flight, got outcome) bool {
+	f := fl.domain.facts.Load()
+	old := e.oldEntry(fl, f)
+	known, id := old.Policy != "", got.record.ID
 	if fl.trigger == onRequest {
 		return known || id != ""
 	}
-	if of := got.effectiveID(old); of != "" && of == old.FailedID && now.wall.Before(old.Retry) {
+	if of := got.effectiveID(old); of != "" && of == old.FailedID && e.now().wall.Before(old.Retry) {
 		return false
 	}
-	if known && (fl.lost || fl.trigger == onRefresh) {
+	if known && (f.lost || fl.trigger == onRefresh) {
 		// RFC 8461, Section 10.2: whatever the record says.
 		return true
 	}

@@ -38,7 +38,7 @@ func (e *Engine) Import(ctx context.Context, entry cache.Entry) error {
 				return err
 			}
 		}
-		e.setFacts(fl, e.newFacts(entry, now, nil), e.store == nil)
+		e.setFacts(fl, e.newFacts(entry, now, nil), e.store == nil, true)
 		return nil
 	})
 }

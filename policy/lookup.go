@@ -64,7 +64,7 @@ func (d *Decision) choose(strict bool) *Decision {
 func (e *Engine) revalidate(h *hop, f *facts, c *conditions, now instant) {
 	d := h.domain
 	last := d.rechecked.Load()
-	if now.mono >= f.recheck && now.mono-last >= int64(minTTL) && d.rechecked.CompareAndSwap(last, now.mono) {
+	if now.mono >= d.recheckAt(f) && now.mono-last >= int64(minTTL) && d.rechecked.CompareAndSwap(last, now.mono) {
 		e.join(h.NextHop, onUse)
 	}
 	if s := h.daneState.Load(); s != nil && now.mono >= s.due && c.daneMatters(f.kind) && !c.dane.off() {
@@ -109,10 +109,20 @@ func (e *Engine) find(ctx context.Context, nextHop dane.NextHop, why trigger) (*
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, c.timeout, errTimeout)
 	defer cancel()
-	for {
-		if f := e.known(h.domain, e.now()); f != nil {
+	for reads := 0; ; {
+		if now := e.now(); reads < maxReads && e.mustRead(h.domain, now) {
+			reads++
+			switch err := e.readStore(ctx, h.domain); {
+			case ctx.Err() != nil:
+				return h, e.decide(h, unknownFacts(context.Cause(ctx)), nil), Missed
+			case err != nil:
+				reads = maxReads // go on without the store
+			}
+			continue
+		}
+		if f := e.restoredFacts(h.domain); f != nil && f.inForce(e.now()) {
 			source := Fresh
-			if now := e.now(); why == onUse && now.mono >= f.recheck {
+			if now := e.now(); why == onUse && now.mono >= h.domain.recheckAt(f) {
 				source = Stale
 				e.revalidate(h, f, c, now)
 			}
@@ -132,26 +142,6 @@ func (e *Engine) hop(nextHop dane.NextHop, now instant) *hop {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.add(nextHop, now)
-}
-
-// known returns the facts about d if they are in force and need not be compared
-// with the store first, and otherwise nil.
-func (e *Engine) known(d *domain, now instant) *facts {
-	f := d.facts.Load()
-	if r := f.restored(now); r != f {
-		// The clock, by which the policy had expired, was wrong.
-		m := e.memory
-		m.mu.Lock()
-		if d.facts.Load() == f {
-			m.setFacts(d, r, now)
-		}
-		m.mu.Unlock()
-		f = d.facts.Load()
-	}
-	if f == nil || !f.inForce(now) || e.mustVerify(d, now) {
-		return nil
-	}
-	return f
 }
 
 // awaitFlight waits for what fl publishes, and returns the decision about h and

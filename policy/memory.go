@@ -73,16 +73,19 @@ type domain struct {
 	usedHour  atomic.Int64          // since 1970: when the use was last noted
 	rechecked atomic.Int64          // monotonic: when a recheck last began on use
 	asked     atomic.Int64          // monotonic: when the record was last looked up
+	unread    atomic.Int64          // monotonic: when the store could not be read for it
 	verified  atomic.Int64          // monotonic: when facts were last known to be those in a shared store
 	leased    atomic.Int64          // monotonic: until when memory does not say again that a refresh is due
 
 	// memory.mu guards what follows.
-	flight  *flight // under way
-	leaving *flight // was detached, and has not ended yet
-	deleted bool    // another process deleted the domain, says a hint
-	others  []*hop  // next-hops with a port or brackets
-	bytes   int64   // as counted
-	owner   *owner  // nil: too small to count
+	flight  *flight    // under way
+	leaving *flight    // was detached, and has not ended yet
+	read    *storeRead // under way
+	changes uint64     // counts changes from outside: commands and hints
+	deleted bool       // the last of them was a deletion by another process
+	others  []*hop     // next-hops with a port or brackets
+	bytes   int64      // as counted
+	owner   *owner     // nil: too small to count
 }
 
 // An owner is who has some domains: the registrable domain that they are below.
@@ -326,7 +329,7 @@ func (c *candidates) offer(d *domain) {
 
 // busy reports whether something is under way for d. The lock must be held.
 func (d *domain) busy() bool {
-	if d.flight != nil || d.leaving != nil || d.check != nil {
+	if d.flight != nil || d.leaving != nil || d.read != nil || d.check != nil {
 		return true
 	}
 	for _, h := range d.others {
@@ -335,6 +338,16 @@ func (d *domain) busy() bool {
 		}
 	}
 	return false
+}
+
+// recheckAt is when the record is to be looked up again on use, by facts f:
+// never so soon after the last time as to be a burden.
+func (d *domain) recheckAt(f *facts) int64 {
+	last := d.asked.Load()
+	if last == 0 {
+		return f.recheck
+	}
+	return max(f.recheck, last+int64(minTTL))
 }
 
 // lastUse is the minute in which any next-hop of d was last used.

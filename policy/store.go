@@ -4,172 +4,12 @@ import (
 	"context"
 	"errors"
 	"iter"
-	"math"
 	"sync"
 	"time"
 
 	"stsmap/cache"
 	"stsmap/dane"
-	"stsmap/sts"
 )
-
-// copyAge is how old what is known may be before a shared store is read again:
-// RFC 8461, Section 5.1 wants a changed record noticed, and five minutes are what
-// Config.Recheck allows for that. Hints shorten it, and may be lost.
-const copyAge = time.Minute
-
-// mustVerify reports whether what is known of d has to be compared with the
-// store before it is used. What the store has yet to take is newer.
-func (e *Engine) mustVerify(d *domain, now instant) bool {
-	if e.shared == nil {
-		return false
-	}
-	verified := d.verified.Load()
-	if now.mono-verified < int64(copyAge) && verified >= e.verifyAfter.Load() {
-		return false
-	}
-	m := e.memory
-	m.mu.RLock()
-	_, unsaved := m.unsaved[d]
-	m.mu.RUnlock()
-	if unsaved {
-		d.verified.Store(now.mono)
-	}
-	return !unsaved
-}
-
-// hint is called when another process has changed a domain, or any domain if it
-// is "": the next lookup reads the store. It does not wait for anything.
-func (e *Engine) hint(name string, deleted bool) {
-	if name == "" {
-		e.verifyAfter.Store(e.now().mono + 1)
-		e.change(func(*conditions) {}) // so that no decision is current
-		return
-	}
-	m := e.memory
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	h := m.hops[name]
-	if h == nil {
-		return
-	}
-	d := h.domain
-	if d.flight != nil && !d.flight.saving {
-		d.detach() // what it knows of the domain is out of date
-	}
-	if f := d.facts.Load(); f != nil {
-		again := *f // another pointer, so that no decision is current
-		d.facts.Store(&again)
-	}
-	d.verified.Store(math.MinInt64 / 2)
-	d.deleted = deleted
-}
-
-// load returns what is known of the domain of fl, as the store has it, if memory
-// knows nothing or its copy is too old; nil if nothing is known. An error means
-// that the store could not be read: then what memory knows stays.
-func (e *Engine) load(ctx context.Context, fl *flight) (*facts, error) {
-	d := fl.domain
-	have := e.restored(fl)
-	unread := have == nil || have.unread && !have.inForce(e.now())
-	if e.store == nil || !unread && !e.mustVerify(d, e.now()) && (fl.trigger != onRefresh || e.isUnsaved(d)) {
-		return have, nil
-	}
-	stored, err := e.read(ctx, d.Domain)
-	switch {
-	case err == nil:
-		return e.adopt(fl, have, stored), nil
-	case errors.Is(err, cache.ErrNotFound):
-		return e.missing(fl, have), nil
-	case unread:
-		fl.unreadable = true
-	default:
-		d.verified.Store(e.now().mono)
-	}
-	return have, err
-}
-
-// restored returns what memory knows of the domain of fl, where a policy that
-// had seemed to be expired counts again if it has not.
-func (e *Engine) restored(fl *flight) *facts {
-	f := fl.domain.facts.Load()
-	r := f.restored(e.now())
-	if r != f && e.setFacts(fl, r, e.store == nil || e.isUnsaved(fl.domain)) {
-		return r
-	}
-	return f
-}
-
-func (e *Engine) isUnsaved(d *domain) bool {
-	m := e.memory
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	_, unsaved := m.unsaved[d]
-	return unsaved
-}
-
-// read reads the entry of a domain. One whose policy does not parse is a failure
-// of the store.
-func (e *Engine) read(ctx context.Context, name string) (cache.Entry, error) {
-	stored, err := e.store.Get(ctx, name)
-	if err == nil && stored.Policy != "" {
-		_, err = sts.ParsePolicy([]byte(stored.Policy))
-	}
-	return stored, err
-}
-
-// adopt makes what the store has known, in the place of have, which can be nil,
-// and returns what counts. A policy that is in force gives way only to one that
-// was downloaded, or to a deletion: the store may have lost its last second, and
-// is told again.
-func (e *Engine) adopt(fl *flight, have *facts, stored cache.Entry) *facts {
-	now := e.now()
-	f := e.newFacts(stored, now, have)
-	if last := fl.domain.asked.Load(); last > 0 {
-		f.recheck = max(f.recheck, last+int64(minTTL)) // the other host's clock may be another
-	}
-	switch {
-	case have.hasPolicy(now) && !fl.deletedElsewhere(e) && !f.replaces(have, stored):
-		e.setFacts(fl, have, true)
-		return have
-	case have != nil && have.entry == f.entry:
-		f = have
-	case have != nil && have.policy == nil && have.inForce(now) && !f.inForce(now):
-		f = have.withPolicyKept(f, e.conditions.Load(), now) // an absence that is younger
-	case f.policy == nil:
-		f = f.withPolicyKept(have, e.conditions.Load(), now)
-	}
-	e.setFacts(fl, f, false)
-	return f
-}
-
-// missing makes known that the store has nothing about a domain, and returns what
-// counts. A policy that memory has stays in force, is fetched again now, and is
-// put back: only a deletion by another process takes it away.
-func (e *Engine) missing(fl *flight, have *facts) *facts {
-	now := e.now()
-	switch {
-	case have == nil:
-	case have.hasPolicy(now) && !fl.deletedElsewhere(e):
-		fl.lost = true
-		e.setFacts(fl, have, true)
-	case have.policy != nil && fl.deletedElsewhere(e):
-		e.setFacts(fl, nil, false)
-		return nil
-	default:
-		e.setFacts(fl, have, false)
-	}
-	return have
-}
-
-// deletedElsewhere reports whether a hint said that another process deleted the
-// domain.
-func (fl *flight) deletedElsewhere(e *Engine) bool {
-	m := e.memory
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	return fl.domain.deleted
-}
 
 // save stores entry, which f was made of, and publishes f: as soon as it is
 // stored, or when the store has had its time. downloaded says that its policy is
@@ -181,9 +21,6 @@ func (e *Engine) save(fl *flight, entry cache.Entry, f *facts, downloaded bool) 
 	}
 	patience := time.AfterFunc(storePatience, func() { fl.publish(f, Missed) })
 	defer patience.Stop()
-	e.memory.mu.Lock()
-	fl.saving = true
-	e.memory.mu.Unlock()
 	// Not the flight's context: time spent on looking up must not be the reason
 	// that the answer is lost.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(e.ctx), fl.timeout)
@@ -206,15 +43,18 @@ func (e *Engine) saved(d *domain, f *facts) {
 	m := e.memory
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if now := d.facts.Load(); now != nil && now.entry == f.entry {
+	if known := d.facts.Load(); known != nil && known.entry == f.entry {
 		m.setUnsaved(d, false)
+		if d.verified.Load() != hinted {
+			d.verified.Store(e.now().verified())
+		}
 	}
 }
 
 // reconcile is for a store that refused entry because it has a policy that was
 // downloaded later. It returns what then counts.
 func (e *Engine) reconcile(ctx context.Context, fl *flight, entry cache.Entry, f *facts, downloaded bool) (*facts, error) {
-	stored, err := e.read(ctx, entry.Domain)
+	stored, err := e.storedEntry(ctx, entry.Domain)
 	if errors.Is(err, cache.ErrNotFound) {
 		return f, e.store.Put(ctx, entry) // it was deleted since
 	}
@@ -226,7 +66,7 @@ func (e *Engine) reconcile(ctx context.Context, fl *flight, entry cache.Entry, f
 		// Another host with the same store learned more, meanwhile. Its clock
 		// may be a little ahead of ours.
 		newer := e.newFacts(stored, now, nil)
-		e.setFacts(fl, newer, false)
+		e.setFacts(fl, newer, false, true)
 		return newer, nil
 	}
 	// Downloaded in the future: the clock was set back since, and the store,
@@ -259,7 +99,7 @@ func (e *Engine) sweep(ctx context.Context, fl *flight, f *facts) {
 		absence.expired = nil
 		left = &absence
 	}
-	if e.setFacts(fl, left, false) && f.policy != nil {
+	if e.setFacts(fl, left, false, true) && f.policy != nil {
 		before := f.decoded(name)
 		e.observe(Event{Kind: PolicyGone, Domain: name, Before: &before, After: &cache.Entry{Domain: name}})
 	}
@@ -454,7 +294,7 @@ func (e *Engine) Delete(ctx context.Context, domain string) error {
 		if e.store != nil {
 			err = e.store.Delete(ctx, domain)
 		}
-		e.setFacts(fl, nil, false)
+		e.setFacts(fl, nil, false, err == nil)
 		return err
 	})
 }
@@ -466,6 +306,7 @@ func (e *Engine) command(ctx context.Context, name string, work func(fl *flight)
 	m.mu.Lock()
 	d := m.add(dane.NextHop{Domain: name}, e.now()).domain
 	d.detach()
+	d.changes++ // what is being read is void
 	fl := e.newFlight(d, onCommand)
 	d.flight = fl
 	m.mu.Unlock()

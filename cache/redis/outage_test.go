@@ -247,7 +247,7 @@ func TestSentinel(t *testing.T) {
 	replica := startServer(t, "--replicaof", "127.0.0.1 "+master.port)
 	sentinel := &server{t: t, dir: t.TempDir(), port: freePort(t)}
 	conf := sentinel.write("sentinel.conf", "port "+sentinel.port+"\nbind 127.0.0.1\ndir "+sentinel.dir+
-		"\nsentinel monitor site 127.0.0.1 "+master.port+" 1\nsentinel down-after-milliseconds site 500\nsentinel failover-timeout site 5000\n")
+		"\nsentinel monitor site 127.0.0.1 "+master.port+" 1\nsentinel down-after-milliseconds site 2000\nsentinel failover-timeout site 5000\n")
 	sentinel.run("redis-sentinel", conf)
 	eventually(t, "the replica is known", func() error {
 		if out := sentinel.cli("SENTINEL", "replicas", "site"); out == "" || sentinel.cli("SENTINEL", "ckquorum", "site")[:2] != "OK" {

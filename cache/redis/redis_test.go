@@ -27,6 +27,15 @@ func TestStore(t *testing.T) {
 		url := prefix()
 		return mustOpen(t, url), mustOpen(t, url)
 	})
+	t.Run("breaker", func(t *testing.T) {
+		cachetest.TestShared(t, func(t *testing.T) (a, b cache.Shared) {
+			url := prefix()
+			open := func(context.Context) (cache.Store, error) { return Open(t.Context(), url, Options{}) }
+			one, other := cache.NewBreaker(open, soon), cache.NewBreaker(open, soon)
+			one.Shared, other.Shared = true, true
+			return one, other
+		})
+	})
 	cachetest.TestDurable(t, func(t *testing.T) func() cache.Store {
 		url := prefix()
 		return func() cache.Store { return mustOpen(t, url) }

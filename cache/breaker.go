@@ -199,7 +199,7 @@ func do[T any](ctx context.Context, b *Breaker, c *circuit, op func(context.Cont
 	limited, cancel := context.WithTimeoutCause(ctx, b.patience, noAnswer)
 	done := make(chan result[T], 1)
 	// The end of the operation and that of the patience are both recorded by the
-	// one that comes first, even if the caller is gone by then.
+	// one that comes first, even if the caller has returned by then.
 	var ended atomic.Bool
 	patience := time.AfterFunc(b.patience, func() {
 		if ended.CompareAndSwap(false, true) {

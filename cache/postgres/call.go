@@ -90,7 +90,7 @@ func (s *Store) explain(ctx context.Context, op string, err error) error {
 		s.pool.Reset()
 		err = fmt.Errorf("%w (hint: is it a standby? name all hosts in the URL)", err)
 	case "3F000", "42P01":
-		s.forget() // the tables were removed; the next call creates them
+		s.invalidate() // the tables were removed; the next call creates them
 	case "42501":
 		err = fmt.Errorf("%w (hint: let an administrator run what stsmap cache setup prints)", err)
 	}

@@ -18,8 +18,8 @@ import (
 // hang is how long a call may take that should end by itself long before.
 const hang = 50 * time.Second
 
-// An outcome is what is known of a domain: whether it is there, and how much a
-// listener had been told before that came about.
+// An outcome is the state of a domain: whether it is there, and the number of
+// hints before that came about.
 type outcome struct {
 	there bool
 	told  int

@@ -89,7 +89,7 @@ func (s *Store) ready(ctx context.Context) error {
 		return nil
 	}
 	if err := prepare(ctx, s.pool, s.place.schema, steps()); err != nil {
-		s.forget()
+		s.invalidate()
 		return err
 	}
 	s.mu.Lock()
@@ -104,8 +104,8 @@ func (s *Store) good() bool {
 	return !s.checked.IsZero() && time.Since(s.checked) < recheck
 }
 
-// forget makes the next call check the schema.
-func (s *Store) forget() {
+// invalidate makes the next call check the schema.
+func (s *Store) invalidate() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.checked = time.Time{}

@@ -87,7 +87,6 @@ type Breaker struct {
 	reads    circuit
 	writes   circuit
 
-	opened  chan struct{}   // closed when backend is set
 	life    context.Context // until Close
 	end     context.CancelFunc
 	running sync.WaitGroup // the operations under way
@@ -113,7 +112,6 @@ var _ Shared = (*Breaker)(nil)
 func NewBreaker(open func(ctx context.Context) (Store, error), patience time.Duration) *Breaker {
 	b := &Breaker{
 		open: open, patience: patience, reads: circuit{what: "read"}, writes: circuit{what: "write"},
-		opened: make(chan struct{}),
 	}
 	b.life, b.end = context.WithCancel(context.Background())
 	return b
@@ -201,7 +199,7 @@ func do[T any](ctx context.Context, b *Breaker, c *circuit, op func(context.Cont
 	limited, cancel := context.WithTimeoutCause(ctx, b.patience, noAnswer)
 	done := make(chan result[T], 1)
 	// The end of the operation and that of the patience are both recorded by the
-	// one that comes first, even if the caller is gone by then.
+	// one that comes first, even if the caller has returned by then.
 	var ended atomic.Bool
 	patience := time.AfterFunc(b.patience, func() {
 		if ended.CompareAndSwap(false, true) {
@@ -296,7 +294,6 @@ func (b *Breaker) attempt(a *attempt) {
 		late := b.closed && r.err == nil
 		if !late && r.err == nil {
 			b.backend = r.value
-			close(b.opened)
 		}
 		b.mu.Unlock()
 		if a.err = r.err; late {
@@ -428,16 +425,14 @@ func (b *Breaker) shares() bool {
 	return ok || b.Shared
 }
 
-// Watch implements [Shared]. It begins when the store is open; if no other
-// process uses the store, it waits for the end of ctx or of the Breaker.
+// Watch implements [Shared]. It opens the store first; if no other process uses
+// the store, it then waits for the end of ctx or of the Breaker.
 func (b *Breaker) Watch(ctx context.Context, changed func(domain string, deleted bool)) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(b.life, cancel)()
-	select {
-	case <-b.opened:
-	case <-ctx.Done():
-		return
+	for b.openOnly(ctx) != nil && ctx.Err() == nil {
+		sleep(ctx, probeEvery)
 	}
 	shared, ok := b.current().(Shared)
 	for ok && ctx.Err() == nil {
@@ -450,12 +445,18 @@ func (b *Breaker) Watch(ctx context.Context, changed func(domain string, deleted
 		}
 		b.reads.record(r.err, time.Now())
 		b.report(&b.reads)
-		select {
-		case <-time.After(maxPause):
-		case <-ctx.Done():
-		}
+		sleep(ctx, maxPause)
 	}
 	<-ctx.Done()
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
 }
 
 // Run opens the store, and probes it while it fails, so that its return is

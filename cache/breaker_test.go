@@ -243,10 +243,10 @@ func (w *watched) run(t *testing.T) (stop func()) {
 	return func() { cancel(); running.Wait() }
 }
 
-// TestBreakerStuck: an operation that ignores its context, as a file on a disk
-// that hangs does, holds up nobody longer than the patience; while it runs no
-// other is started, however long that takes and however impatient the callers
-// are; when it returns the store works again.
+// TestBreakerStuck: no caller waits longer than the patience for an operation
+// that ignores its context, as a file on a disk that hangs does. While it runs, no
+// other is started, even if the callers' contexts end sooner. When it returns, the
+// store works again.
 func TestBreakerStuck(t *testing.T) {
 	for name, limit := range map[string]time.Duration{"patient": time.Hour, "impatient": time.Millisecond} {
 		t.Run(name, func(t *testing.T) {

@@ -6,8 +6,8 @@ import (
 )
 
 // A Shared is a [Store] that several processes use at the same time, on one
-// host or on many. They have each other retrieve a domain only once, and tell
-// each other what has changed.
+// host or on many. The processes fetch a domain once for all of them, and notify
+// each other of changes.
 type Shared interface {
 	Store
 	Claims
@@ -30,18 +30,18 @@ type Shared interface {
 	Watch(ctx context.Context, changed func(domain string, deleted bool))
 }
 
-// Claims have those who share a store retrieve a domain one at a time.
+// Claims let the processes that share a store fetch a domain one at a time.
 type Claims interface {
-	// Claim asks for the right to retrieve a domain that nothing is known of.
-	// It is refused while another claim counts, be it of this process: ok is
-	// false then. A claim counts until the next Put or Delete of the domain,
-	// whoever does that, until its Release, and no longer than lease by the
-	// clock of the store: whoever dies with one delays others by that much. A
-	// lease shorter than a millisecond counts as one. A claim is no lock on the
-	// entry, and restrains nobody from reading or writing it.
+	// Claim requests the right to fetch a domain that is not in the store. ok is
+	// false while there is another claim, even of the same process. A claim ends
+	// with the next Put or Delete of the domain by any process, with its Release,
+	// or when lease has passed by the clock of the store: a process that dies
+	// delays the others by that much. A lease shorter than a millisecond counts
+	// as one. A claim is not a lock: every process can still read and write the
+	// entry.
 	Claim(ctx context.Context, domain string, lease time.Duration) (ok bool, err error)
 
-	// Release gives back the claim of this process on the domain. That of
-	// another, or none, is left alone and is no error.
+	// Release ends the claim of this process on the domain. The claim of another
+	// process stays, and it is no error if there is none.
 	Release(ctx context.Context, domain string) error
 }

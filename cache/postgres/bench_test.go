@@ -29,15 +29,40 @@ func BenchmarkPut(b *testing.B) {
 	}
 }
 
+// BenchmarkTouch is with 500 entries at once.
 func BenchmarkTouch(b *testing.B) {
 	s := mustOpen(b, newDatabase(b).url())
-	e := entry("example.com")
-	put(b, s, e)
+	uses := make(map[string]time.Time)
+	for i := range 500 {
+		e := entry(strconv.Itoa(i) + ".example")
+		put(b, s, e)
+		uses[e.Domain] = e.Used
+	}
 	for b.Loop() {
-		e.Used = e.Used.Add(1e6)
-		if err := s.Touch(b.Context(), map[string]time.Time{e.Domain: e.Used}); err != nil {
+		for domain, used := range uses {
+			uses[domain] = used.Add(time.Hour)
+		}
+		if err := s.Touch(b.Context(), uses); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// BenchmarkDue takes 10 of 1000 entries.
+func BenchmarkDue(b *testing.B) {
+	s := mustOpen(b, newDatabase(b).url())
+	now := time.Now()
+	for i := range 1000 {
+		e := entry(strconv.Itoa(i) + ".example")
+		e.Refresh = now.Add(-time.Hour)
+		put(b, s, e)
+	}
+	for b.Loop() {
+		taken, err := s.Due(b.Context(), now, time.Millisecond, 10)
+		if err != nil || len(taken) != 10 {
+			b.Fatal(len(taken), err)
+		}
+		now = now.Add(time.Second)
 	}
 }
 

@@ -13,13 +13,12 @@ import (
 	"stsmap/cache"
 )
 
-// conflictPause is how long a call that the server undid for the sake of another
-// waits on average, more each time, before it is tried again.
+// conflictPause is the average pause before a call is repeated that the server
+// aborted because of another one. It grows with each repetition.
 const conflictPause = 2 * time.Millisecond
 
-// do carries out one operation: f, with a context that ends in any case. f is
-// called again if the server undid it; all it does is one statement, or can be
-// done again.
+// do runs f as one operation, with a context that ends in any case. It calls f
+// again if the server aborted it: f is one statement, or can be repeated.
 func (s *Store) do(ctx context.Context, op string, f func(context.Context) error) error {
 	if err := s.usable(ctx); err != nil {
 		return err
@@ -29,7 +28,7 @@ func (s *Store) do(ctx context.Context, op string, f func(context.Context) error
 	err := s.ready(ctx)
 	if err == nil {
 		err = f(ctx)
-		for i := 1; undone(err) && ctx.Err() == nil; i++ {
+		for i := 1; isConflict(err) && ctx.Err() == nil; i++ {
 			sleep(ctx, rand.N(2*time.Duration(min(i, 50))*conflictPause))
 			err = f(ctx)
 		}
@@ -37,7 +36,7 @@ func (s *Store) do(ctx context.Context, op string, f func(context.Context) error
 	return s.explain(ctx, op, err)
 }
 
-// usable returns why nothing can be done.
+// usable returns why no operation can begin, or nil.
 func (s *Store) usable(ctx context.Context) error {
 	if s.life.Err() != nil {
 		return cache.ErrClosed
@@ -45,8 +44,8 @@ func (s *Store) usable(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// bound returns a context that ends with ctx, when Close loses patience, and,
-// if ctx has no deadline, after the Timeout.
+// bound returns a context that ends with ctx, when Close stops to wait, and, if
+// ctx has no deadline, after the Timeout.
 func (s *Store) bound(ctx context.Context) (context.Context, context.CancelFunc) {
 	cancel := context.CancelFunc(func() {})
 	if _, ok := ctx.Deadline(); !ok {
@@ -61,15 +60,12 @@ func (s *Store) bound(ctx context.Context) (context.Context, context.CancelFunc)
 	}
 }
 
-// undone reports whether the server gave up a transaction that may be tried
-// again: a deadlock, or, where an administrator has made a stricter isolation
-// the default, a conflict. None is expected with the usual one.
-func undone(err error) bool {
-	switch sqlState(err) {
-	case "40001", "40P01":
-		return true
-	}
-	return false
+// isConflict reports whether the server aborted a transaction that can be
+// repeated: a deadlock, or, where an administrator made a stricter isolation the
+// default, a serialization failure. With the usual isolation there are none.
+func isConflict(err error) bool {
+	state := sqlState(err)
+	return state == "40001" || state == "40P01"
 }
 
 func sqlState(err error) string {
@@ -79,7 +75,8 @@ func sqlState(err error) string {
 	return ""
 }
 
-// explain makes the error for the caller, and draws what conclusions there are.
+// explain returns the error for the caller. If err says that connections or
+// tables are of no use any more, it has the next call make new ones.
 func (s *Store) explain(ctx context.Context, op string, err error) error {
 	if err == nil || errors.Is(err, cache.ErrNotFound) || errors.Is(err, cache.ErrOutdated) {
 		return err
@@ -89,21 +86,19 @@ func (s *Store) explain(ctx context.Context, op string, err error) error {
 	}
 	switch sqlState(err) {
 	case "25006":
-		// The server has become a standby, and so for all connections; the next
-		// ones look for the primary.
+		// The server became a standby. New connections find the primary.
 		s.pool.Reset()
 		err = fmt.Errorf("%w (hint: is it a standby? name all hosts in the URL)", err)
 	case "3F000", "42P01":
-		s.forget() // somebody removed the tables; the next call creates them
+		s.invalidate() // the tables were removed; the next call creates them
 	case "42501":
 		err = fmt.Errorf("%w (hint: let an administrator run what stsmap cache setup prints)", err)
 	}
 	return &failure{op: op, ended: ctx.Err(), err: err}
 }
 
-// A failure is what a call returns when the server could not be reached, or
-// refused. It never shows how the connection is configured, as the errors of
-// the driver do for connections that could not be made.
+// A failure is the error of an operation. Its text is one line, and does not have
+// the configuration of the connection, which that of the driver has.
 type failure struct {
 	op    string
 	ended error // of the context
@@ -122,7 +117,7 @@ func (f *failure) Error() string {
 	return "postgres: " + f.op + ": " + text
 }
 
-// Unwrap lets errors.Is find the end of a context also where the driver says
+// Unwrap lets errors.Is find the end of the context also where the driver says
 // that the connection was closed.
 func (f *failure) Unwrap() []error {
 	if f.ended != nil {
@@ -131,7 +126,7 @@ func (f *failure) Unwrap() []error {
 	return []error{f.err}
 }
 
-// report tells OnError, if there was an error.
+// report calls OnError if there is an error.
 func (s *Store) report(op string, err error) {
 	if err != nil && s.options.OnError != nil {
 		s.options.OnError(op, err)

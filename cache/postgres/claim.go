@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// A claim counts between made and expires. One from the future, from before the
-// clock of the server was set back, does not count, or it would for as long as
-// that; a second is for clocks that two processors do not quite agree on.
+// A claim is valid from made to expires. One from the future was made before the
+// clock of the server was set back, and is not valid; the second allows for
+// processors with slightly different clocks.
 const sqlClaim = `
 INSERT INTO stsmap.claims AS c (domain, owner, made, expires)
 VALUES ($1::text, $2::text, clock_timestamp(), clock_timestamp() + $3::bigint * interval '1 millisecond')
@@ -27,8 +27,8 @@ func (s *Store) Claim(ctx context.Context, domain string, lease time.Duration) (
 
 const sqlRelease = `DELETE FROM stsmap.claims WHERE domain = $1 AND owner = $2`
 
-// Release implements [cache.Shared]. A process is a Store here: two of them in
-// one process have claims of their own.
+// Release implements [cache.Shared]. Two Stores in one process have claims of
+// their own.
 func (s *Store) Release(ctx context.Context, domain string) error {
 	return s.do(ctx, "release", func(ctx context.Context) error {
 		_, err := s.pool.Exec(ctx, s.in(sqlRelease), escape(domain), s.owner)

@@ -4,9 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"iter"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -14,17 +12,15 @@ import (
 	"stsmap/cache"
 )
 
+// sweepEvery is how often Due removes expired entries, and sweepRounds how many
+// batches it removes at most.
 const (
-	// walkStep is how many entries All reads in one statement.
-	walkStep = 256
-	// sweepEvery is how often Due looks for what is over, and sweepRounds how
-	// many batches it then removes at most.
 	sweepEvery  = 10 * time.Second
 	sweepRounds = 5
 )
 
-// Due implements [cache.Store]. Entries that another daemon is taking, or
-// writing, at this moment are passed over: they are due at the next call too.
+// Due implements [cache.Store]. Entries that another daemon is taking or writing
+// at the same time are skipped: they are due at the next call too.
 func (s *Store) Due(ctx context.Context, now time.Time, lease time.Duration, n int) ([]cache.Entry, error) {
 	until := now.Add(max(lease, time.Millisecond)).UnixMilli()
 	var taken []cache.Entry
@@ -53,7 +49,7 @@ func (s *Store) Due(ctx context.Context, now time.Time, lease time.Duration, n i
 				break
 			}
 		}
-		if s.sweeps.due(sweepEvery) {
+		if s.sweepDue() {
 			s.report("sweep", s.sweep(ctx, now))
 		}
 		return nil
@@ -61,7 +57,7 @@ func (s *Store) Due(ctx context.Context, now time.Time, lease time.Duration, n i
 	if err != nil && len(taken) == 0 {
 		return nil, err
 	}
-	// The leases are committed, and nobody else gets these for as long as they
+	// The leases are committed, and no other daemon gets these entries while they
 	// last, whatever failed afterwards.
 	if ctx.Err() == nil && !errors.Is(err, cache.ErrClosed) {
 		s.report("due", err)
@@ -69,7 +65,7 @@ func (s *Store) Due(ctx context.Context, now time.Time, lease time.Duration, n i
 	return taken, nil
 }
 
-// FOR UPDATE makes the server carry out the WITH query by itself and once; in a
+// FOR UPDATE makes the server run the WITH query separately and once; in a
 // subquery of the UPDATE, the LIMIT might be applied more than once.
 const sqlDue = `
 WITH due AS MATERIALIZED (
@@ -79,7 +75,7 @@ WITH due AS MATERIALIZED (
 UPDATE stsmap.entries e SET refresh = $2::bigint FROM due WHERE e.domain = due.domain
 RETURNING e.domain, e.policy, e.fetched, e.expires, due.refresh, e.used, e.entry`
 
-// take leases what is due, in order. The rows have the old refresh.
+// take leases what is due, and returns it in order, with the old refresh.
 func (s *Store) take(ctx context.Context, now, until int64, n int) ([]row, error) {
 	rows, err := s.pool.Query(ctx, s.in(sqlDue), now, until, int64(n))
 	if err != nil {
@@ -92,8 +88,8 @@ func (s *Store) take(ctx context.Context, now, until int64, n int) ([]row, error
 	return taken, err
 }
 
-// Over is what both the server and the caller think is over: one clock that is
-// wrong must not empty the store. The zero Expires means never.
+// An entry is removed if both the server and the caller find it expired: a clock
+// that is wrong must not empty the store. The zero Expires means never.
 const sqlSweepEntries = `
 WITH clock AS (
 	SELECT least($1::bigint, (extract(epoch FROM now()) * 1000)::bigint) - 3600000 AS hour
@@ -125,65 +121,15 @@ func (s *Store) sweep(ctx context.Context, now time.Time) error {
 	return err
 }
 
-const sqlAll = `
-SELECT domain, policy, fetched, expires, refresh, used, entry FROM stsmap.entries
-WHERE domain > $1::text ORDER BY domain LIMIT $2::bigint`
-
-// All implements [cache.Store].
-func (s *Store) All(ctx context.Context) iter.Seq2[cache.Entry, error] {
-	return func(yield func(cache.Entry, error) bool) {
-		last := ""
-		for {
-			// Not one statement for all: its connection could not be used by
-			// others while the loop's body runs, for as long as that takes.
-			var rows []row
-			err := s.do(ctx, "all", func(ctx context.Context) error {
-				r, err := s.pool.Query(ctx, s.in(sqlAll), last, int64(walkStep))
-				if err != nil {
-					return err
-				}
-				rows, err = pgx.CollectRows(r, scanRow)
-				return err
-			})
-			if err != nil {
-				yield(cache.Entry{}, err)
-				return
-			}
-			for _, r := range rows {
-				last = r.domain
-				e, ok := r.decode()
-				if !ok {
-					continue
-				}
-				if err := ctx.Err(); err != nil {
-					yield(cache.Entry{}, err)
-					return
-				}
-				if !yield(e, nil) {
-					return
-				}
-			}
-			if len(rows) < walkStep {
-				return
-			}
-		}
-	}
-}
-
-// A ration allows something from time to time. The zero value allows it.
-type ration struct {
-	mu   sync.Mutex
-	last time.Time
-}
-
-// due reports whether it is time, and if so begins the next interval.
-func (r *ration) due(every time.Duration) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+// sweepDue reports whether it is time for a sweep, and if so begins the next
+// interval.
+func (s *Store) sweepDue() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	now := time.Now()
-	if !r.last.IsZero() && now.Sub(r.last) < every {
+	if !s.swept.IsZero() && now.Sub(s.swept) < sweepEvery {
 		return false
 	}
-	r.last = now
+	s.swept = now
 	return true
 }

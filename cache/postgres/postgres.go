@@ -1,20 +1,20 @@
 // Package postgres is a cache.Shared in a PostgreSQL database: one store for
-// the daemons of a site, with leases, claims, and word of each other's changes.
-// It needs PostgreSQL 13 or later.
+// the daemons of a site, with leases, claims, and notifications of changes. It
+// needs PostgreSQL 13 or later.
 //
-// It keeps nothing in memory, and repeats nothing that failed for want of a
-// server: both is for the cache.Front before it. It does not create databases
-// or roles, does not replicate (the server does; see [CheckURL] for several
-// hosts), and does not make a commit safer than the server's synchronous_commit
-// says. It has no opinion of the server's certificate but what sslmode asks
-// for, and without sslmode a connection may end up without TLS.
+// It keeps nothing in memory, and repeats no operation that failed because the
+// server is unreachable: that is for the caller and its cache.Breaker. It does
+// not create databases or roles, does not replicate (the server does; see
+// [CheckURL] for several hosts), and does not make a commit safer than the
+// server's synchronous_commit does. It checks the server's certificate as sslmode
+// says, and without sslmode a connection may end up without TLS.
 //
-// Trust: whoever can write to the tables, or stand between daemon and server,
-// can switch MTA-STS off for any domain at all daemons; the role should be the
-// daemons' own, and sslmode verify-full wherever the server is not on the same
+// Trust: an attacker who can write to the tables, or is between daemon and
+// server, can switch MTA-STS off for any domain at all daemons. The role should
+// be the daemons' own, and sslmode verify-full unless the server is on the same
 // host. Loss: losing the database costs the protection of the next message to
-// each domain (RFC 8461, Section 10.2); an empty one is filled again, and an
-// unreachable one stops nothing but the sharing.
+// each domain (RFC 8461, Section 10.2). The daemons fill an empty database again;
+// while it is unreachable they do not share what they fetch.
 package postgres
 
 import (
@@ -39,46 +39,45 @@ const (
 	closeWait = 5 * time.Second
 )
 
-// Options are what a URL does not say. The zero value is good.
+// Options are settings that are not in a URL. The zero value is valid.
 type Options struct {
 	// Timeout is of each call whose context has no deadline; 0 means 5 s.
 	Timeout time.Duration
 
-	// OnError, if not nil, is told of failures that no method returns: op is
-	// "watch", once for each time that the server is lost, "sweep", or "due"
-	// where some entries were taken before. It may be called concurrently.
+	// OnError, if not nil, is called with failures that no method returns: op is
+	// "watch", once for each time that the connection is lost, "sweep", or "due"
+	// if some entries were taken before. It may be called concurrently.
 	OnError func(op string, err error)
 }
 
 // A Store is a [cache.Shared] in a database. Create it with [Open].
 //
 // Put and Delete return after the server has committed. Touch is committed
-// without waiting for the disk, and seen by all at once. Entries that have been
-// over for an hour, those whose Expires and Refresh both lie back that far by
-// the clocks of server and caller, are removed in the course of Due.
+// without waiting for the disk. Due removes entries whose Expires and Refresh
+// both passed more than an hour ago, by the clocks of the server and the caller.
 type Store struct {
 	pool     *pgxpool.Pool
 	place    place
 	options  Options
 	owner    string          // of this Store's claims
-	gate     chan struct{}   // holds one token: whoever looks at the schema
+	gate     chan struct{}   // holds one token, of the call that checks the schema
 	life     context.Context // until Close
 	close    context.CancelFunc
-	killed   context.Context // ends what is under way
+	killed   context.Context // ends calls under way
 	kill     context.CancelFunc
 	closing  sync.Once
-	sweeps   ration
 	patience time.Duration // of Close
 
 	mu      sync.Mutex
-	checked time.Time // when the schema was last found good; zero: never
+	checked time.Time // when the schema last had the right version; zero: never
+	swept   time.Time // when the last sweep began; zero: never
 }
 
 var _ cache.Shared = (*Store)(nil)
 
-// Open returns the store that the URL names; see [CheckURL] for what it may
-// say. It fails only if the URL is wrong, or a file it names cannot be read: it
-// does not connect. The first call that does creates the tables, see [Setup].
+// Open returns the store of a URL; see [CheckURL] for its form. It fails only if
+// the URL is wrong, or a file in it cannot be read: it does not connect. The first
+// call creates the tables; see [Setup].
 func Open(ctx context.Context, url string, o Options) (*Store, error) {
 	config, place, err := parse(url)
 	if err != nil {
@@ -104,14 +103,15 @@ func Open(ctx context.Context, url string, o Options) (*Store, error) {
 	return s, nil
 }
 
-// String names the server and the schema, without a password.
+// String returns the server, database and schema, without a password.
 func (s *Store) String() string {
 	c := s.pool.Config().ConnConfig
 	return fmt.Sprintf("postgres: %s, database %s, schema %s", c.Host, c.Database, s.place.schema)
 }
 
-// Close implements [cache.Store]. It waits for five seconds for calls under
-// way, and then ends them.
+// Close implements [cache.Store]. It waits for calls under way, and ends them
+// after five seconds. If the server does not answer, the driver takes up to a
+// quarter of a minute more to close its connections.
 func (s *Store) Close() error {
 	s.closing.Do(func() {
 		s.close()
@@ -124,8 +124,8 @@ func (s *Store) Close() error {
 }
 
 // Ping returns nil if the store can be used: the server answers, takes writes,
-// and has the tables, which are created if need be, with the rights that are
-// needed on them. It is for people who want to know what is wrong.
+// has the tables (Ping creates them if they are missing) and grants the rights on
+// them. It is for diagnosis by people.
 func (s *Store) Ping(ctx context.Context) error {
 	return s.do(ctx, "ping", func(ctx context.Context) error {
 		var readOnly bool
@@ -184,8 +184,8 @@ func (s *Store) load(ctx context.Context, domain string) (row, error) {
 	return pgx.CollectExactlyOneRow(rows, scanRow)
 }
 
-// Put implements [cache.Store]. It makes an end of a claim on the domain, also
-// where it returns cache.ErrOutdated.
+// Put implements [cache.Store]. It ends a claim on the domain, also if it returns
+// cache.ErrOutdated.
 func (s *Store) Put(ctx context.Context, e cache.Entry) error {
 	r, err := encode(e)
 	if err != nil {
@@ -198,7 +198,7 @@ func (s *Store) Put(ctx context.Context, e cache.Entry) error {
 			if err != nil || tag.RowsAffected() > 0 {
 				return err
 			}
-			// Refused, which what is not readable has no right to.
+			// Refused, but an unreadable row must not refuse.
 			removed, err := s.removeUnreadable(ctx, r.domain, e.Domain)
 			if err != nil {
 				return err
@@ -210,9 +210,8 @@ func (s *Store) Put(ctx context.Context, e cache.Entry) error {
 	})
 }
 
-// The rows are locked in the order of entries, claims; Delete does the same, or
-// the two could wait for each other. That is what the odd condition on the
-// claim is for, which makes the server look at put first.
+// Put and Delete lock the row of entries before that of claims, or they could
+// wait for each other. The condition on put makes the server run it first.
 const sqlPut = `
 WITH put AS (
 	INSERT INTO stsmap.entries AS old (domain, policy, fetched, expires, refresh, used, entry)
@@ -226,12 +225,12 @@ WITH put AS (
 )
 SELECT pg_notify($9::text, '` + messagePut + `' || domain) FROM put`
 
-// removeUnreadable removes the row of the domain if it counts as not found, and
-// reports whether it was there.
+// removeUnreadable removes the row of the domain if it is unreadable. It reports
+// whether a Put can be tried again.
 func (s *Store) removeUnreadable(ctx context.Context, escaped, domain string) (bool, error) {
 	r, err := s.load(ctx, domain)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return true, nil // deleted meanwhile: the Put is due another try
+		return true, nil // deleted meanwhile
 	}
 	if err != nil {
 		return false, err
@@ -245,7 +244,7 @@ func (s *Store) removeUnreadable(ctx context.Context, escaped, domain string) (b
 const sqlRemove = `
 DELETE FROM stsmap.entries WHERE domain = $1 AND entry = $2 AND policy = $3 AND fetched = $4 AND expires = $5`
 
-// remove removes an unreadable row, unless it has become another one.
+// remove removes an unreadable row, unless it has changed.
 func (s *Store) remove(ctx context.Context, r row) error {
 	_, err := s.pool.Exec(ctx, s.in(sqlRemove), r.domain, r.entry, r.policy, r.fetched, r.expires)
 	return err
@@ -255,7 +254,7 @@ func (s *Store) remove(ctx context.Context, r row) error {
 func (s *Store) Touch(ctx context.Context, uses map[string]time.Time) error {
 	domains, times := make([]string, 0, len(uses)), make([]int64, 0, len(uses))
 	for domain, used := range uses {
-		if storable(used) { // no entry has any other time
+		if isStorable(used) { // no entry has any other time
 			domains, times = append(domains, escape(domain)), append(times, used.UnixMilli())
 		}
 	}
@@ -266,7 +265,7 @@ func (s *Store) Touch(ctx context.Context, uses map[string]time.Time) error {
 }
 
 // The rows are locked in the order of their domains, or two daemons that touch
-// the same ones could wait for each other.
+// the same rows could wait for each other.
 const sqlTouch = `
 WITH cheap AS MATERIALIZED (
 	SELECT set_config('synchronous_commit', 'off', true)
@@ -284,7 +283,8 @@ func (s *Store) Delete(ctx context.Context, domain string) error {
 	})
 }
 
-// An unknown domain is told of too: another daemon may know it all the same.
+// Other daemons are notified of an unknown domain too, since they may still have
+// it in memory.
 const sqlDelete = `
 WITH gone AS (
 	DELETE FROM stsmap.entries WHERE domain = $1::text RETURNING domain

@@ -140,7 +140,7 @@ func TestDueKeepsTaken(t *testing.T) {
 }
 
 // TestConcurrentWriters: whatever is done to a few domains at the same time by
-// several daemons, nobody waits for each other, whatever isolation is the
+// several daemons, there is no deadlock, whatever isolation is the
 // server's default.
 func TestConcurrentWriters(t *testing.T) {
 	for _, isolation := range []string{"read committed", "serializable"} {
@@ -194,9 +194,8 @@ func writeALot(t *testing.T, s *Store, r *rand.Rand) {
 	}
 }
 
-// TestSweep: what has been over for an hour is removed when somebody asks for
-// what is due; what is not, or never will be, or is only by one of two clocks,
-// stays.
+// TestSweep: Due removes what expired an hour ago by both clocks, and nothing
+// else.
 func TestSweep(t *testing.T) {
 	d := newDatabase(t)
 	s := mustOpen(t, d.url())

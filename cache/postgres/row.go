@@ -9,9 +9,8 @@ import (
 	"stsmap/cache"
 )
 
-// A row is one of the table entries. Where it repeats a part of entry it is
-// good only if the two agree, but for refresh and used, which have a life of
-// their own.
+// A row is one of the table entries. The columns that repeat a part of entry must
+// agree with it, except for refresh and used, which leases and touches change.
 type row struct {
 	domain  string // escaped
 	policy  bool
@@ -41,18 +40,18 @@ func encode(e cache.Entry) (row, error) {
 	return r, nil
 }
 
-// decode returns the entry; ok is false if this is not what encode made.
+// decode returns the entry; ok is false if encode did not make the row.
 func (r row) decode() (e cache.Entry, ok bool) {
 	if err := e.UnmarshalBinary(r.entry); err != nil {
 		return cache.Entry{}, false
 	}
 	var refresh time.Time
 	if r.refresh != nil {
-		refresh = fromMilli(*r.refresh)
+		refresh = time.UnixMilli(*r.refresh).UTC()
 	}
-	used := fromMilli(r.used)
+	used := time.UnixMilli(r.used).UTC()
 	if escape(e.Domain) != r.domain || (e.Policy != "") != r.policy || e.Fetched.UnixMilli() != r.fetched ||
-		e.Expires.UnixMilli() != r.expires || !storable(refresh) || !storable(used) {
+		e.Expires.UnixMilli() != r.expires || !isStorable(refresh) || !isStorable(used) {
 		return cache.Entry{}, false
 	}
 	e.Refresh, e.Used = refresh, used
@@ -64,17 +63,15 @@ func scanRow(c pgx.CollectableRow) (r row, err error) {
 	return r, err
 }
 
-func fromMilli(ms int64) time.Time { return time.UnixMilli(ms).UTC() }
-
-// storable reports whether an entry can have this time.
-func storable(t time.Time) bool {
+// isStorable reports whether an entry can have this time.
+func isStorable(t time.Time) bool {
 	y := t.UTC().Year()
 	return y >= 1 && y <= 9999
 }
 
-// escape writes a domain so that any server takes it as text, whatever its
-// encoding, and people can read it. Columns of bytes would need no escaping, but
-// tools show them in hexadecimal.
+// escape writes a domain so that any server accepts it as text, whatever its
+// encoding, and people can read it. A column of bytes would need no escaping, but
+// psql shows it in hexadecimal.
 func escape(domain string) string { return url.PathEscape(domain) }
 
 // unescape is the inverse of escape. It returns anything else unchanged.

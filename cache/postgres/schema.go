@@ -11,25 +11,25 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// ErrNewer is returned by every method of a Store that finds a schema which a
-// later version of stsmap has made. The operator updates stsmap on this host,
-// or gives it a schema of its own meanwhile.
+// ErrNewer is returned by every method of a Store if a later version of stsmap
+// made the schema. The operator updates stsmap on this host, or gives it a schema
+// of its own meanwhile.
 var ErrNewer = errors.New("the schema is newer than this stsmap")
 
-// steps are the files 1.sql, 2.sql, …: each makes of the schema the next
-// version of it. A published one is never changed.
+// stepFiles are 1.sql, 2.sql, …: each takes the schema to the next version. A
+// published one is never changed.
 //
 //go:embed schema/*.sql
 var stepFiles embed.FS
 
-// recheck is how often the version of the schema is looked at again, for
+// recheck is how often the version of the schema is checked again, since
 // another daemon may have been updated.
 const recheck = time.Minute
 
-// Setup returns the SQL with which an administrator creates everything that the
-// Store of a URL needs, where its role may not, and gives the role the rights
-// that it needs: USAGE on the schema, and SELECT, INSERT, UPDATE and DELETE on
-// its tables. It fails if the URL is wrong; it does not connect.
+// Setup returns SQL for an administrator of a database in which the role of the
+// URL may not create a schema. The SQL creates the schema and its tables, and
+// grants the role USAGE on the schema, and SELECT, INSERT, UPDATE and DELETE on
+// the tables. Setup fails if the URL is wrong; it does not connect.
 func Setup(url string) (string, error) {
 	config, place, err := parse(url)
 	if err != nil {
@@ -41,7 +41,7 @@ func Setup(url string) (string, error) {
 		fmt.Sprintf("GRANT USAGE ON SCHEMA %[1]s TO %[2]s;\n"+grants+"COMMIT;\n", pgx.Identifier{place.schema}.Sanitize(), role), nil
 }
 
-// tables returns the SQL that creates the schema with all that is in it.
+// tables returns the SQL that creates the schema and its tables.
 func tables(schema string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "CREATE SCHEMA %s;\n\n", pgx.Identifier{schema}.Sanitize())
@@ -62,11 +62,11 @@ func steps() []string {
 	}
 }
 
-// in returns the statement for the schema of this Store; statements are written
-// for one that is called stsmap.
+// in returns a statement for the schema of this Store. Statements are written for
+// a schema called stsmap.
 func (s *Store) in(sql string) string { return inSchema(s.place.schema, sql) }
 
-// inSchema quotes the name of the schema, which may be a word of SQL.
+// inSchema quotes the name of the schema, since it may be a keyword of SQL.
 func inSchema(schema, sql string) string {
 	if schema == defaultSchema {
 		return sql
@@ -89,7 +89,7 @@ func (s *Store) ready(ctx context.Context) error {
 		return nil
 	}
 	if err := prepare(ctx, s.pool, s.place.schema, steps()); err != nil {
-		s.forget()
+		s.invalidate()
 		return err
 	}
 	s.mu.Lock()
@@ -104,30 +104,34 @@ func (s *Store) good() bool {
 	return !s.checked.IsZero() && time.Since(s.checked) < recheck
 }
 
-// forget has the next call look at the schema.
-func (s *Store) forget() {
+// invalidate makes the next call check the schema.
+func (s *Store) invalidate() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.checked = time.Time{}
 }
 
-// A database is a connection or a pool of them.
-type database interface {
-	BeginTx(context.Context, pgx.TxOptions) (pgx.Tx, error)
-	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+// A querier is a connection, a pool or a transaction.
+type querier interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
-// prepare makes the schema what the steps lead to.
+// A database is a connection or a pool.
+type database interface {
+	querier
+	BeginTx(context.Context, pgx.TxOptions) (pgx.Tx, error)
+}
+
+// prepare takes the schema through the steps that it has not taken.
 func prepare(ctx context.Context, db database, schema string, steps []string) error {
-	// A look first, which is all that a role with few rights may do.
+	// The version first: a role with few rights may do no more.
 	version, err := versionOf(ctx, db, schema)
 	if state := sqlState(err); state == "3F000" || state == "42P01" {
 		version, err = 0, nil
 	}
 	if err == nil && version < len(steps) {
-		// With a stricter isolation, which may be the server's default, those who
-		// waited for the lock would not see what was done meanwhile.
+		// With a stricter isolation, which may be the server's default, a daemon
+		// that waited for the lock would not see the steps taken meanwhile.
 		err = pgx.BeginTxFunc(ctx, db, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
 			version, err = migrate(ctx, tx, schema, steps)
 			return err
@@ -145,9 +149,7 @@ func prepare(ctx context.Context, db database, schema string, steps []string) er
 
 const sqlVersion = `SELECT coalesce(max(version), 0) FROM stsmap.version`
 
-func versionOf(ctx context.Context, db interface {
-	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
-}, schema string) (version int, err error) {
+func versionOf(ctx context.Context, db querier, schema string) (version int, err error) {
 	err = db.QueryRow(ctx, inSchema(schema, sqlVersion)).Scan(&version)
 	return version, err
 }
@@ -158,8 +160,8 @@ const (
 	sqlStep  = `INSERT INTO stsmap.version (version) VALUES ($1::integer)`
 )
 
-// migrate takes the steps that have not been taken, while other daemons wait,
-// and returns the version that there is then.
+// migrate takes the remaining steps, while other daemons wait, and returns the
+// version of the schema.
 func migrate(ctx context.Context, tx pgx.Tx, schema string, steps []string) (version int, err error) {
 	if _, err := tx.Exec(ctx, sqlLock, schema); err != nil {
 		return 0, err
@@ -168,8 +170,8 @@ func migrate(ctx context.Context, tx pgx.Tx, schema string, steps []string) (ver
 	if err := tx.QueryRow(ctx, sqlThere, schema).Scan(&hasSchema, &hasVersion); err != nil {
 		return 0, err
 	}
-	// IF NOT EXISTS would ask for the right to create schemas even where an
-	// administrator has made an empty one for the role.
+	// IF NOT EXISTS would need the right to create schemas even if an
+	// administrator made an empty one for the role.
 	if !hasSchema {
 		if _, err := tx.Exec(ctx, "CREATE SCHEMA "+pgx.Identifier{schema}.Sanitize()); err != nil {
 			return 0, err

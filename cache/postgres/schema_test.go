@@ -46,7 +46,7 @@ func TestNewer(t *testing.T) {
 	s := mustOpen(t, d.url())
 	put(t, s, entry("example.com"))
 	d.exec(t, "INSERT INTO stsmap.version (version) VALUES (99)")
-	s.forget() // for what a minute would do
+	s.invalidate() // for what a minute would do
 	for _, s := range []*Store{s, mustOpen(t, d.url())} {
 		_, getErr := s.Get(t.Context(), "example.com")
 		_, claimErr := s.Claim(t.Context(), "example.com", 1)

@@ -40,8 +40,8 @@ func TestTLS(t *testing.T) {
 	}
 }
 
-// secureServer starts a server that lets nobody in over the network but the
-// user stsmap, with a certificate of that name.
+// secureServer starts a server that accepts only the user stsmap over the network,
+// with a certificate of that name.
 func secureServer(t *testing.T, files cachetest.Files) (s *server, port string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -18,25 +18,26 @@ const (
 	connectTimeout  = 5 * time.Second
 )
 
-// A place is where in the database the store is, and how to hear of changes.
+// A place is where in the database the store is, and whether Watch listens.
 type place struct {
 	schema string
 	listen bool
 }
 
-// channel is what NOTIFY and LISTEN call the store.
+// channel is the name of the channel of changes.
 func (p place) channel() string { return p.schema + "_changes" }
 
-// CheckURL returns what is wrong with a URL, without connecting, or nil. Its
-// errors never contain the password.
+// CheckURL returns what is wrong with a URL, or nil; it does not connect. Its
+// errors never contain a password.
 //
-// A URL is as libpq understands it, postgres:// or postgresql://, with one host
-// or several, a TCP port or the directory of a socket as host, and its
-// parameters (sslmode, sslrootcert, target_session_attrs, connect_timeout,
-// application_name, options, …), those of environment (PGPASSFILE and others),
-// and those of the driver, pgx: pool_max_conns, 8 unless said otherwise, and
-// default_query_exec_mode, which is exec behind a pooler that does not keep
-// prepared statements. Ours are:
+// A URL is as the library pgx reads it (pgxpool.ParseConfig), and as libpq does:
+// postgres:// or postgresql://, one host or several, a TCP port or the directory
+// of a socket as host, libpq's parameters (sslmode, sslrootcert,
+// target_session_attrs, connect_timeout, application_name, options, …) and
+// environment variables (PGPASSFILE, …), and pgx's parameters, among them
+// pool_max_conns (default 8) and default_query_exec_mode, which must be exec
+// behind a pooler that does not keep prepared statements. Parameters of this
+// package are:
 //
 //   - schema, of the tables: lower-case letters, digits and "_"; default stsmap.
 //   - listen, yes or no: whether to keep a connection that listens for changes.

@@ -93,11 +93,12 @@ func (s *Store) connect(ctx context.Context, config *pgx.ConnConfig) (*pgx.Conn,
 	return conn, nil
 }
 
+// hangUp closes a connection. It does not wait for what the driver does if the
+// server does not answer, which is to try to cancel the query for 15 s.
 func hangUp(conn *pgx.Conn) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	_ = conn.Close(ctx)
-	<-conn.PgConn().CleanupDone()
 }
 
 func sleep(ctx context.Context, d time.Duration) {

@@ -2,19 +2,19 @@
 // for the daemons of a site, on a single server, behind Sentinel, or in a
 // Cluster. It needs no module.
 //
-// It keeps nothing in memory, and does not wait for a server that is away: both
-// is for the cache.Front and the cache.Guard before it. It does not make a
-// write safer than the server's appendonly and appendfsync do, nor does it wait
-// for replicas. All keys of a prefix are in one slot, so a Cluster gives it
-// failover, and not more room.
+// It keeps nothing in memory, and repeats no operation that failed because the
+// server is unreachable: that is for the caller and its cache.Breaker. It does
+// not make a write safer than the server's appendonly and appendfsync do, and
+// does not wait for replicas. All keys of a prefix are in one slot, so a Cluster
+// gives it failover, and not more room.
 //
-// Trust: whoever can write to the keys, or stand between daemon and server, can
-// switch MTA-STS off for any domain at all daemons; the server should ask for a
-// password of the daemons' own, and for TLS wherever it is not on the same host.
-// Loss: losing the data costs the protection of the next message to each domain
-// (RFC 8461, Section 10.2), and so does what a server without appendonly, or
-// with a maxmemory-policy other than noeviction, forgets; an empty store is
-// filled again, and an unreachable one stops nothing but the sharing.
+// Trust: an attacker who can write to the keys, or is between daemon and server,
+// can switch MTA-STS off for any domain at all daemons. The server should require
+// a password of the daemons' own, and TLS unless it is on the same host. Loss:
+// losing the data costs the protection of the next message to each domain (RFC
+// 8461, Section 10.2). A server without appendonly loses data in a crash, and one
+// with a maxmemory-policy other than noeviction when it is full. The daemons fill
+// an empty store again; while it is unreachable they do not share what they fetch.
 package redis
 
 import (
@@ -34,34 +34,32 @@ import (
 const (
 	// defaultTimeout is that of a call whose context has no deadline.
 	defaultTimeout = 5 * time.Second
-	// afterwards is how long an entry is kept when both Expires and Refresh are
-	// over.
+	// afterwards is how long an entry is kept after its Expires and its Refresh.
 	afterwards = time.Hour
-	// touchStep is how many entries one script touches; other clients of the
+	// touchStep is how many entries one script touches. Other clients of the
 	// server wait meanwhile.
 	touchStep = 1000
 )
 
-// Options are what a URL does not say. The zero value is good.
+// Options are settings that are not in a URL. The zero value is valid.
 type Options struct {
 	// Timeout is of each call whose context has no deadline; 0 means 5 s.
 	Timeout time.Duration
-	// OnError, if not nil, is told of failures that no method returns: op is
-	// "watch", once for each time that the server is lost, or "sweep", every
+	// OnError, if not nil, is called with failures that no method returns: op is
+	// "watch", once for each time that the connection is lost, or "sweep", every
 	// ten seconds at most. It may be called concurrently.
 	OnError func(op string, err error)
 }
 
 // A Store is a [cache.Shared] in Redis. Create it with [Open].
 //
-// An entry is a hash with its encoding and what has to be compared or changes
-// by itself. Beside the entries there are a sorted set of their domains, one by
-// Refresh, the claims, and a stream of changes. What has to happen in one step
-// is a script.
+// An entry is a hash with its encoding, and with the fields that the server
+// compares or changes. Beside the entries there are a sorted set of their domains,
+// one of their domains by Refresh, and the claims. Operations that take effect in
+// one step are scripts, which also publish each change.
 //
-// An entry expires by itself an hour after its Expires and Refresh are over. The
-// rows that led to it are removed by Due, a few pages of them every ten seconds,
-// and by All.
+// The server expires an entry an hour after its Expires and its Refresh. Due
+// removes its rows in the sets, a few pages of them every ten seconds.
 type Store struct {
 	client  redis.UniversalClient
 	keys    keys
@@ -76,9 +74,8 @@ type Store struct {
 	closing sync.Once
 }
 
-// Open returns the store that the URL names; see [CheckURL] for what it may
-// say. It fails only if the URL is wrong, or a file it names cannot be read: it
-// does not connect.
+// Open returns the store of a URL; see [CheckURL] for its form. It fails only if
+// the URL is wrong, or a file in it cannot be read: it does not connect.
 func Open(_ context.Context, url string, o Options) (*Store, error) {
 	u, err := parse(url)
 	if err != nil {
@@ -87,7 +84,7 @@ func Open(_ context.Context, url string, o Options) (*Store, error) {
 	if o.Timeout <= 0 {
 		o.Timeout = defaultTimeout
 	}
-	// The driver writes what it finds odd to standard error, which is ours.
+	// The driver writes warnings to standard error.
 	redis.SetLogger(quiet{})
 	s := &Store{
 		client: u.client(), keys: keys{"{" + u.prefix + "}:"}, db: u.db, options: o, owner: rand.Text(),
@@ -104,8 +101,8 @@ type quiet struct{}
 // Printf implements the interface of the driver.
 func (quiet) Printf(context.Context, string, ...any) {}
 
-// keys makes the names of keys, which all begin with the prefix in braces: that
-// is the part that tells the slot.
+// keys makes the names of keys. All begin with the prefix in braces, which alone
+// determines the slot.
 type keys struct{ prefix string }
 
 func (k keys) entry(domain string) string { return k.prefix + "e:" + domain }
@@ -128,15 +125,16 @@ func (s *Store) Close() error {
 	return err
 }
 
-// Ping returns nil if the server answers and takes writes. It is for people who
-// want to know what is wrong.
+// Ping returns nil if the server answers and takes writes. It is for diagnosis by
+// people.
 func (s *Store) Ping(ctx context.Context) error {
 	return s.do(ctx, func(ctx context.Context) error {
 		return s.client.Set(ctx, s.keys.prefix+"ping", s.owner, time.Second).Err()
 	})
 }
 
-// do runs a call, which ends with its context, with the Store, and in time.
+// do runs a call with a context that ends with ctx, with Close, and, if ctx has no
+// deadline, after the Timeout.
 func (s *Store) do(ctx context.Context, call func(context.Context) error) error {
 	if s.life.Err() != nil {
 		return cache.ErrClosed
@@ -288,8 +286,8 @@ func (s *Store) Release(ctx context.Context, domain string) error {
 // readFields are those of an entry that decode needs.
 func readFields() []string { return []string{"v", "r", "u"} }
 
-// decode reads an entry: its encoding, and what has changed since. It reports
-// false for what is none.
+// decode returns the entry in the fields of a hash: its encoding, with what leases
+// and touches changed. It reports false if the fields are not those of an entry.
 func decode(domain string, fields []any) (e cache.Entry, ok bool) {
 	if len(fields) != len(readFields()) {
 		return e, false
@@ -312,8 +310,8 @@ func timeOf(field any) (time.Time, bool) {
 	return time.UnixMilli(n).UTC(), err == nil
 }
 
-// latest returns the later of two times, and now if that is later than both:
-// what is over already is kept for a while, too.
+// latest returns the latest of two times and now: an entry that has expired is
+// kept for a while, too.
 func latest(a, b time.Time) time.Time {
 	last := time.Now()
 	for _, t := range []time.Time{a, b} {
@@ -324,7 +322,7 @@ func latest(a, b time.Time) time.Time {
 	return last
 }
 
-// wrongType reports whether a key of ours holds something that is not ours.
+// wrongType reports whether a key of ours holds another type than ours.
 func wrongType(err error) bool {
 	return err != nil && redis.HasErrorPrefix(err, "WRONGTYPE")
 }

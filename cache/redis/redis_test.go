@@ -27,14 +27,23 @@ func TestStore(t *testing.T) {
 		url := prefix()
 		return mustOpen(t, url), mustOpen(t, url)
 	})
+	t.Run("breaker", func(t *testing.T) {
+		cachetest.TestShared(t, func(t *testing.T) (a, b cache.Shared) {
+			url := prefix()
+			open := func(context.Context) (cache.Store, error) { return Open(t.Context(), url, Options{}) }
+			one, other := cache.NewBreaker(open, soon), cache.NewBreaker(open, soon)
+			one.Shared, other.Shared = true, true
+			return one, other
+		})
+	})
 	cachetest.TestDurable(t, func(t *testing.T) func() cache.Store {
 		url := prefix()
 		return func() cache.Store { return mustOpen(t, url) }
 	})
 }
 
-// TestExpires: the server forgets what has been over for an hour, and the rows
-// that led there go when somebody comes along.
+// TestExpires: the server removes an entry an hour after it expired, and Due its
+// rows.
 func TestExpires(t *testing.T) {
 	s := startServer(t)
 	store := mustOpen(t, s.url())
@@ -63,9 +72,8 @@ func TestExpires(t *testing.T) {
 	}
 }
 
-// TestSweep: rows of entries that have expired are removed though nobody asks
-// for all, a bounded number at a time, in turn, and by several daemons; those of
-// others stay.
+// TestSweep: Due removes the rows of entries that have expired, a bounded number
+// at a time, in turn, and by several daemons; those of others stay.
 func TestSweep(t *testing.T) {
 	s := startServer(t)
 	stores := []*Store{mustOpen(t, s.url()), mustOpen(t, s.url())}
@@ -119,8 +127,7 @@ func TestSweep(t *testing.T) {
 	}
 }
 
-// TestSweepFails: that the rows cannot be swept is told, and what is due is taken
-// all the same.
+// TestSweepFails: a failed sweep is reported, and Due returns what it took.
 func TestSweepFails(t *testing.T) {
 	s := startServer(t)
 	var told []string
@@ -206,7 +213,7 @@ func TestLeastRights(t *testing.T) {
 	}
 }
 
-// TestSetup: whom the rights are for, and on what.
+// TestSetup: which user gets the rights, and on which keys.
 func TestSetup(t *testing.T) {
 	for _, tt := range []struct{ url, has, err string }{
 		{"redis://mail:x@192.0.2.1/?prefix=site", "ACL SETUSER mail on resetkeys ~{site}:* ", ""},

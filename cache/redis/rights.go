@@ -6,10 +6,10 @@ import (
 	"strings"
 )
 
-// Setup returns the commands, one a line as redis-cli(1) reads them, with which
-// an administrator of the server gives the user that a URL names the rights
-// that a Store needs, and no others; its password is set apart. It fails if the
-// URL is wrong or names no user; it does not connect.
+// Setup returns commands for an administrator of the server, one a line as
+// redis-cli(1) reads them. They give the user of the URL the rights that a Store
+// needs, and no others, and leave its password as it is. Setup fails if the URL is
+// wrong or has no user; it does not connect.
 func Setup(url string) (string, error) {
 	p, err := parse(url)
 	if err != nil {
@@ -26,7 +26,7 @@ func Setup(url string) (string, error) {
 	}, "\n") + "\n", nil
 }
 
-// word is s as one word of a line.
+// word quotes s as one word of a line, if necessary.
 func word(s string) string {
 	if strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(`"'\`, r) }) {
 		return strconv.QuoteToASCII(s)

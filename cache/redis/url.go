@@ -153,7 +153,7 @@ func (p *place) readOwn(u *storeurl.URL, secure bool) error {
 		p.prefix = u.Take("prefix")
 	}
 	if p.prefix == "" || strings.Trim(p.prefix, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") != "" {
-		return fmt.Errorf("invalid prefix %q; must be letters, digits, - , _ and .", p.prefix)
+		return fmt.Errorf("invalid prefix %q; must be letters, digits, dots, - and _", p.prefix)
 	}
 	for _, name := range []string{"skip_verify", "read_only", "replica_only", "use_disconnected_replicas", "route_by_latency", "route_by_latency_tolerance", "route_randomly"} {
 		if u.Params.Has(name) {

@@ -39,7 +39,8 @@ func (s *Store) All(ctx context.Context) iter.Seq2[cache.Entry, error] {
 	}
 }
 
-// page reads the next entries, and returns where to go on; empty at the end.
+// page reads the next entries, and returns where the next page begins; empty at
+// the end.
 func (s *Store) page(ctx context.Context, from string) (batch []cache.Entry, next string, err error) {
 	domains, err := s.client.ZRangeArgs(ctx, redis.ZRangeArgs{
 		Key: s.keys.domains(), Start: from, Stop: "+", ByLex: true, Count: walkStep,

@@ -233,3 +233,28 @@ func TestCompact(t *testing.T) {
 	}
 	putMany(20, 40, func(i int) error { return s.Put(t.Context(), entry(i)) })
 }
+
+// TestCompactTime: a file that cannot be written anew in time is used as it is.
+func TestCompactTime(t *testing.T) {
+	path := newPath(t)
+	s := mustOpen(t, path)
+	put(t, s, entry(1), entry(2))
+	if err := s.compact(time.Now().Add(-time.Second)); !errors.Is(err, errCompactTime) {
+		t.Errorf("compact = %v", err)
+	}
+	if left, _ := filepath.Glob(path + "*"); len(left) != 1 {
+		t.Errorf("left: %v", left)
+	}
+	put(t, s, entry(3))
+	if err := s.compact(time.Now().Add(time.Minute)); err != nil {
+		t.Error(err)
+	}
+	for i := 1; i <= 3; i++ {
+		if !has(t, s, entry(i).Domain) {
+			t.Errorf("%d is lost", i)
+		}
+	}
+	if due, err := s.Due(t.Context(), time.Now().Add(48*time.Hour), time.Hour, 10); len(due) != 3 || err != nil {
+		t.Errorf("%d are due, %v", len(due), err)
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"syscall"
 
 	"go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
@@ -63,7 +64,7 @@ func (s *Store) guarded(file *openFile, write bool, f func(*bbolt.Tx) error) (er
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if what := recover(); what != nil {
-			err = fmt.Errorf("%w: %w", errApply, damaged(s.path, what))
+			err = &applyError{damaged(s.path, what)}
 			if write && tx != nil {
 				s.release(tx)
 			}
@@ -139,26 +140,32 @@ func (s *Store) isBroken() bool {
 	}
 }
 
-// close closes the database, or, if it is broken, the file alone.
+// close closes the database, or, if it is broken, releases the lock on the file
+// alone: a goroutine that waits within bbolt may still refer to the rest, and the
+// mapping would keep the lock if just the file was closed.
 func (f *openFile) close(broken bool) (err error) {
 	if broken {
-		return f.file.Close()
+		return syscall.Flock(int(f.file.Fd()), syscall.LOCK_UN)
 	}
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if what := recover(); what != nil {
-			err = errors.Join(damaged(f.file.Name(), what), f.file.Close())
+			err = errors.Join(damaged(f.file.Name(), what), f.close(true))
 		}
 	}()
 	return f.db.Close()
 }
 
+// explain adds the path to an error of bbolt.
 func (s *Store) explain(err error) error {
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, berrors.ErrDatabaseNotOpen):
 		return cache.ErrClosed
+	case errors.Is(err, berrors.ErrInvalidMapping):
+		// The file could not be mapped again when it grew, and is not mapped now.
+		return damaged(s.path, err)
 	}
 	return fmt.Errorf("%s: %w", s.path, err)
 }

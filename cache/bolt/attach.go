@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"syscall"
 	"time"
 
@@ -97,57 +96,13 @@ func (s *Store) checkPath() {
 }
 
 // restore writes the open file anew to the path, which names nothing, and goes
-// on with that.
+// on with that. It uses Link, because Rename would replace a file that has just
+// been put there.
 func (s *Store) restore() error {
-	temporary := s.path + temporarySuffix
-	if err := s.copyFile(temporary); err != nil {
-		return err
-	}
-	fresh, err := openFileAt(temporary)
-	if err != nil {
-		return errors.Join(err, os.Remove(temporary))
-	}
-	// Not Rename, which would replace a file that has just been put there.
-	if err := os.Link(temporary, s.path); err != nil {
-		return errors.Join(err, fresh.close(false), os.Remove(temporary))
-	}
-	// From here on the new file is the store, whatever happens.
-	_ = s.file.Swap(fresh).close(false)
-	_ = os.Remove(temporary)
-	return syncDir(filepath.Dir(s.path))
-}
-
-// copyFile writes a copy of the open file, with its mode and owner, and syncs
-// it.
-func (s *Store) copyFile(path string) error {
-	info, err := s.file.Load().file.Stat()
-	if err != nil {
-		return err
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	err = s.view(func(tx *bbolt.Tx) error {
-		_, err := tx.WriteTo(f)
-		return err
-	})
-	if err = errors.Join(err, likeFile(f, info), f.Sync(), f.Close()); err != nil {
-		return errors.Join(err, os.Remove(path))
-	}
-	return nil
-}
-
-// likeFile gives a new file the mode and the owner of another.
-func likeFile(f *os.File, other os.FileInfo) error {
-	stat, ok := other.Sys().(*syscall.Stat_t)
-	if ok && int(stat.Uid) != os.Geteuid() {
-		if err := f.Chown(int(stat.Uid), int(stat.Gid)); err != nil {
+	return s.renew(os.Link, func(f *os.File) error {
+		return s.view(func(tx *bbolt.Tx) error {
+			_, err := tx.WriteTo(f)
 			return err
-		}
-	}
-	return f.Chmod(other.Mode().Perm())
+		})
+	})
 }

@@ -3,9 +3,11 @@ package bolt
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"syscall"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -40,28 +42,60 @@ func (s *Store) mostlyUnused() bool {
 // It runs before the writer. On an error, such as that of a full disk or of too
 // little time, the Store goes on with what it had.
 //
-// The new file is renamed over the old one while both are locked, and open
+// The new file is renamed over the old one while both are locked, and Open
 // checks that what it has locked is at the path: so no other process can end up
 // with the old one.
 func (s *Store) compact(deadline time.Time) error {
+	return s.renew(os.Rename, func(f *os.File) error {
+		fresh, err := openFileAt(f.Name())
+		if err != nil {
+			return err
+		}
+		return errors.Join(s.copyEntries(fresh.db, deadline), fresh.close(false))
+	})
+}
+
+// renew fills a new file, with the mode and the owner of the open one, has it
+// take its place at the path, and goes on with it.
+func (s *Store) renew(place func(from, to string) error, fill func(*os.File) error) (err error) {
 	path := s.path + temporarySuffix
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	// Of no use any more on an error, and a second name after Link.
+	defer os.Remove(path)
+	if err := errors.Join(fill(f), s.likeOpen(f), f.Sync(), f.Close()); err != nil {
 		return err
 	}
 	fresh, err := openFileAt(path)
 	if err != nil {
 		return err
 	}
-	err = errors.Join(likeFile(fresh.file, s.file.Load().info), s.copyEntries(fresh.db, deadline))
-	if err == nil {
-		err = os.Rename(path, s.path)
-	}
-	if err != nil {
-		return errors.Join(err, fresh.close(false), os.Remove(path))
+	if err := place(path, s.path); err != nil {
+		return errors.Join(err, fresh.close(false))
 	}
 	// From here on the new file is the store, whatever happens.
-	old := s.file.Swap(fresh)
-	return errors.Join(syncDir(filepath.Dir(s.path)), old.close(s.isBroken()))
+	_ = s.file.Swap(fresh).close(s.isBroken())
+	return syncDir(filepath.Dir(s.path))
+}
+
+// likeOpen gives a file the mode and the owner of the open one.
+func (s *Store) likeOpen(f *os.File) error {
+	info, err := s.file.Load().file.Stat()
+	if err != nil {
+		return err
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if ok && int(stat.Uid) != os.Geteuid() {
+		if err := f.Chown(int(stat.Uid), int(stat.Gid)); err != nil {
+			return err
+		}
+	}
+	return f.Chmod(info.Mode().Perm())
 }
 
 // copyEntries copies all buckets to an empty database, and syncs that.

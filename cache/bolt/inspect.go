@@ -66,28 +66,29 @@ func isLink(path string) bool {
 // for any other file errNoDatabase.
 func identify(f *os.File) (ours bool, err error) {
 	const attempts = 10
-	for attempt := 1; ; attempt++ {
-		info, err := f.Stat()
-		if err != nil || info.Size() == 0 {
-			return false, err
-		}
-		d, err := readMeta(f, info.Size())
-		if err != nil {
-			return false, err
-		}
-		buckets, err := d.buckets(make(map[uint64]bool))
-		if err == nil && len(buckets) > 0 && !hasOurs(buckets) {
-			names := slices.Sorted(maps.Keys(buckets))
-			err = fmt.Errorf("%s: %w: a bbolt database with the buckets %q", f.Name(), ErrForeign, names[:min(len(names), 5)])
-		}
-		if err == nil || attempt == attempts {
-			return err == nil && len(buckets) > 0, err
+	for range attempts {
+		var txid uint64
+		err = readPages(f, func(m pageMap) error {
+			txid = m.txid
+			buckets, err := m.buckets(make(map[uint64]bool))
+			ours = err == nil && hasOurs(buckets)
+			if err == nil && !ours && len(buckets) > 0 {
+				names := slices.Sorted(maps.Keys(buckets))
+				err = fmt.Errorf("%s: %w: a bbolt database with the buckets %q", f.Name(), ErrForeign, names[:min(len(names), 5)])
+			}
+			return err
+		})
+		if err == nil {
+			return ours, nil
 		}
 		// A process that writes may have used the pages for others meanwhile.
-		if again, metaErr := readMeta(f, info.Size()); metaErr == nil && again.txid == d.txid {
-			return false, err
+		again := txid
+		_ = readPages(f, func(m pageMap) error { again = m.txid; return nil })
+		if again == txid {
+			break
 		}
 	}
+	return false, err
 }
 
 func hasOurs[V any](buckets map[string]V) bool {

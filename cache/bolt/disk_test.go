@@ -86,8 +86,8 @@ func TestFullDisk(t *testing.T) {
 	there(s)
 }
 
-// TestReadOnly: a file system that takes no writes is said, and nothing is
-// renamed or lost.
+// TestReadOnly: on a read-only file system Open returns an error, and renames
+// and loses nothing.
 func TestReadOnly(t *testing.T) {
 	dir := mount(t, 4<<20)
 	path := filepath.Join(dir, "cache.db")
@@ -113,8 +113,8 @@ func TestReadOnly(t *testing.T) {
 	}
 }
 
-// TestFlippedBits: whatever bits of a file are not what was written, nobody is
-// told a policy that was not put, and nothing panics or hangs.
+// TestFlippedBits: whatever bits of a file are not what was written, no method
+// returns a policy that was not put, and nothing panics or hangs.
 func TestFlippedBits(t *testing.T) {
 	path := newPath(t)
 	s := mustOpen(t, path)

@@ -68,7 +68,7 @@ func TestHeadersDestroyed(t *testing.T) {
 				select {
 				case <-stop:
 					return
-				default: // again and again, for a commit writes one of them anew
+				default: // again and again, because a commit writes one of them anew
 					_, err := f.WriteAt(make([]byte, 2*os.Getpagesize()), 0)
 					if err != nil {
 						t.Error(err)

@@ -26,13 +26,14 @@ type Options struct {
 	// OnEvict, if not nil, is called with the number of unexpired policies that
 	// were evicted.
 	OnEvict func(policies int)
-	// OnState, if not nil, is called when the State changes; err is nil if it is
-	// Attached or Restored. It must not use the Store.
+	// OnState, if not nil, is called once when the State changes; err is nil if
+	// the new one is Attached or Restored. Writing waits for OnState, so it must
+	// not block, or call a method of the Store.
 	OnState func(state State, err error)
-	// Own means that no other program has a file at the path, such as in the
-	// daemon's own directory: a file that is no readable database is taken for a
-	// damaged store there, and set aside. It means nothing for a symbolic link,
-	// and for another program's database.
+	// Own means that only stsmap has a file at the path, as in the daemon's own
+	// directory: Open takes a file that is no readable database for a damaged
+	// store, and sets it aside. It has no effect for a symbolic link, and for
+	// another program's database.
 	Own bool
 }
 
@@ -49,21 +50,21 @@ func (e *unreadableError) Error() string {
 
 func (e *unreadableError) Unwrap() error { return e.err }
 
-// Open opens the store in the file at path, and creates the file with mode 0600
-// if there is none or it is empty; its directory must exist. It reads the header
-// of each page, but not the entries.
+// Open opens the store in the file at path. It creates the file with mode 0600
+// if there is none; the directory must exist. An empty file counts as new. Open
+// reads the header of each page, but not the entries.
 //
-// If path is a symbolic link, everything happens to the file it names at that
-// moment, and beside it, also where that file is created: a store on another
-// disk stays there, and the link what it was.
+// If path is a symbolic link, Open uses the file it names at that moment, and
+// the directory of that file, also if it creates the file: a store on another
+// disk stays there, and the link is not changed.
 //
-// A file that is not a store of stsmap is never written to, renamed, or changed
-// in any other way: the error is [ErrForeign], and has the reason. A store that
-// is cut short, damaged, or of a version with another layout is renamed to
-// "<path>.unreadable-<time>", never removed and never over another file, and a
-// new one is begun: see [Store.SetAside]. Such a file is recognized by its
-// buckets, or by Options.Own. An error of the file system is returned and moves
-// nothing, and so is [ErrLocked], after a second of waiting.
+// Open never writes to, renames, or otherwise changes a file that is not a store
+// of stsmap: it returns [ErrForeign] with the reason. A store that is damaged,
+// cut short, or of a version with another layout is recognized by its buckets,
+// or by Options.Own. Open renames it to "<path>.unreadable-<time>" and begins a
+// new one (see [Store.SetAside]); it never removes or overwrites a file. If the
+// file system fails, Open renames nothing and returns the error, as it does with
+// [ErrLocked] after a second of waiting.
 func Open(path string, o Options) (*Store, error) {
 	if o.MaxBytes == 0 {
 		o.MaxBytes = 4 << 30
@@ -147,7 +148,7 @@ func openFileAt(path string) (opened *openFile, err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if what := recover(); what != nil {
-			// bbolt has lost track of the file, and with it of the lock.
+			// bbolt does not release the lock then.
 			err = errors.Join(opened.unreadable(fmt.Errorf("%v", what)), opened.close(true))
 		}
 	}()
@@ -177,7 +178,7 @@ func openFileAt(path string) (opened *openFile, err error) {
 		return nil, opened.unreadable(err)
 	}
 	if now, err := os.Stat(path); err != nil || !os.SameFile(now, opened.info) {
-		// Another process has just put another file there, and closed this one.
+		// Another process has put a new file there, and closed this one.
 		return nil, errors.Join(fmt.Errorf("%s: %w", path, ErrLocked), err, opened.close(false))
 	}
 	if err := readPages(opened.file, pageMap.checkTrees); err != nil {
@@ -257,8 +258,8 @@ func follow(path string) (string, error) {
 
 // setAside renames the file to a name that no other file has, and returns it.
 func setAside(bad *unreadableError) (string, error) {
-	// Two processes that start at once both find the file unreadable, one after
-	// the other. The second must not rename what the first has begun.
+	// If two processes start at once, both find the file unreadable. The second
+	// must not rename the new file of the first.
 	if now, err := os.Stat(bad.path); err != nil || !os.SameFile(now, bad.info) {
 		return "", errors.Join(errors.New("was replaced meanwhile"), err)
 	}

@@ -399,9 +399,8 @@ func usePage(t *testing.T, path string) (whole bool) {
 	return whole
 }
 
-// TestCutWhileOpen: a file that somebody cuts short faults when it is read,
-// which must not end the process, and does not keep Close from giving back the
-// lock.
+// TestCutWhileOpen: reading a file that was cut short is a memory fault, which must
+// not end the process, nor keep Close from releasing the lock.
 func TestCutWhileOpen(t *testing.T) {
 	path := newPath(t)
 	s := mustOpen(t, path)

@@ -145,12 +145,12 @@ func (m pageMap) buckets(seen map[uint64]bool) (map[string]uint64, error) {
 	return roots, nil
 }
 
-// checkTrees returns errNoDatabase if a page of the buckets can be reached on
-// two ways, such as a branch that leads to itself. bbolt recurses on such a page
+// checkTrees returns errNoDatabase if two pages of the buckets lead to the same
+// page, such as a branch that leads to itself. bbolt recurses on such a page
 // until its stack overflows, which no recover catches, or loops without end.
-// Pages that are damaged in another way make it panic, and only cost what is on
-// them; they are passed over here. checkTrees reads the header of every page,
-// level by level and in the order of the file.
+// Pages that are damaged in another way make bbolt panic, and only their own
+// entries are lost; checkTrees skips them. It reads the header of every page,
+// level by level, in the order of the file.
 func (m pageMap) checkTrees() error {
 	seen := make(map[uint64]bool)
 	roots, err := m.buckets(seen)

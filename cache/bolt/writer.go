@@ -158,8 +158,6 @@ func (s *Store) brokenErr() error {
 
 // every calls f at each interval until Close.
 func (s *Store) every(interval time.Duration, wake <-chan struct{}, f func(context.Context)) {
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for {
@@ -169,6 +167,6 @@ func (s *Store) every(interval time.Duration, wake <-chan struct{}, f func(conte
 		case <-wake:
 		case <-tick.C:
 		}
-		f(ctx)
+		f(context.Background())
 	}
 }

@@ -6,30 +6,29 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"syscall"
 	"time"
 
 	"go.etcd.io/bbolt"
 )
 
-// A State says whether the path of a Store still names the file that it has
-// open. It is checked every half minute and by Close.
+// A State is whether the path of a Store still names the file that it has open.
+// It is checked every half minute and by Close.
 type State int
 
 const (
-	// Attached: the path names the file. This is where a Store begins.
+	// Attached: the path names the open file. A Store begins in this state.
 	Attached State = iota
 	// Restored: the path named nothing, and the open file was written there
 	// anew, with all that is in it. The Store works, and is attached again.
 	Restored
-	// Missing: the path names nothing, and the file cannot be written there
-	// anew, which is tried again at each check. Methods that read work, the
-	// others return the error: what they wrote would be lost by Close.
+	// Missing: the path names nothing, and writing the file anew failed; each
+	// check tries it again. Get and All work. Other methods return the error,
+	// because Close would lose what they write.
 	Missing
-	// Replaced: the path names another file, which is left alone. Every method
-	// returns an error that wraps ErrReplaced until that file is moved away (then
-	// the Store is restored) or the open one is moved back.
+	// Replaced: the path names another file, which is not touched. Every method
+	// returns ErrReplaced until that file is moved away (the Store is then
+	// restored) or the open file is moved back.
 	Replaced
 )
 
@@ -40,13 +39,14 @@ var ErrReplaced = errors.New("another file has replaced the open one")
 // watchEvery is how often the path is checked.
 const watchEvery = 30 * time.Second
 
-// A detached is why writing to the open file is of no use.
+// A detached describes a Store whose path does not name the open file.
 type detached struct {
 	state State
 	err   error
 }
 
-// watch checks the path, and has the writer act if it has changed.
+// watch compares the path with the open file, and wakes the writer if they
+// differ.
 func (s *Store) watch(ctx context.Context) {
 	if state, _ := s.pathState(); state == Attached && s.detach.Load() == nil {
 		return
@@ -67,9 +67,9 @@ func (s *Store) pathState() (State, error) {
 	return Attached, nil
 }
 
-// checkPath writes the file anew if it is missing, and tells every change of
-// the state once. Only the writer calls it: nothing is committed meanwhile, so
-// the new file has everything that was acknowledged.
+// checkPath writes the file anew if it is missing, and reports each change of
+// the state once. Only the writer calls it: there is no commit meanwhile, so the
+// new file has everything that was acknowledged.
 func (s *Store) checkPath() {
 	if s.isBroken() {
 		return
@@ -96,58 +96,14 @@ func (s *Store) checkPath() {
 	}
 }
 
-// restore writes the open file anew to the path, which names nothing, and goes
-// on with that.
+// restore writes a copy of the open file to the path, which names nothing, and
+// continues with the copy. It uses Link, because Rename would replace a file that
+// was created there meanwhile.
 func (s *Store) restore() error {
-	temporary := s.path + temporarySuffix
-	if err := s.copyFile(temporary); err != nil {
-		return err
-	}
-	fresh, err := openFileAt(temporary)
-	if err != nil {
-		return errors.Join(err, os.Remove(temporary))
-	}
-	// Not Rename, which would replace a file that has just been put there.
-	if err := os.Link(temporary, s.path); err != nil {
-		return errors.Join(err, fresh.close(false), os.Remove(temporary))
-	}
-	// From here on the new file is the store, whatever happens.
-	_ = s.file.Swap(fresh).close(false)
-	_ = os.Remove(temporary)
-	return syncDir(filepath.Dir(s.path))
-}
-
-// copyFile writes a copy of the open file, with its mode and owner, and syncs
-// it.
-func (s *Store) copyFile(path string) error {
-	info, err := s.file.Load().file.Stat()
-	if err != nil {
-		return err
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	err = s.view(func(tx *bbolt.Tx) error {
-		_, err := tx.WriteTo(f)
-		return err
-	})
-	if err = errors.Join(err, likeFile(f, info), f.Sync(), f.Close()); err != nil {
-		return errors.Join(err, os.Remove(path))
-	}
-	return nil
-}
-
-// likeFile gives a new file the mode and the owner of another.
-func likeFile(f *os.File, other os.FileInfo) error {
-	stat, ok := other.Sys().(*syscall.Stat_t)
-	if ok && int(stat.Uid) != os.Geteuid() {
-		if err := f.Chown(int(stat.Uid), int(stat.Gid)); err != nil {
+	return s.renew(os.Link, func(f *os.File) error {
+		return s.view(func(tx *bbolt.Tx) error {
+			_, err := tx.WriteTo(f)
 			return err
-		}
-	}
-	return f.Chmod(other.Mode().Perm())
+		})
+	})
 }

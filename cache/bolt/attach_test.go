@@ -29,7 +29,7 @@ func (l *stateLog) add(state State, err error) {
 	l.states, l.errs = append(l.states, state), append(l.errs, err)
 }
 
-// want fails unless these states have been told since the last call.
+// want fails unless OnState was called with these states since the last call.
 func (l *stateLog) want(t *testing.T, when string, states ...State) {
 	t.Helper()
 	l.mu.Lock()
@@ -84,7 +84,7 @@ func wantEntries(t *testing.T, s *Store, n int) {
 }
 
 // TestRemoved: a file that was removed is there again within a minute, whole,
-// with its mode, locked, and with what is put meanwhile and later; that is told
+// with its mode, locked, and with what is put meanwhile and later; that is reported
 // once.
 func TestRemoved(t *testing.T) {
 	watched(t, func(t *testing.T, s *Store, path string, log *stateLog) {
@@ -183,8 +183,8 @@ func TestRemovedUnderLoad(t *testing.T) {
 }
 
 // TestReplaced: a file that now stands at the path is left alone, every method
-// says so until it is moved away, or the open file is moved back, and that is
-// told once.
+// says so until it is moved away, or the open file is moved back, which is
+// reported once.
 func TestReplaced(t *testing.T) {
 	watched(t, func(t *testing.T, s *Store, path string, log *stateLog) {
 		moved := path + ".moved"

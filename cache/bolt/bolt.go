@@ -1,25 +1,25 @@
-// Package bolt is a cache.Store in one file on the local disk: what a daemon
-// that runs alone has cached survives a restart. The file is a bbolt database.
+// Package bolt is a cache.Store in one file on the local disk, for a daemon that
+// shares its cache with no other. The file is a bbolt database.
 //
 // It does not share the file: one process has it open at a time, and other
 // machines never. It keeps nothing in memory beyond the page cache. It never
 // changes a file of another program (see [ErrForeign]).
 //
-// Size: entries take Options.MaxBytes, and the file, whose pages are not full,
-// about twice that. When they take more, entries are evicted: negative entries
-// and expired policies first, then what one domain owner has beyond a fair
-// share, then the least recently used. The bound is checked when the store is
-// opened, every hour, and when the file has grown by an eighth of it. Space of
-// deleted entries is reused; Open writes the file anew, and smaller, if most of
-// it is unused.
+// Size: entries may take Options.MaxBytes; the file, whose pages are not full,
+// is up to twice as large. If entries take more, some are evicted: negative
+// entries and expired policies first, then what one domain owner has beyond a
+// fair share, then the least recently used policies. The bound is checked when
+// the store is opened, every hour, and when the file has grown by an eighth of
+// the bound. The space of deleted entries is reused. Open writes the file anew,
+// and smaller, if most of it is unused.
 //
 // The file may be removed, moved or replaced while it is open: see [State].
 //
-// Trust: whoever can write the file, or rename another into its place, can
-// switch MTA-STS off for any domain; the file is created with mode 0600, and its
-// directory should belong to the daemon alone. Loss: losing the file costs the
-// protection of the next message to each domain, as on first contact (RFC 8461,
-// Section 10.2); stsmap starts without it and needs no repair.
+// Trust: a user who can write the file, or rename another into its place, can
+// switch MTA-STS off for any domain. The file is created with mode 0600, and its
+// directory should belong to the daemon alone. Loss: without the file, the next
+// message to each domain has no protection, as on first contact (RFC 8461,
+// Section 10.2). stsmap starts without it, and nothing has to be repaired.
 package bolt
 
 import (
@@ -50,8 +50,8 @@ var ErrDamaged = errors.New("the database is damaged")
 // A Store is a [cache.Store] in a file. Create it with [Open].
 //
 // Put, Touch, Delete and Due return after the data was synced to disk. One
-// goroutine writes. Operations that arrive during a commit share the next one.
-// A context that ends while one of them waits does not undo the operation.
+// goroutine writes; operations that arrive during a commit share the next one.
+// If the context ends while an operation waits, the operation is not undone.
 type Store struct {
 	path        string
 	options     Options
@@ -62,7 +62,7 @@ type Store struct {
 	file   atomic.Pointer[openFile] // changed by the writer only
 	detach atomic.Pointer[detached] // nil: the path names the file
 
-	begin    sync.Mutex // one goroutine at a time is within bbolt's Begin
+	begin    sync.Mutex // held within bbolt's Begin
 	broken   chan struct{}
 	breaking sync.Once // closes broken: bbolt has lost a lock to a panic
 
@@ -77,8 +77,8 @@ type Store struct {
 }
 
 // SetAside returns the path to which Open has renamed a damaged store before it
-// began a new one, and the reason; both are empty if it did not. The operator
-// should be told: the cache has been lost.
+// began a new one, and the reason; both are empty if it did not. The caller
+// reports it: the cache has been lost.
 func (s *Store) SetAside() (path, reason string) { return s.aside, s.reason }
 
 // Uncompacted returns why Open could not write a file anew of which most is
@@ -225,12 +225,12 @@ type row struct {
 	entry  cache.Entry
 	valid  bool // the value could be decoded
 	size   int64
-	sum    uint32 // of the value, to see later whether it is still the same
+	sum    uint32 // of the value, to detect a later change
 }
 
-// walk yields all rows. It uses a transaction for every walkStep of them, and
-// none while the loop body runs: that may write, and growing the file waits for
-// readers.
+// walk yields all rows. It reads walkStep of them in one transaction, and has
+// none open while the loop body runs: the body may write, and enlarging the file
+// waits for readers.
 func (s *Store) walk(ctx context.Context) iter.Seq2[row, error] {
 	return func(yield func(row, error) bool) {
 		var last []byte
@@ -285,7 +285,7 @@ func rowsAfter(tx *bbolt.Tx, last []byte) ([]row, []byte) {
 	return batch, last
 }
 
-// readable returns why nothing can be read.
+// readable returns an error if the Store cannot be read.
 func (s *Store) readable(ctx context.Context) error {
 	select {
 	case <-s.quit:

@@ -295,25 +295,58 @@ func BenchmarkPut(b *testing.B) {
 	}
 }
 
+// fill puts n entries at once.
+func fill(b *testing.B, s *Store, n int) {
+	b.Helper()
+	for i := 0; i < n; i += 50_000 {
+		err := s.file.Load().db.Update(func(tx *bbolt.Tx) error {
+			for k := range min(50_000, n-i) {
+				e := entry(i + k)
+				e.Refresh = e.Refresh.Add(time.Duration((i+k)*7919%n) * time.Second)
+				if err := save(tx, cache.Entry{}, e); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkDue takes 100 of a million entries each time.
+func BenchmarkDue(b *testing.B) {
+	s := mustOpen(b, newPath(b))
+	fill(b, s, 1_000_000)
+	now := time.Now().Add(24 * time.Hour)
+	for b.Loop() {
+		now = now.Add(100 * time.Second)
+		if taken, err := s.Due(b.Context(), now, 10*365*24*time.Hour, 100); err != nil || len(taken) < 90 {
+			b.Fatalf("%d, %v", len(taken), err)
+		}
+	}
+}
+
+func BenchmarkGet(b *testing.B) {
+	s := mustOpen(b, newPath(b))
+	fill(b, s, 50_000)
+	b.ResetTimer()
+	b.RunParallel(func(p *testing.PB) {
+		for i := 0; p.Next(); i++ {
+			if _, err := s.Get(b.Context(), entry(i%50_000).Domain); err != nil {
+				b.Error(err)
+			}
+		}
+	})
+}
+
 func BenchmarkOpen(b *testing.B) {
 	for _, n := range []int{50_000, 1_000_000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			path := newPath(b)
 			s := mustOpen(b, path)
-			for i := 0; i < n; i += 50_000 {
-				err := s.file.Load().db.Update(func(tx *bbolt.Tx) error {
-					for k := range 50_000 {
-						e := entry(i + k)
-						if err := save(tx, cache.Entry{}, e); err != nil {
-							return err
-						}
-					}
-					return nil
-				})
-				if err != nil {
-					b.Fatal(err)
-				}
-			}
+			fill(b, s, n)
 			for b.Loop() {
 				_ = s.Close()
 				s = mustOpen(b, path)

@@ -3,31 +3,33 @@ package bolt
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"syscall"
 	"time"
 
 	"go.etcd.io/bbolt"
 )
 
-// bbolt never gives back what deleted entries took; it uses it for others. A
-// file that was large once stays so, which Open mends where it is worth it.
+// bbolt reuses the space of deleted entries, but never makes a file smaller.
+// Open does, if that saves enough.
 const (
 	// minUnused is how much of a file must be unused, in bytes, for Open to
 	// write it anew.
 	minUnused = 16 << 20
-	// unusedPart is which part of the file that must be at least, too.
+	// unusedPart is the part of the file that must be unused, too: 1/unusedPart.
 	unusedPart = 2
 	// compactStep is how much is copied in one transaction, in bytes.
 	compactStep = 4 << 20
-	// compactTime is how long a start waits for it.
+	// compactTime is how long Open may take for it.
 	compactTime = 10 * time.Second
 	// temporarySuffix is added to the path of the file for a new one.
-	temporarySuffix = ".new"
+	temporarySuffix = ".stsmap-new"
 )
 
-// errCompactTime is why a large file stays as it is.
+// errCompactTime is returned by compact if it takes too long.
 var errCompactTime = fmt.Errorf("not written anew within %s", compactTime)
 
 // mostlyUnused reports whether most of the file is unused.
@@ -36,32 +38,64 @@ func (s *Store) mostlyUnused() bool {
 	return err == nil && unused >= minUnused && unused >= size/unusedPart
 }
 
-// compact writes the file anew, without what is unused, and goes on with that.
-// It runs before the writer. On an error, such as that of a full disk or of too
-// little time, the Store goes on with what it had.
+// compact copies all entries to a new file, and continues with that. It runs
+// before the writer. After an error, such as a full disk or too little time, the
+// Store continues with the old file.
 //
-// The new file is renamed over the old one while both are locked, and open
-// checks that what it has locked is at the path: so no other process can end up
-// with the old one.
+// The new file is renamed over the old one while both are locked, and Open
+// checks that the file it has locked is at the path. So no other process can
+// open the old one.
 func (s *Store) compact(deadline time.Time) error {
+	return s.renew(os.Rename, func(f *os.File) error {
+		fresh, err := openFileAt(f.Name())
+		if err != nil {
+			return err
+		}
+		return errors.Join(s.copyEntries(fresh.db, deadline), fresh.close(false))
+	})
+}
+
+// renew creates a new file with the mode and the owner of the open one, calls
+// fill to write it and place to give it the path, and continues with it.
+func (s *Store) renew(place func(from, to string) error, fill func(*os.File) error) (err error) {
 	path := s.path + temporarySuffix
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	// After an error the file is not needed. After Link it has two names.
+	defer os.Remove(path)
+	if err := errors.Join(fill(f), s.likeOpen(f), f.Sync(), f.Close()); err != nil {
 		return err
 	}
 	fresh, err := openFileAt(path)
 	if err != nil {
 		return err
 	}
-	err = errors.Join(likeFile(fresh.file, s.file.Load().info), s.copyEntries(fresh.db, deadline))
-	if err == nil {
-		err = os.Rename(path, s.path)
+	if err := place(path, s.path); err != nil {
+		return errors.Join(err, fresh.close(false))
 	}
+	// From here on the new file is the store, also if something below fails.
+	_ = s.file.Swap(fresh).close(s.isBroken())
+	return syncDir(filepath.Dir(s.path))
+}
+
+// likeOpen gives a file the mode and the owner of the open one.
+func (s *Store) likeOpen(f *os.File) error {
+	info, err := s.file.Load().file.Stat()
 	if err != nil {
-		return errors.Join(err, fresh.close(false), os.Remove(path))
+		return err
 	}
-	// From here on the new file is the store, whatever happens.
-	old := s.file.Swap(fresh)
-	return errors.Join(syncDir(filepath.Dir(s.path)), old.close(s.isBroken()))
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if ok && int(stat.Uid) != os.Geteuid() {
+		if err := f.Chown(int(stat.Uid), int(stat.Gid)); err != nil {
+			return err
+		}
+	}
+	return f.Chmod(info.Mode().Perm())
 }
 
 // copyEntries copies all buckets to an empty database, and syncs that.

@@ -20,30 +20,24 @@ func branches(t *testing.T, path string) (branches, leaves []uint64) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		t.Fatal(err)
-	}
-	d, err := readMeta(f, info.Size())
-	if err != nil {
-		t.Fatal(err)
-	}
-	roots, err := d.buckets(make(map[uint64]bool))
-	if err != nil {
-		t.Fatal(err)
-	}
-	queue := []uint64{roots[bucketEntries], roots[bucketDue]}
-	for len(queue) > 0 {
-		children, err := d.appendChildren(nil, queue[0])
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(children) > 0 {
+	err = readPages(f, func(m pageMap) error {
+		roots, err := m.buckets(make(map[uint64]bool))
+		queue := []uint64{roots[bucketEntries], roots[bucketDue]}
+		for ; len(queue) > 0; queue = queue[1:] {
+			p, flags := m.page(queue[0])
+			if flags != branchFlag {
+				leaves = append(leaves, queue[0])
+				continue
+			}
 			branches = append(branches, queue[0])
-		} else {
-			leaves = append(leaves, queue[0])
+			for i := range count(p) {
+				queue = append(queue, child(p, i))
+			}
 		}
-		queue = append(queue[1:], children...)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 	return branches, leaves
 }
@@ -139,12 +133,12 @@ func TestDeepTree(t *testing.T) {
 		put(3+i, branchFlag, uint64(4+i))
 	}
 	put(3+levels, leafFlag, 0)
-	d := pageFile{r: bytes.NewReader(file), pageSize: pageSize, root: 2, pages: levels + 4}
-	if err := d.checkTrees(int64(len(file))); err == nil {
+	m := pageMap{b: file, pageSize: pageSize, root: 2}
+	if err := m.checkTrees(); err == nil {
 		t.Error("the tree is accepted")
 	}
 	put(3+maxDepth-2, leafFlag, 0)
-	if err := d.checkTrees(int64(len(file))); err != nil {
+	if err := m.checkTrees(); err != nil {
 		t.Errorf("one of %d levels: %v", maxDepth, err)
 	}
 }

@@ -86,8 +86,8 @@ func TestFullDisk(t *testing.T) {
 	there(s)
 }
 
-// TestReadOnly: a file system that takes no writes is said, and nothing is
-// renamed or lost.
+// TestReadOnly: on a read-only file system Open returns an error, and renames
+// and loses nothing.
 func TestReadOnly(t *testing.T) {
 	dir := mount(t, 4<<20)
 	path := filepath.Join(dir, "cache.db")
@@ -113,8 +113,8 @@ func TestReadOnly(t *testing.T) {
 	}
 }
 
-// TestFlippedBits: whatever bits of a file are not what was written, nobody is
-// told a policy that was not put, and nothing panics or hangs.
+// TestFlippedBits: whatever bits of a file are not what was written, no method
+// returns a policy that was not put, and nothing panics or hangs.
 func TestFlippedBits(t *testing.T) {
 	path := newPath(t)
 	s := mustOpen(t, path)
@@ -232,4 +232,29 @@ func TestCompact(t *testing.T) {
 		t.Errorf("%d are due (%v)", len(taken), err)
 	}
 	putMany(20, 40, func(i int) error { return s.Put(t.Context(), entry(i)) })
+}
+
+// TestCompactTime: a file that cannot be written anew in time is used as it is.
+func TestCompactTime(t *testing.T) {
+	path := newPath(t)
+	s := mustOpen(t, path)
+	put(t, s, entry(1), entry(2))
+	if err := s.compact(time.Now().Add(-time.Second)); !errors.Is(err, errCompactTime) {
+		t.Errorf("compact = %v", err)
+	}
+	if left, _ := filepath.Glob(path + "*"); len(left) != 1 {
+		t.Errorf("left: %v", left)
+	}
+	put(t, s, entry(3))
+	if err := s.compact(time.Now().Add(time.Minute)); err != nil {
+		t.Error(err)
+	}
+	for i := 1; i <= 3; i++ {
+		if !has(t, s, entry(i).Domain) {
+			t.Errorf("%d is lost", i)
+		}
+	}
+	if due, err := s.Due(t.Context(), time.Now().Add(48*time.Hour), time.Hour, 10); len(due) != 3 || err != nil {
+		t.Errorf("%d are due, %v", len(due), err)
+	}
 }

@@ -15,27 +15,27 @@ import (
 )
 
 const (
-	// evictEvery is how often the bound is checked, beside when it has grown by
-	// an evictGrowth-th.
+	// evictEvery is how often the bound is checked. It is also checked when the
+	// file has grown by 1/evictGrowth of it.
 	evictEvery  = time.Hour
 	evictGrowth = 8
-	// headroomPart is which part of MaxBytes is free after an eviction, so that
-	// there is not one each time.
+	// headroomPart: 1/headroomPart of MaxBytes is free after an eviction, so that
+	// the next check does not evict again.
 	headroomPart = 10
-	// minSharePart is which part of MaxBytes, and minShare how many bytes, every
-	// owner may have in any case. At 4 GiB that is 4 MiB, some ten thousand
-	// normal policies; it is never less than two of the largest.
+	// An owner may have 1/minSharePart of MaxBytes, and at least minShare, before
+	// other owners' use counts less. Of 4 GiB that is 4 MiB, about ten thousand
+	// normal policies. minShare is two of the largest.
 	minSharePart = 1024
 	minShare     = 128 << 10
 	// evictStep is how many entries are evicted in one transaction.
 	evictStep = 256
-	// ownerGroups is how many counters the owners share in a first pass: there
-	// can be millions of owners, and only large ones need one of their own.
+	// ownerGroups is how many counters the owners share in a first pass, by their
+	// hash: there can be millions of owners, and only the large ones need an exact
+	// count.
 	ownerGroups = 1 << 16
 )
 
-// requestEviction wakes the evictor. It does not wait for it: no Put is delayed
-// by what others have stored.
+// requestEviction wakes the evictor, and does not wait for it.
 func (s *Store) requestEviction() {
 	select {
 	case s.crowded <- struct{}{}:
@@ -43,8 +43,8 @@ func (s *Store) requestEviction() {
 	}
 }
 
-// evict is what the evictor does. Its errors are those of a disk that fails,
-// which callers of Put get, too; it tries again in an hour.
+// evict checks the bound once. It reports no error: those are failures of the
+// disk, which callers of Put get, too. The next check tries again.
 func (s *Store) evict(ctx context.Context) {
 	policies, err := s.makeRoom(ctx, time.Now())
 	s.evictAt.Store(max(s.inUse.Load(), s.options.MaxBytes) + s.options.MaxBytes/evictGrowth)
@@ -111,7 +111,7 @@ func (s *Store) evictRows(ctx context.Context, rows []row, now time.Time) (polic
 	return policies, err
 }
 
-// counts reports whether r is an unexpired policy.
+// counts reports whether r has an unexpired policy.
 func (r row) counts(now time.Time) bool {
 	return r.valid && r.entry.Policy != "" && !now.After(r.entry.Expires)
 }
@@ -120,7 +120,7 @@ func (r row) counts(now time.Time) bool {
 // It is the hour of the last use.
 func (r row) priority() int64 { return r.entry.Used.Unix() / 3600 }
 
-// owner is the registrable domain, under which all names are one party's.
+// owner returns the registrable domain: the names below it belong to one party.
 func (r row) owner() string {
 	owner, err := publicsuffix.EffectiveTLDPlusOne(r.domain)
 	if err != nil {
@@ -129,14 +129,15 @@ func (r row) owner() string {
 	return owner
 }
 
-// A threshold says which entries are evicted: those below a priority, and of
-// those with this priority as many bytes as rest.
+// A threshold selects entries to evict: all below a priority, and rest bytes of
+// those with this priority.
 type threshold struct {
 	priority int64
 	rest     int64
 }
 
-// below reports whether r is evicted, and if so takes it from the rest.
+// below reports whether r is evicted, and subtracts it from the rest. Nothing is
+// below a nil threshold.
 func (t *threshold) below(r row) bool {
 	if t == nil || r.priority() > t.priority || r.priority() == t.priority && t.rest <= 0 {
 		return false
@@ -147,8 +148,8 @@ func (t *threshold) below(r row) bool {
 	return true
 }
 
-// A histogram is how many bytes entries of each priority take. Uses are known to
-// the hour, so that it is short however many entries there are.
+// A histogram has the bytes that entries of each priority take. It is short,
+// because Used is known to the hour.
 type histogram map[int64]int64
 
 // cut returns the threshold that evicts that many bytes.
@@ -164,11 +165,11 @@ func (h histogram) cut(bytes int64) *threshold {
 	return t
 }
 
-// An evictionPlan says what to evict.
+// An evictionPlan selects the entries to evict.
 type evictionPlan struct {
-	expired int64                 // bytes of what is no unexpired policy
-	owners  map[string]*threshold // for policies of owners with more than a fair share
-	all     *threshold            // for the other policies; nil: none
+	expired int64                 // bytes of expired policies and negative entries
+	owners  map[string]*threshold // for the policies of owners with more than a fair share
+	all     *threshold            // for all unexpired policies
 }
 
 // evicts reports whether r is evicted.
@@ -183,7 +184,7 @@ func (p *evictionPlan) evicts(r row, now time.Time) bool {
 	return p.owners[r.owner()].below(r) || p.all.below(r)
 }
 
-// plan decides what to evict; nil if entries take no more than MaxBytes.
+// plan returns what to evict; nil if entries take no more than MaxBytes.
 func (s *Store) plan(ctx context.Context, now time.Time) (*evictionPlan, error) {
 	seed := maphash.MakeSeed()
 	group := func(owner string) uint64 { return maphash.String(seed, owner) % ownerGroups }
@@ -229,8 +230,8 @@ func (s *Store) plan(ctx context.Context, now time.Time) (*evictionPlan, error) 
 	return p, nil
 }
 
-// cutOwners takes excess from the owners that have most, down to a level that is
-// the same for them and at least share, and from all alike what is missing then.
+// cutOwners plans to evict excess bytes: from the largest owners, down to the same
+// level for each, but not below share; then the least recently used of all.
 func (p *evictionPlan) cutOwners(all histogram, large map[string]histogram, share, excess int64) {
 	size := make(map[string]int64)
 	for owner, h := range large {
@@ -239,7 +240,8 @@ func (p *evictionPlan) cutOwners(all histogram, large map[string]histogram, shar
 		}
 	}
 	owners := slices.SortedFunc(maps.Keys(size), func(a, b string) int { return cmp.Compare(size[b], size[a]) })
-	// Below the level of the i+1 largest, each byte of level is i+1 bytes.
+	// Between the sizes of owners i and i+1, lowering the level by one byte evicts
+	// a byte of each of the i+1 largest.
 	level, missing := share, excess
 	for i, owner := range owners {
 		next := share

@@ -120,10 +120,10 @@ func TestEvict(t *testing.T) {
 	}
 }
 
-// TestFairShare: 1,600 policies of 64 KiB of one owner, all just used, cost no
+// TestFairShare: 400 policies of 64 KiB of one owner, all just used, cost no
 // policy of the others, however long those were not used.
 func TestFairShare(t *testing.T) {
-	s := boundedStore(t, 20<<20)
+	s := boundedStore(t, 5<<20)
 	var honest []cache.Entry
 	for i := range 50 {
 		e := usedBefore(i, 1000)
@@ -131,7 +131,7 @@ func TestFairShare(t *testing.T) {
 		honest = append(honest, e)
 	}
 	err := s.file.Load().db.Update(func(tx *bbolt.Tx) error {
-		for i := range 1600 {
+		for i := range 400 {
 			e := entry(i)
 			e.Domain = fmt.Sprintf("%d.attacker.co.uk", i)
 			e.Policy += strings.Repeat("x", 64<<10-len(e.Policy))
@@ -145,7 +145,7 @@ func TestFairShare(t *testing.T) {
 		t.Fatal(err)
 	}
 	put(t, s, honest...)
-	if policies := makeRoom(t, s); policies < 1300 || policies > 1350 {
+	if policies := makeRoom(t, s); policies < 320 || policies > 335 {
 		t.Errorf("%d policies were evicted", policies)
 	}
 	for _, e := range honest {
@@ -153,8 +153,8 @@ func TestFairShare(t *testing.T) {
 			t.Errorf("%s was evicted", e.Domain)
 		}
 	}
-	if bytes := stored(t, s); bytes > 18<<20 || bytes < 17<<20 {
-		t.Errorf("entries take %d bytes of 20 MiB", bytes)
+	if bytes := stored(t, s); bytes > 5<<20*9/10 || bytes < 4<<20 {
+		t.Errorf("entries take %d bytes of 5 MiB", bytes)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"syscall"
 
 	"go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
@@ -17,11 +18,12 @@ import (
 // a memory fault, which ends the process unless the goroutine has asked for a
 // panic instead. All use of it goes through the functions in this file, which
 // turn both into ErrDamaged. bbolt releases its locks when a transaction is
-// rolled back after a panic, but not if that fails, or if the transaction could
-// not even begin. Then the Store is broken: no goroutine may use bbolt again,
-// and the one that may be waiting for such a lock already is not waited for.
-// That is also why the writer alone commits, and why db.Batch is of no use here:
-// it commits in a goroutine of its own, where a panic ends the process.
+// rolled back after a panic, but not if the rollback fails, or if Begin
+// panicked. Then the Store is broken: no goroutine uses bbolt again, and a
+// goroutine that is already waiting for such a lock is abandoned.
+//
+// bbolt's Batch cannot be used: it commits in a goroutine of its own, where a
+// panic ends the process.
 
 // An openFile is a database and its file.
 type openFile struct {
@@ -63,7 +65,7 @@ func (s *Store) guarded(file *openFile, write bool, f func(*bbolt.Tx) error) (er
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if what := recover(); what != nil {
-			err = fmt.Errorf("%w: %w", errApply, damaged(s.path, what))
+			err = &applyError{damaged(s.path, what)}
 			if write && tx != nil {
 				s.release(tx)
 			}
@@ -75,8 +77,8 @@ func (s *Store) guarded(file *openFile, write bool, f func(*bbolt.Tx) error) (er
 	return s.explain(f(tx))
 }
 
-// beginTx is Begin, for one goroutine at a time: after a panic the others find
-// the Store broken, and do not wait for locks that are never released.
+// beginTx calls Begin, in one goroutine at a time: after a panic the others see
+// that the Store is broken, and do not wait for locks that are never released.
 func (s *Store) beginTx(file *openFile, write bool) (*bbolt.Tx, error) {
 	s.begin.Lock()
 	defer s.begin.Unlock()
@@ -94,12 +96,12 @@ func (s *Store) beginTx(file *openFile, write bool) (*bbolt.Tx, error) {
 	return tx, err
 }
 
-// endRead ends a reading transaction. That takes a lock that Begin holds too,
-// and never releases if it panics.
+// endRead ends a reading transaction. bbolt needs a lock for it that Begin
+// holds, too, and never releases if it panics.
 func (s *Store) endRead(tx *bbolt.Tx) {
 	if !s.begin.TryLock() {
-		// Begin may itself be waiting for this transaction to end, so Begin is not
-		// waited for here.
+		// Waiting for Begin here could be a deadlock: Begin waits if the writer
+		// enlarges the mapping, which waits for this transaction.
 		ended := make(chan struct{})
 		go func() {
 			_ = tx.Rollback()
@@ -139,26 +141,32 @@ func (s *Store) isBroken() bool {
 	}
 }
 
-// close closes the database, or, if it is broken, the file alone.
+// close closes the database. If it is broken, close only releases the lock on
+// the file: an abandoned goroutine may still use the rest, and closing the file
+// alone does not release the lock, which the mapping keeps.
 func (f *openFile) close(broken bool) (err error) {
 	if broken {
-		return f.file.Close()
+		return syscall.Flock(int(f.file.Fd()), syscall.LOCK_UN)
 	}
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if what := recover(); what != nil {
-			err = errors.Join(damaged(f.file.Name(), what), f.file.Close())
+			err = errors.Join(damaged(f.file.Name(), what), f.close(true))
 		}
 	}()
 	return f.db.Close()
 }
 
+// explain adds the path to an error of bbolt.
 func (s *Store) explain(err error) error {
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, berrors.ErrDatabaseNotOpen):
 		return cache.ErrClosed
+	case errors.Is(err, berrors.ErrInvalidMapping):
+		// The file could not be mapped again when it grew, and is not mapped now.
+		return damaged(s.path, err)
 	}
 	return fmt.Errorf("%s: %w", s.path, err)
 }

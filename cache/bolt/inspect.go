@@ -15,10 +15,11 @@ import (
 // changed. The operator sets another path, or moves the file away.
 var ErrForeign = errors.New("not a store of stsmap")
 
-// Inspect reports what Open with the same options would say to the file at
-// path, without locking it or opening it for writing: nil for a store of stsmap
-// (also if it is damaged, or in use), an empty file, and no file; ErrForeign for
-// any other. Another error means that the file could not be read.
+// Inspect reports whether Open with the same options would accept the file at
+// path. It does not lock the file, or open it for writing. It returns nil for a
+// store of stsmap, also if that is damaged or in use, for an empty file, and if
+// there is no file. It returns ErrForeign for any other file. Another error means
+// that the file could not be read.
 func Inspect(path string, o Options) error {
 	_, err := inspect(path, o)
 	return err
@@ -39,7 +40,7 @@ func inspect(path string, o Options) (ours bool, err error) {
 	if !info.Mode().IsRegular() {
 		return false, fmt.Errorf("%s: %w: not a regular file", path, ErrForeign)
 	}
-	// Not to be kept waiting by a FIFO that has just been put there.
+	// O_NONBLOCK: a FIFO that was created there meanwhile must not block.
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return false, err
@@ -66,28 +67,29 @@ func isLink(path string) bool {
 // for any other file errNoDatabase.
 func identify(f *os.File) (ours bool, err error) {
 	const attempts = 10
-	for attempt := 1; ; attempt++ {
-		info, err := f.Stat()
-		if err != nil || info.Size() == 0 {
-			return false, err
+	for range attempts {
+		var txid uint64
+		err = readPages(f, func(m pageMap) error {
+			txid = m.txid
+			buckets, err := m.buckets(make(map[uint64]bool))
+			ours = err == nil && hasOurs(buckets)
+			if err == nil && !ours && len(buckets) > 0 {
+				names := slices.Sorted(maps.Keys(buckets))
+				err = fmt.Errorf("%s: %w: a bbolt database with the buckets %q", f.Name(), ErrForeign, names[:min(len(names), 5)])
+			}
+			return err
+		})
+		if err == nil {
+			return ours, nil
 		}
-		d, err := readMeta(f, info.Size())
-		if err != nil {
-			return false, err
-		}
-		buckets, err := d.buckets(make(map[uint64]bool))
-		if err == nil && len(buckets) > 0 && !hasOurs(buckets) {
-			names := slices.Sorted(maps.Keys(buckets))
-			err = fmt.Errorf("%s: %w: a bbolt database with the buckets %q", f.Name(), ErrForeign, names[:min(len(names), 5)])
-		}
-		if err == nil || attempt == attempts {
-			return err == nil && len(buckets) > 0, err
-		}
-		// A process that writes may have used the pages for others meanwhile.
-		if again, metaErr := readMeta(f, info.Size()); metaErr == nil && again.txid == d.txid {
-			return false, err
+		// A process that has the file open may have reused the pages meanwhile.
+		again := txid
+		_ = readPages(f, func(m pageMap) error { again = m.txid; return nil })
+		if again == txid {
+			break
 		}
 	}
+	return false, err
 }
 
 func hasOurs[V any](buckets map[string]V) bool {

@@ -49,8 +49,8 @@ func putForever(path string) error {
 	return nil
 }
 
-// TestKill: what a process was told to be stored is there after it was killed,
-// in the middle of its writing, a hundred times.
+// TestKill: an entry that Put has acknowledged is there after the process was
+// killed while it writes, a hundred times.
 func TestKill(t *testing.T) {
 	exe, err := os.Executable()
 	if err != nil {

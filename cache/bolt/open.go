@@ -1,7 +1,6 @@
 package bolt
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -13,7 +12,11 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 )
+
+// lockTimeout is how long Open waits for another process.
+const lockTimeout = time.Second
 
 // Options are for Open and Inspect.
 type Options struct {
@@ -23,13 +26,14 @@ type Options struct {
 	// OnEvict, if not nil, is called with the number of unexpired policies that
 	// were evicted.
 	OnEvict func(policies int)
-	// OnState, if not nil, is called when the State changes; err is nil if it is
-	// Attached or Restored. It must not use the Store.
+	// OnState, if not nil, is called once when the State changes; err is nil if
+	// the new one is Attached or Restored. Writing waits for OnState, so it must
+	// not block, or call a method of the Store.
 	OnState func(state State, err error)
-	// Own means that no other program has a file at the path, such as in the
-	// daemon's own directory: a file that is no readable database is taken for a
-	// damaged store there, and set aside. It means nothing for a symbolic link,
-	// and for another program's database.
+	// Own means that only stsmap has a file at the path, as in the daemon's own
+	// directory: Open takes a file that is no readable database for a damaged
+	// store, and sets it aside. It has no effect for a symbolic link, and for
+	// another program's database.
 	Own bool
 }
 
@@ -46,21 +50,21 @@ func (e *unreadableError) Error() string {
 
 func (e *unreadableError) Unwrap() error { return e.err }
 
-// Open opens the store in the file at path, and creates the file with mode 0600
-// if there is none or it is empty; its directory must exist. It reads the header
-// of each page, but not the entries.
+// Open opens the store in the file at path. It creates the file with mode 0600
+// if there is none; the directory must exist. An empty file counts as new. Open
+// reads the header of each page, but not the entries.
 //
-// If path is a symbolic link, everything happens to the file it names at that
-// moment, and beside it, also where that file is created: a store on another
-// disk stays there, and the link what it was.
+// If path is a symbolic link, Open uses the file it names at that moment, and
+// the directory of that file, also if it creates the file: a store on another
+// disk stays there, and the link is not changed.
 //
-// A file that is not a store of stsmap is never written to, renamed, or changed
-// in any other way: the error is [ErrForeign], and has the reason. A store that
-// is cut short, damaged, or of a version with another layout is renamed to
-// "<path>.unreadable-<time>", never removed and never over another file, and a
-// new one is begun: see [Store.SetAside]. Such a file is recognized by its
-// buckets, or by Options.Own. An error of the file system is returned and moves
-// nothing, and so is [ErrLocked], after a second of waiting.
+// Open never writes to, renames, or otherwise changes a file that is not a store
+// of stsmap: it returns [ErrForeign] with the reason. A store that is damaged,
+// cut short, or of a version with another layout is recognized by its buckets,
+// or by Options.Own. Open renames it to "<path>.unreadable-<time>" and begins a
+// new one (see [Store.SetAside]); it never removes or overwrites a file. If the
+// file system fails, Open renames nothing and returns the error, as it does with
+// [ErrLocked] after a second of waiting.
 func Open(path string, o Options) (*Store, error) {
 	if o.MaxBytes == 0 {
 		o.MaxBytes = 4 << 30
@@ -141,99 +145,55 @@ func (s *Store) prepare() error {
 // without end.
 func openFileAt(path string) (opened *openFile, err error) {
 	opened = &openFile{}
-	unreadable := func(err error) error {
-		// bbolt calls a file invalid too if the disk would not let it read.
-		if readErr := readThrough(path); readErr != nil {
-			return readErr
-		}
-		return &unreadableError{path, opened.info, err}
-	}
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if what := recover(); what != nil {
-			// bbolt has lost track of the file, and with it of the lock.
-			err = errors.Join(unreadable(fmt.Errorf("%v", what)), opened.file.Close())
+			// bbolt does not release the lock then.
+			err = errors.Join(opened.unreadable(fmt.Errorf("%v", what)), opened.close(true))
 		}
 	}()
 	opened.db, err = bbolt.Open(path, 0o600, &bbolt.Options{
+		Timeout:      lockTimeout,
 		FreelistType: bbolt.FreelistMapType,
 		// NoFreelistSync stays off: it makes a commit cheaper, and opening a
 		// scan of the whole file. InitialMmapSize stays zero: readers would
 		// never wait for a larger mapping, but the smallest file would be
 		// 16 MiB; the mapping doubles, so that few ever wait.
-		OpenFile: opened.open,
+		OpenFile: func(name string, flag int, mode os.FileMode) (f *os.File, err error) {
+			if f, err = os.OpenFile(name, flag, mode); err == nil {
+				opened.file = f
+				opened.info, err = f.Stat()
+			}
+			return f, err
+		},
 	})
 	_, isPath := errors.AsType[*fs.PathError](err)
 	_, isErrno := errors.AsType[syscall.Errno](err)
 	switch {
-	case err == nil:
-		return opened, nil
-	case isPath, isErrno, errors.Is(err, ErrLocked):
+	case errors.Is(err, berrors.ErrTimeout):
+		return nil, fmt.Errorf("%s: %w (hint: is stsmap running already? fuser %s names the process)", path, ErrLocked, path)
+	case isPath, isErrno:
 		return nil, fmt.Errorf("%s: %w", path, err)
+	case err != nil:
+		return nil, opened.unreadable(err)
 	}
-	return nil, unreadable(err)
+	if now, err := os.Stat(path); err != nil || !os.SameFile(now, opened.info) {
+		// Another process has put a new file there, and closed this one.
+		return nil, errors.Join(fmt.Errorf("%s: %w", path, ErrLocked), err, opened.close(false))
+	}
+	if err := readPages(opened.file, pageMap.checkTrees); err != nil {
+		return nil, errors.Join(opened.unreadable(err), opened.close(false))
+	}
+	return opened, nil
 }
 
-// open opens and locks the file, before bbolt does, and checks it.
-func (o *openFile) open(path string, flag int, mode os.FileMode) (f *os.File, err error) {
-	f, err = os.OpenFile(path, flag, mode)
-	if err != nil {
-		return nil, err
+// unreadable is the error for a file with the wrong contents, unless it is the
+// disk that cannot be read.
+func (f *openFile) unreadable(err error) error {
+	if readErr := readThrough(f.file.Name()); readErr != nil {
+		return readErr
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, f.Close())
-			f = nil
-		}
-	}()
-	if o.info, err = f.Stat(); err != nil {
-		return nil, err
-	}
-	o.file = f
-	if err := lock(f); err != nil {
-		return nil, err
-	}
-	now, err := os.Stat(path)
-	if err != nil || !os.SameFile(now, o.info) {
-		// Another process has just put another file there, and closed this one.
-		return nil, errors.Join(ErrLocked, err)
-	}
-	if now.Size() == 0 {
-		return f, nil
-	}
-	return f, checkFile(f, now.Size())
-}
-
-// checkFile checks that bbolt can read the file without end. It panics where
-// the file cannot be read.
-func checkFile(f *os.File, size int64) error {
-	d, err := readMeta(f, size)
-	if err != nil {
-		return err
-	}
-	// A million entries take 20 ms this way, and 400 with a read for each page.
-	pages, err := syscall.Mmap(int(f.Fd()), 0, int(size), syscall.PROT_READ, syscall.MAP_SHARED)
-	if err != nil {
-		return err
-	}
-	defer syscall.Munmap(pages)
-	d.r = bytes.NewReader(pages)
-	return d.checkTrees(size)
-}
-
-// lock locks the file as bbolt does, for which doing it again changes nothing.
-func lock(f *os.File) error {
-	const attempts, interval = 20, 50 * time.Millisecond
-	for i := 1; ; i++ {
-		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		if !errors.Is(err, syscall.EWOULDBLOCK) {
-			return err
-		}
-		if i == attempts {
-			return fmt.Errorf("%w (hint: is stsmap running already? fuser %s names the process)", ErrLocked, f.Name())
-		}
-		time.Sleep(interval)
-	}
+	return &unreadableError{f.file.Name(), f.info, err}
 }
 
 // checkLayout makes the buckets of a new database, and checks the version of
@@ -241,44 +201,28 @@ func lock(f *os.File) error {
 func (s *Store) checkLayout() error {
 	file := s.file.Load()
 	var bad error
-	err := s.view(func(tx *bbolt.Tx) error {
+	err := s.update(func(tx *bbolt.Tx) (wrote bool, err error) {
 		info, err := file.file.Stat()
 		if err != nil {
-			return err
+			return false, err
 		}
 		if info.Size() < tx.Size() {
 			bad = fmt.Errorf("%d bytes of %d are missing", tx.Size()-info.Size(), tx.Size())
-			return nil
+			return false, nil
 		}
 		if k, _ := tx.Cursor().First(); k == nil {
-			return nil
-		}
-		for _, name := range bucketNames() {
-			if tx.Bucket([]byte(name)) == nil {
-				return fmt.Errorf("%w: it was replaced meanwhile", ErrForeign)
-			}
+			return true, makeLayout(tx)
 		}
 		if v := tx.Bucket([]byte(bucketMeta)).Get([]byte(keyVersion)); string(v) != version {
 			bad = fmt.Errorf("version %q, not %q", v, version)
 		}
-		return nil
+		return false, nil
 	})
-	if err == nil && bad == nil {
-		err = s.update(func(tx *bbolt.Tx) (bool, error) {
-			if k, _ := tx.Cursor().First(); k != nil {
-				return false, nil
-			}
-			return true, makeLayout(tx)
-		})
-	}
 	if errors.Is(err, ErrDamaged) {
-		if readErr := readThrough(s.path); readErr != nil {
-			return readErr
-		}
 		bad = err
 	}
 	if bad != nil {
-		return &unreadableError{s.path, file.info, bad}
+		return file.unreadable(bad)
 	}
 	return err
 }
@@ -314,8 +258,8 @@ func follow(path string) (string, error) {
 
 // setAside renames the file to a name that no other file has, and returns it.
 func setAside(bad *unreadableError) (string, error) {
-	// Two processes that start at once both find the file unreadable, one after
-	// the other. The second must not rename what the first has begun.
+	// If two processes start at once, both find the file unreadable. The second
+	// must not rename the new file of the first.
 	if now, err := os.Stat(bad.path); err != nil || !os.SameFile(now, bad.info) {
 		return "", errors.Join(errors.New("was replaced meanwhile"), err)
 	}

@@ -110,12 +110,12 @@ func TestForeign(t *testing.T) {
 		own     bool
 		reason  string
 	}{
-		"text":                       {[]byte("127.0.0.1 localhost\n"), false, "ends early"},
+		"text":                       {[]byte("127.0.0.1 localhost\n"), false, "does not begin like one"},
 		"much text":                  {bytes.Repeat([]byte("127.0.0.1 localhost\n"), 5000), false, "does not begin like one"},
 		"zeros":                      {make([]byte, 4*page), false, "does not begin like one"},
 		"another program's":          {foreign, false, `"logs"`},
 		"another program's, in ours": {foreign, true, `"logs"`},
-		"another program's, damaged": {append(bytes.Clone(foreign), 0)[:2*page], false, "ends early"},
+		"another program's, damaged": {append(bytes.Clone(foreign), 0)[:2*page], false, "is damaged"},
 		"too damaged to tell":        {append(make([]byte, 2*page), good[2*page:]...), false, "does not begin like one"},
 		"a damaged header":           {append(bytes.Repeat([]byte{0xff}, 40), good[40:page+20]...), false, "does not begin like one"},
 	} {
@@ -133,7 +133,7 @@ func TestForeign(t *testing.T) {
 		if err := errors.Join(os.WriteFile(file, []byte("127.0.0.1 localhost\n"), 0o640), os.Symlink("hosts", path)); err != nil {
 			t.Fatal(err)
 		}
-		refused(t, path, file, Options{Own: true}, "ends early")
+		refused(t, path, file, Options{Own: true}, "does not begin like one")
 	})
 	t.Run("no regular file", func(t *testing.T) {
 		dir := t.TempDir()
@@ -399,9 +399,8 @@ func usePage(t *testing.T, path string) (whole bool) {
 	return whole
 }
 
-// TestCutWhileOpen: a file that somebody cuts short faults when it is read,
-// which must not end the process, and does not keep Close from giving back the
-// lock.
+// TestCutWhileOpen: reading a file that was cut short is a memory fault, which must
+// not end the process, nor keep Close from releasing the lock.
 func TestCutWhileOpen(t *testing.T) {
 	path := newPath(t)
 	s := mustOpen(t, path)

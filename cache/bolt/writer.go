@@ -3,7 +3,6 @@ package bolt
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -100,14 +99,17 @@ func (s *Store) do(jobs []*job) {
 	}
 }
 
-// errApply marks the error of a transaction that failed before its commit.
-var errApply = errors.New("not applied")
+// An applyError is that of a transaction that failed because of an operation in
+// it, and not because of the disk.
+type applyError struct{ error }
+
+func (e *applyError) Unwrap() error { return e.error }
 
 // commit carries out operations in one transaction. If one of them cannot be
 // carried out, perhaps for a damaged page, each gets a transaction of its own.
 func (s *Store) commit(jobs []*job) {
 	err := s.together(jobs)
-	if errors.Is(err, errApply) && len(jobs) > 1 {
+	if _, ok := errors.AsType[*applyError](err); ok && len(jobs) > 1 {
 		for _, j := range jobs {
 			s.commit([]*job{j})
 		}
@@ -132,7 +134,7 @@ func (s *Store) together(jobs []*job) error {
 		for _, j := range jobs {
 			var w bool
 			if w, j.err = j.op(tx); w && j.err != nil {
-				return false, fmt.Errorf("%w: %w", errApply, j.err)
+				return false, &applyError{j.err}
 			}
 			wrote = wrote || w
 		}
@@ -156,8 +158,6 @@ func (s *Store) brokenErr() error {
 
 // every calls f at each interval until Close.
 func (s *Store) every(interval time.Duration, wake <-chan struct{}, f func(context.Context)) {
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for {
@@ -167,6 +167,6 @@ func (s *Store) every(interval time.Duration, wake <-chan struct{}, f func(conte
 		case <-wake:
 		case <-tick.C:
 		}
-		f(ctx)
+		f(context.Background())
 	}
 }

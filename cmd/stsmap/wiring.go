@@ -45,7 +45,7 @@ func newResolver(cfg *config.Config, observe func(resolver.Question)) (*resolver
 }
 
 // daneConfig says how DANE and MTA-STS go together. Whether DANE can be used at
-// all is found out meanwhile, by the surroundings.
+// all is up to the probes (environment).
 func daneConfig(cfg *config.Config, resolve *resolver.Resolver) policy.DANEConfig {
 	if cfg.DANE.Mode == "off" {
 		return policy.DANEConfig{}

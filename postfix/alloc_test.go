@@ -34,8 +34,8 @@ text = "encrypt"
 	for name, m := range maps {
 		m.Observe = func(a postfix.Answered) {
 			answers.Add(1)
-			measured.Add(int64(a.Weight))
-			if (a.Weight > 0) != (a.Took > 0) || a.Live && a.Weight != 1 {
+			measured.Add(int64(a.SampleWeight))
+			if (a.SampleWeight > 0) != (a.Took > 0) || a.Miss && a.SampleWeight != 1 {
 				t.Errorf("%+v", a)
 			}
 		}

@@ -67,8 +67,8 @@ func pack(enforce, with, alone string) packed {
 	return packed(string(b) + enforce + with + alone)
 }
 
-// ends returns where the first part ends, and the second.
-func (p packed) ends() (enforce, with int) {
+// offsets returns where the first part ends, and the second.
+func (p packed) offsets() (enforce, with int) {
 	if len(p) < header {
 		return len(p), len(p)
 	}
@@ -79,7 +79,7 @@ func (p packed) ends() (enforce, with int) {
 // enforce returns a reply that enforces the policy, with all attributes or with
 // the old ones only. It is empty if the policy cannot be enforced.
 func (p packed) enforce(attributes bool) string {
-	old, all := p.ends()
+	old, all := p.offsets()
 	switch {
 	case old <= header:
 		return ""
@@ -92,7 +92,7 @@ func (p packed) enforce(attributes bool) string {
 // report returns the new attributes for a reply that does not enforce the
 // policy, with a space before the first. It is empty if they cannot be sent.
 func (p packed) report() string {
-	old, all := p.ends()
+	old, all := p.offsets()
 	if all < len(p) {
 		return string(p[all:])
 	}
@@ -109,7 +109,7 @@ func matchList(patterns []sts.Pattern) (string, error) {
 	var b strings.Builder
 	for _, p := range patterns {
 		name, wildcard := strings.CutPrefix(string(p), "*.")
-		if !usable(name, wildcard) {
+		if !matchable(name, wildcard) {
 			continue
 		}
 		if b.Len() > 0 {
@@ -129,12 +129,12 @@ func matchList(patterns []sts.Pattern) (string, error) {
 	return b.String(), nil
 }
 
-// usable reports whether a name of a policy may stand in match=. The parser
+// matchable reports whether a name of a policy may stand in match=. The parser
 // let pass only what RFC 8461 allows; this is about what Postfix would make
 // of it. Single labels are left out because some are words that switch the
 // way of matching ("hostname", "nexthop", "dot-nexthop"), and addresses
 // because no MX host is named by one.
-func usable(name string, wildcard bool) bool {
+func matchable(name string, wildcard bool) bool {
 	if isAddress(name) || !wildcard && !strings.Contains(name, ".") {
 		return false
 	}

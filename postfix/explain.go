@@ -33,7 +33,7 @@ func (h *Handler) Explain(ctx context.Context, name, key string) Explanation {
 		m, known = h.Maps[defaultMap], name == defaultMap
 	}
 	knows := h.Attributes != nil && h.Attributes.Load()
-	e := Explanation{Map: m, Known: known, Attributes: m.sends(knows), Reply: socketmap.Reply{Status: socketmap.NotFound}}
+	e := Explanation{Map: m, Known: known, Attributes: m.sendAttributes(knows), Reply: socketmap.Reply{Status: socketmap.NotFound}}
 	hop, ok := NextHop(key, h.Bracketed)
 	if !ok {
 		return e

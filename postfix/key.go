@@ -39,7 +39,7 @@ func NextHop(key string, bracketed bool) (hop dane.NextHop, ok bool) {
 	if !ok {
 		return dane.NextHop{}, false
 	}
-	return n.parts(), true
+	return n.clone(), true
 }
 
 // A nextHop is a next-hop as dane.NextHop writes it, in memory that belongs to
@@ -51,8 +51,8 @@ type nextHop struct {
 	noMX   bool
 }
 
-// parts is n in memory of its own.
-func (n nextHop) parts() dane.NextHop {
+// clone is n in memory of its own.
+func (n nextHop) clone() dane.NextHop {
 	return dane.NextHop{Domain: string(n.domain), Port: n.port, NoMX: n.noMX}
 }
 

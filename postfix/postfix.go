@@ -47,9 +47,9 @@ const defaultMap = "postfix"
 // most: attributes by release, and policies in mode testing as none.
 type Map struct {
 	// Attributes says when to send the policy itself with a reply.
-	Attributes When
+	Attributes AttributeMode
 	// Testing says what a policy in mode testing means.
-	Testing Treatment
+	Testing TestingMode
 	// Level is what the administrator has Postfix do without a policy, to be
 	// repeated in replies of Report: "may", "encrypt" or "dane"; empty is
 	// "may".
@@ -64,38 +64,38 @@ type Map struct {
 type Answered struct {
 	// Decision is what was decided; nil for a key that has no policy domain.
 	Decision *policy.Decision
-	// Live says that the decision was not at hand.
-	Live bool
-	// Took is how long the answer took, and Weight for how many it stands: one
-	// where it is Live. The clock is too slow for all the others; of these one
-	// in many is measured, by chance, and Weight is 0 for those that were not.
-	Took   time.Duration
-	Weight int
+	// Miss says that the decision was not at hand.
+	Miss bool
+	// Took is how long the answer took, and SampleWeight for how many it stands: one
+	// where it is a Miss. The clock is too slow for all the others; of these one
+	// in many is measured, by chance, and SampleWeight is 0 for those that were not.
+	Took         time.Duration
+	SampleWeight int
 }
 
-// sampled is in how many answers at hand one is measured. A thousand answers a
+// sampleInterval is in how many answers at hand one is measured. A thousand answers a
 // second give fifteen times a second, and to draw lots costs a few
 // nanoseconds, a tenth of what it takes to read the clock twice.
-const sampled = 64
+const sampleInterval = 64
 
-// A When says when policy attributes are sent.
-type When uint8
+// An AttributeMode says when policy attributes are sent.
+type AttributeMode uint8
 
 // When to send policy attributes.
 const (
-	ByRelease When = iota // ByRelease is when the Postfix that asks knows them.
-	Never                 // Never leaves them out.
-	Always                // Always makes mail wait where Postfix is older than 3.10.
+	ByRelease AttributeMode = iota // ByRelease is when the Postfix that asks knows them.
+	Never                          // Never leaves them out.
+	Always                         // Always makes mail wait where Postfix is older than 3.10.
 )
 
-// A Treatment says what becomes of policies in mode testing.
-type Treatment uint8
+// A TestingMode says what becomes of policies in mode testing.
+type TestingMode uint8
 
 // What policies in mode testing can mean.
 const (
-	Ignore  Treatment = iota // Ignore answers as if there were none.
-	Report                   // Report has Postfix report them and do nothing else, where it can.
-	Enforce                  // Enforce answers as if they were in mode enforce; see policy.Config.Strict.
+	Ignore  TestingMode = iota // Ignore answers as if there were none.
+	Report                     // Report has Postfix report them and do nothing else, where it can.
+	Enforce                    // Enforce answers as if they were in mode enforce; see policy.Config.Strict.
 )
 
 func (m Map) level() string {
@@ -131,9 +131,9 @@ type Handler struct {
 	unknown map[string]bool // map names that UnknownMap was told
 }
 
-// mostUnknown bounds how many unknown map names are remembered: a client that
+// maxUnknown bounds how many unknown map names are remembered: a client that
 // invents them must not fill the memory.
-const mostUnknown = 64
+const maxUnknown = 64
 
 // ServeSocketmap answers one lookup. Keys that are no policy domain, such as
 // the parent domains that Postfix tries after each NOTFOUND, are answered
@@ -145,21 +145,21 @@ func (h *Handler) ServeSocketmap(ctx context.Context, r socketmap.Request) socke
 	}
 	var a Answered
 	var began time.Time
-	if m.Observe != nil && rand.Uint32()%sampled == 0 {
-		began, a.Weight = time.Now(), sampled
+	if m.Observe != nil && rand.Uint32()%sampleInterval == 0 {
+		began, a.SampleWeight = time.Now(), sampleInterval
 	}
 	var buf [maxKey]byte
 	reply := socketmap.Reply{Status: socketmap.NotFound}
 	if hop, ok := appendNextHop(buf[:0], r.Key, h.Bracketed); ok {
 		strict := m.Testing == Enforce
 		if a.Decision = h.Engine.Known(hop.text, strict); a.Decision == nil {
-			began, a.Weight, a.Live = time.Now(), 1, true
-			a.Decision = h.Engine.Lookup(ctx, hop.parts(), strict)
+			began, a.SampleWeight, a.Miss = time.Now(), 1, true
+			a.Decision = h.Engine.Lookup(ctx, hop.clone(), strict)
 		}
 		reply = Reply(a.Decision, m, h.Attributes != nil && h.Attributes.Load())
 	}
 	if m.Observe != nil {
-		if a.Weight > 0 {
+		if a.SampleWeight > 0 {
 			a.Took = time.Since(began)
 		}
 		m.Observe(a)
@@ -167,13 +167,13 @@ func (h *Handler) ServeSocketmap(ctx context.Context, r socketmap.Request) socke
 	return reply
 }
 
-// Sends returns, by the name of each map, whether replies have policy attributes
+// SendsAttributes returns, by the name of each map, whether replies have policy attributes
 // now.
-func (h *Handler) Sends() map[string]bool {
+func (h *Handler) SendsAttributes() map[string]bool {
 	known := h.Attributes != nil && h.Attributes.Load()
 	all := make(map[string]bool)
 	for name, m := range h.Maps {
-		all[name] = m.sends(known)
+		all[name] = m.sendAttributes(known)
 	}
 	return all
 }
@@ -193,7 +193,7 @@ func (h *Handler) unknownMap(name []byte) Map {
 func (h *Handler) isNew(name string) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.unknown[name] || len(h.unknown) >= mostUnknown {
+	if h.unknown[name] || len(h.unknown) >= maxUnknown {
 		return false
 	}
 	if h.unknown == nil {

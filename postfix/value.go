@@ -19,7 +19,7 @@ const maxReason = 200
 // A reply without those attributes has only match and servername, which every
 // Postfix from 3.4 on understands.
 func Reply(d *policy.Decision, m Map, known bool) socketmap.Reply {
-	send := m.sends(known)
+	send := m.sendAttributes(known)
 	switch d.Kind {
 	case policy.Enforce:
 		text := encoded(d).enforce(send)
@@ -51,9 +51,9 @@ func Reply(d *policy.Decision, m Map, known bool) socketmap.Reply {
 	return socketmap.Reply{Status: socketmap.NotFound}
 }
 
-// sends reports whether policy attributes go to a Postfix of which it is known
+// sendAttributes reports whether policy attributes go to a Postfix of which it is known
 // whether it knows them.
-func (m Map) sends(known bool) bool {
+func (m Map) sendAttributes(known bool) bool {
 	return m.Attributes == Always || m.Attributes == ByRelease && known
 }
 
@@ -66,9 +66,9 @@ func encoded(d *policy.Decision) packed {
 	return packed(text)
 }
 
-// leastReason is how much of a reason there is always room for, and leastName how
+// minReason is how much of a reason there is always room for, and minName how
 // much of a name where it is for reading.
-const leastReason, leastName = 24, 40
+const minReason, minName = 24, 40
 
 // temp makes the reply that keeps mail waiting. Postfix prints its text into
 // the mail log, where the administrator looks first; so it says what is wrong
@@ -79,9 +79,9 @@ const leastReason, leastName = 24, 40
 func temp(domain, reason string) socketmap.Reply {
 	const before, between = "mta-sts: ", "; run: stsmap explain "
 	shown, typed := domain, domain
-	room := maxReason - leastReason - len(before+": "+between)
+	room := maxReason - minReason - len(before+": "+between)
 	if len(shown)+len(typed) > room {
-		shown = printable(domain, max(room-len(typed), leastName))
+		shown = printable(domain, max(room-len(typed), minName))
 	}
 	if len(shown)+len(typed) > room {
 		typed = "DOMAIN"

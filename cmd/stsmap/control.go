@@ -110,7 +110,7 @@ func (d *daemon) status() admin.Status {
 	d.environment.describe(&s)
 	s.Resolver.Answering = d.metrics.Questions.Answering()
 	s.Postfix.Attributes = d.attributes.Load()
-	s.Attributes = d.handler.Load().Sends()
+	s.Attributes = d.handler.Load().SendsAttributes()
 	s.Connections = d.connections()
 	s.Checks = d.checks(&s)
 	s.Recall(d.history)

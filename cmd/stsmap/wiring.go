@@ -134,7 +134,7 @@ func postfixMaps(cfg *config.Config) map[string]postfix.Map {
 func (d *daemon) counted(all map[string]postfix.Map) map[string]postfix.Map {
 	for name, m := range all {
 		zone := d.metrics.Zone(name)
-		m.Observe = func(a postfix.Answered) { zone.Count(a.Decision, a.Live, a.Took, a.Weight) }
+		m.Observe = func(a postfix.Answered) { zone.Count(a.Decision, a.Miss, a.Took, a.SampleWeight) }
 		all[name] = m
 	}
 	return all

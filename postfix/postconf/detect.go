@@ -35,9 +35,9 @@ func DetectRelease(ctx context.Context, configDirectory string) (string, error) 
 	if err != nil {
 		return "", err
 	}
-	name, release, _ := cutSetting(strings.Join(out, "\n"))
+	name, release, _ := parseSetting(strings.Join(out, "\n"))
 	if _, err := postfix.ParseRelease(release); err != nil || name != "mail_version" {
-		return "", odd(strings.Join(out, "\n"))
+		return "", unexpected(strings.Join(out, "\n"))
 	}
 	return release, nil
 }
@@ -58,14 +58,14 @@ func Detect(ctx context.Context, configDirectory string) (Detected, error) {
 		return Detected{}, err
 	}
 	if _, err := postfix.ParseRelease(main["mail_version"]); err != nil {
-		return Detected{}, odd("mail_version = " + main["mail_version"]) // this is no postconf
+		return Detected{}, unexpected("mail_version = " + main["mail_version"]) // this is no postconf
 	}
 	var d Detected
-	if _, why := main.against(); why != "" {
+	if _, why := main.dnssecDisabledBy(); why != "" {
 		d.Why = "main.cf: " + why
 		return d, nil
 	}
-	if d.Why, err = p.exception(ctx, main); err != nil {
+	if d.Why, err = p.serviceWithoutDNSSEC(ctx, main); err != nil {
 		return Detected{}, err
 	}
 	d.DNSSEC = d.Why == ""
@@ -81,9 +81,9 @@ func daneSettings() []string {
 // settings are values by the name of the parameter.
 type settings map[string]string
 
-// against returns the setting that keeps an smtp(8) from doing DANE, by its name
+// dnssecDisabledBy returns the setting that keeps an smtp(8) from doing DANE, by its name
 // and in words, or nothing.
-func (s settings) against() (name, why string) {
+func (s settings) dnssecDisabledBy() (name, why string) {
 	is := func(name string) (string, string) { return name, name + " = " + s[name] }
 	const level, lookup = "smtp_dns_support_level", "smtp_host_lookup"
 	_, known := s[level]
@@ -97,9 +97,9 @@ func (s settings) against() (name, why string) {
 	case !strings.EqualFold(s[level], "dnssec"):
 		// Words that do not exist are among these: smtp(8) does not start then.
 		return is(level)
-	case !slices.ContainsFunc(words(s[lookup]), func(w string) bool { return strings.EqualFold(w, "dns") }):
+	case !slices.ContainsFunc(splitList(s[lookup]), func(w string) bool { return strings.EqualFold(w, "dns") }):
 		return is(lookup)
-	case len(words(s["smtp_dns_resolver_options"])) > 0:
+	case len(splitList(s["smtp_dns_resolver_options"])) > 0:
 		return is("smtp_dns_resolver_options")
 	case s["ignore_mx_lookup_error"] == "yes":
 		return is("ignore_mx_lookup_error")
@@ -107,15 +107,15 @@ func (s settings) against() (name, why string) {
 	return "", ""
 }
 
-// words splits a list as Postfix does.
-func words(list string) []string {
+// splitList splits a list as Postfix does.
+func splitList(list string) []string {
 	return strings.FieldsFunc(list, func(r rune) bool { return strings.ContainsRune(", \t\r\n", r) })
 }
 
-// exception returns the setting of a service in master.cf that keeps its
+// serviceWithoutDNSSEC returns the setting of a service in master.cf that keeps its
 // smtp(8) from doing DANE although main.cf says main. All services ask with
 // the same keys, so one is enough to keep the answer from being DANE.
-func (p *program) exception(ctx context.Context, main settings) (string, error) {
+func (p *program) serviceWithoutDNSSEC(ctx context.Context, main settings) (string, error) {
 	all, err := p.services(ctx)
 	if err != nil {
 		return "", err
@@ -127,7 +127,7 @@ func (p *program) exception(ctx context.Context, main settings) (string, error) 
 		}
 		with := maps.Clone(main)
 		maps.Copy(with, s.Own)
-		if _, why := with.against(); why != "" {
+		if _, why := with.dnssecDisabledBy(); why != "" {
 			return fmt.Sprintf("master.cf: %s: %s", s.Name, why), nil
 		}
 	}

@@ -30,22 +30,22 @@ var errTooLong = errors.New("too much output")
 // An Error says that postconf gave no answer. It wraps ErrUnexpectedOutput,
 // the error of the context, or what package os/exec says.
 type Error struct {
-	// Said is the line of its complaint, or the one that is odd. It is empty if
+	// Output is the line of its errout, or the one that is odd. It is empty if
 	// it said nothing, and not escaped.
-	Said string
+	Output string
 	// Err is what is wrong.
 	Err error
 }
 
 // Error tells what postconf said, and otherwise how it ended.
 func (e *Error) Error() string {
-	if e.Said == "" {
+	if e.Output == "" {
 		return "postconf: " + e.Err.Error()
 	}
 	if errors.Is(e.Err, ErrUnexpectedOutput) {
-		return fmt.Sprintf("postconf: %v: %.100q", e.Err, e.Said)
+		return fmt.Sprintf("postconf: %v: %.100q", e.Err, e.Output)
 	}
-	return "postconf: " + strings.TrimPrefix(e.Said, "postconf: ")
+	return "postconf: " + strings.TrimPrefix(e.Output, "postconf: ")
 }
 
 // Unwrap returns Err.
@@ -59,23 +59,23 @@ func (p *program) settings(ctx context.Context, args ...string) (settings, error
 	}
 	all := make(settings)
 	for _, line := range out {
-		name, value, ok := cutSetting(line)
+		name, value, ok := parseSetting(line)
 		if !ok {
-			return nil, odd(line)
+			return nil, unexpected(line)
 		}
 		all[name] = value
 	}
 	return all, nil
 }
 
-// cutSetting splits "name = value".
-func cutSetting(line string) (name, value string, ok bool) {
+// parseSetting splits "name = value".
+func parseSetting(line string) (name, value string, ok bool) {
 	name, value, ok = strings.Cut(line, "=")
 	name = strings.TrimSpace(name)
 	return name, strings.TrimSpace(value), ok && name != "" && !strings.ContainsAny(name, " \t")
 }
 
-func odd(line string) error { return &Error{Said: line, Err: ErrUnexpectedOutput} }
+func unexpected(line string) error { return &Error{Output: line, Err: ErrUnexpectedOutput} }
 
 // A program is postconf, asked about one directory.
 type program struct {
@@ -95,28 +95,28 @@ func (p *program) find() error {
 	return ErrNotFound
 }
 
-// mostOutput is more than any configuration prints, in bytes.
-const mostOutput = 1 << 20
+// maxOutput is more than any configuration prints, in bytes.
+const maxOutput = 1 << 20
 
 // ask runs postconf and returns the lines that it printed.
 func (p *program) ask(ctx context.Context, args ...string) ([]string, error) {
 	if p.directory != "" {
 		args = append([]string{"-c", p.directory}, args...)
 	}
-	var out, complaint bounded
+	var out, errout limitedBuffer
 	cmd := exec.CommandContext(ctx, p.path, args...)
 	cmd.Args[0] = "postconf" // as it names itself
-	cmd.Stdout, cmd.Stderr = &out, &complaint
+	cmd.Stdout, cmd.Stderr = &out, &errout
 	// What it may have started must not keep us waiting.
 	cmd.WaitDelay = time.Second
 	if err := cmd.Run(); err != nil {
 		switch {
 		case ctx.Err() != nil:
 			err = context.Cause(ctx)
-		case out.over || complaint.over:
+		case out.exceeded || errout.exceeded:
 			err = errTooLong // and not the signal that it died of
 		default:
-			return nil, &Error{Said: worst(complaint.buf.String()), Err: err}
+			return nil, &Error{Output: fatalLine(errout.buf.String()), Err: err}
 		}
 		return nil, &Error{Err: err}
 	}
@@ -129,10 +129,10 @@ func (p *program) ask(ctx context.Context, args ...string) ([]string, error) {
 	return lines, nil
 }
 
-// worst is the line of a complaint that tells why it ended; warnings that do
+// fatalLine is the line of a errout that tells why it ended; warnings that do
 // not matter can stand before it.
-func worst(complaint string) (first string) {
-	for line := range strings.Lines(complaint) {
+func fatalLine(errout string) (first string) {
+	for line := range strings.Lines(errout) {
 		line = strings.TrimSpace(line)
 		if strings.Contains(line, "fatal:") {
 			return line
@@ -144,17 +144,17 @@ func worst(complaint string) (first string) {
 	return first
 }
 
-// bounded is a buffer that takes no more than mostOutput. It does not embed the
+// limitedBuffer is a buffer that takes no more than maxOutput. It does not embed the
 // other: io.Copy would find ReadFrom, which knows no bound.
-type bounded struct {
-	buf  bytes.Buffer
-	over bool // whether there was more
+type limitedBuffer struct {
+	buf      bytes.Buffer
+	exceeded bool // whether there was more
 }
 
 // Write fails when there is too much, which ends the program that writes.
-func (b *bounded) Write(p []byte) (int, error) {
-	if b.buf.Len()+len(p) > mostOutput {
-		b.over = true
+func (b *limitedBuffer) Write(p []byte) (int, error) {
+	if b.buf.Len()+len(p) > maxOutput {
+		b.exceeded = true
 		return 0, errTooLong
 	}
 	return b.buf.Write(p)

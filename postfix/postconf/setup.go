@@ -33,7 +33,7 @@ type Service struct {
 	// Own has the settings of its -o options, by name.
 	Own map[string]string
 
-	undecided bool // its column chroot is "-"
+	defaultChroot bool // its column chroot is "-"
 }
 
 // ReadSetup asks postconf(1) for the setup of an instance; an empty
@@ -59,7 +59,7 @@ func ReadSetup(ctx context.Context, configDirectory string) (*Setup, error) {
 		return nil, err
 	}
 	for i, line := range s.Services {
-		s.Services[i].Chroot = line.Chroot || line.undecided && s.oldDefaults()
+		s.Services[i].Chroot = line.Chroot || line.defaultChroot && s.chrootByDefault()
 	}
 	return s, nil
 }
@@ -80,17 +80,17 @@ func (s *Setup) Value(of Service, name string) string {
 	return s.main[name]
 }
 
-// Against returns the setting that keeps a service from looking up DNSSEC, by its
+// DNSSECDisabledBy returns the setting that keeps a service from looking up DNSSEC, by its
 // name and in words for people, or nothing.
-func (s *Setup) Against(of Service) (name, why string) {
+func (s *Setup) DNSSECDisabledBy(of Service) (name, why string) {
 	with := maps.Clone(s.main)
 	maps.Copy(with, of.Own)
-	return with.against()
+	return with.dnssecDisabledBy()
 }
 
-// oldDefaults says that "-" in the column chroot of master.cf means yes, as it
+// chrootByDefault says that "-" in the column chroot of master.cf means yes, as it
 // did before compatibility_level was 1 (COMPATIBILITY_README).
-func (s *Setup) oldDefaults() bool {
+func (s *Setup) chrootByDefault() bool {
 	level, _, _ := strings.Cut(s.main["compatibility_level"], ".")
 	n, err := strconv.Atoi(level)
 	return err == nil && n < 1
@@ -110,7 +110,7 @@ func (p *program) services(ctx context.Context) ([]Service, error) {
 	for key, value := range overrides {
 		slash := strings.LastIndexByte(key, '/')
 		if slash < 0 {
-			return nil, odd(key + " = " + value)
+			return nil, unexpected(key + " = " + value)
 		}
 		service, name := key[:slash], key[slash+1:]
 		if own[service] == nil {
@@ -123,11 +123,11 @@ func (p *program) services(ctx context.Context) ([]Service, error) {
 		const columns = 8 // name, type, private, unpriv, chroot, wakeup, maxproc, command
 		f := strings.Fields(line)
 		if len(f) < columns {
-			return nil, odd(line)
+			return nil, unexpected(line)
 		}
 		name := f[0] + "/" + f[1]
 		all = append(all, Service{
-			Name: name, Program: f[columns-1], Root: f[3] == "n", Chroot: f[4] == "y", undecided: f[4] == "-", Own: own[name],
+			Name: name, Program: f[columns-1], Root: f[3] == "n", Chroot: f[4] == "y", defaultChroot: f[4] == "-", Own: own[name],
 		})
 	}
 	return all, nil

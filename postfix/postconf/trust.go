@@ -52,11 +52,11 @@ func (t Trust) String() string {
 var ErrNoTrust = errors.New("no certificates of authorities")
 
 const (
-	// mostAnchors bounds the files of a directory that are read; a large one has
+	// maxFiles bounds the files of a directory that are read; a large one has
 	// some hundred, each with two names.
-	mostAnchors = 8192
-	// largestAnchors is more than any bundle has, in bytes.
-	largestAnchors = 16 << 20
+	maxFiles = 8192
+	// maxFileSize is more than any bundle has, in bytes.
+	maxFileSize = 16 << 20
 )
 
 // Pool reads the certificates. Files of a directory that have none are left out,
@@ -73,7 +73,7 @@ func (t Trust) Pool() (*x509.CertPool, error) {
 		pool, some = system, true
 	}
 	if t.File != "" {
-		bundle, err := readAnchors(t.File)
+		bundle, err := readCertificates(t.File)
 		if err != nil {
 			return nil, fmt.Errorf("smtp_tls_CAfile: %w", err)
 		}
@@ -84,8 +84,8 @@ func (t Trust) Pool() (*x509.CertPool, error) {
 		if err != nil {
 			return nil, fmt.Errorf("smtp_tls_CApath: %w", err)
 		}
-		for _, f := range files[:min(len(files), mostAnchors)] {
-			if text, err := readAnchors(filepath.Join(t.Directory, f.Name())); err == nil {
+		for _, f := range files[:min(len(files), maxFiles)] {
+			if text, err := readCertificates(filepath.Join(t.Directory, f.Name())); err == nil {
 				some = pool.AppendCertsFromPEM(text) || some
 			}
 		}
@@ -96,13 +96,13 @@ func (t Trust) Pool() (*x509.CertPool, error) {
 	return pool, nil
 }
 
-// readAnchors reads a file, if it is one and not too large.
-func readAnchors(path string) ([]byte, error) {
+// readCertificates reads a file, if it is one and not too large.
+func readCertificates(path string) ([]byte, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, err
 	}
-	if !info.Mode().IsRegular() || info.Size() > largestAnchors {
+	if !info.Mode().IsRegular() || info.Size() > maxFileSize {
 		return nil, fmt.Errorf("%s is not a file of certificates", path)
 	}
 	return os.ReadFile(path)

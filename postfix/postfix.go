@@ -93,7 +93,7 @@ type TestingMode uint8
 // Effects of policies in testing mode.
 const (
 	Ignore  TestingMode = iota // Ignore answers as without a policy.
-	Report                     // Report has Postfix report failures and deliver all the same, if it knows policy attributes.
+	Report                     // Report has Postfix report failures and still deliver, if it knows policy attributes.
 	Enforce                    // Enforce answers as for enforce mode; see policy.Config.Strict.
 )
 

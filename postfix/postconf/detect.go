@@ -10,27 +10,27 @@ import (
 	"stsmap/postfix"
 )
 
-// Detected is what a Postfix says of itself.
+// Detected is the result of Detect.
 type Detected struct {
-	// DNSSEC says that every smtp(8) of it looks up DNSSEC, so that it can be
-	// answered the levels of DANE: without, "dane" is no better than "may",
-	// and with "dane-only" mail waits (smtp/smtp_tls_policy.c).
+	// DNSSEC reports whether every smtp(8) looks up DNSSEC. One that does not
+	// treats the level "dane" as "may", and defers mail at "dane-only"
+	// (smtp/smtp_tls_policy.c).
 	DNSSEC bool
-	// Why tells people what is set where, if DNSSEC is false.
+	// Why is the setting that disables it, for people; empty if DNSSEC is true.
 	Why string
 }
 
-// DetectRelease asks postconf(1) which release the Postfix of this machine is:
-// its mail_version, which ParseRelease reads. An empty configDirectory is that
-// which postconf finds by itself; what is in it does not matter, be it wrong.
-// Errors are those of Detect. It may be called concurrently.
+// DetectRelease returns the mail_version of the installed Postfix, in a form that
+// postfix.ParseRelease accepts. An empty configDirectory is the default of postconf;
+// a broken main.cf in it does not matter. Errors are those of Detect. It may be
+// called concurrently.
 func DetectRelease(ctx context.Context, configDirectory string) (string, error) {
 	p := program{directory: configDirectory}
 	if err := p.find(); err != nil {
 		return "", err
 	}
-	// Not what main.cf says: a release that somebody wants to hide is still
-	// the one that reads our replies.
+	// The compiled-in value, not that of main.cf: replies must suit the programs,
+	// whatever version the administrator has them announce.
 	out, err := p.ask(ctx, "-d", "mail_version")
 	if err != nil {
 		return "", err
@@ -42,17 +42,16 @@ func DetectRelease(ctx context.Context, configDirectory string) (string, error) 
 	return release, nil
 }
 
-// Detect asks postconf(1) whether the Postfix of this machine looks up DNSSEC.
-// An empty configDirectory is that which postconf
-// finds by itself. An error is ErrNotFound or a *Error, and then
-// nothing was learned. It may be called concurrently.
+// Detect reports whether the installed Postfix looks up DNSSEC. An empty
+// configDirectory is the default of postconf. An error is ErrNotFound or an *Error,
+// and means that nothing was learned. It may be called concurrently.
 func Detect(ctx context.Context, configDirectory string) (Detected, error) {
 	p := program{directory: configDirectory}
 	if err := p.find(); err != nil {
 		return Detected{}, err
 	}
-	// Not "-h", without names: a release that does not know one of them leaves
-	// its line out, and the values could no longer be told apart.
+	// With names, so without "-h": a release that does not know a parameter omits
+	// its line.
 	main, err := p.settings(ctx, append([]string{"mail_version"}, daneSettings()...)...)
 	if err != nil {
 		return Detected{}, err
@@ -72,17 +71,17 @@ func Detect(ctx context.Context, configDirectory string) (Detected, error) {
 	return d, nil
 }
 
-// daneSettings are those that smtp(8) looks at before it does DANE
+// daneSettings returns the parameters that can disable DANE in smtp(8)
 // (smtp/smtp.c, post_init; smtp/smtp_tls_policy.c, dane_init).
 func daneSettings() []string {
 	return []string{"smtp_dns_support_level", "disable_dns_lookups", "smtp_host_lookup", "smtp_dns_resolver_options", "ignore_mx_lookup_error"}
 }
 
-// settings are values by the name of the parameter.
+// settings are values by parameter name.
 type settings map[string]string
 
-// dnssecDisabledBy returns the setting that keeps an smtp(8) from doing DANE, by its name
-// and in words, or nothing.
+// dnssecDisabledBy returns the parameter that disables DANE in an smtp(8), and its
+// setting for people; both are empty if none does.
 func (s settings) dnssecDisabledBy() (name, why string) {
 	is := func(name string) (string, string) { return name, name + " = " + s[name] }
 	const level, lookup = "smtp_dns_support_level", "smtp_host_lookup"
@@ -95,7 +94,7 @@ func (s settings) dnssecDisabledBy() (name, why string) {
 	case s[level] == "":
 		return level, level + " is not set"
 	case !strings.EqualFold(s[level], "dnssec"):
-		// Words that do not exist are among these: smtp(8) does not start then.
+		// Also an invalid word, with which smtp(8) does not start.
 		return is(level)
 	case !slices.ContainsFunc(splitList(s[lookup]), func(w string) bool { return strings.EqualFold(w, "dns") }):
 		return is(lookup)
@@ -107,14 +106,14 @@ func (s settings) dnssecDisabledBy() (name, why string) {
 	return "", ""
 }
 
-// splitList splits a list as Postfix does.
+// splitList splits a list at commas and white space, as Postfix does.
 func splitList(list string) []string {
 	return strings.FieldsFunc(list, func(r rune) bool { return strings.ContainsRune(", \t\r\n", r) })
 }
 
-// serviceWithoutDNSSEC returns the setting of a service in master.cf that keeps its
-// smtp(8) from doing DANE although main.cf says main. All services ask with
-// the same keys, so one is enough to keep the answer from being DANE.
+// serviceWithoutDNSSEC returns the setting in master.cf that disables DANE in the
+// smtp(8) of a service, where main are the settings of main.cf; empty if there is
+// none. One such service is enough: lookups do not tell services apart.
 func (p *program) serviceWithoutDNSSEC(ctx context.Context, main settings) (string, error) {
 	all, err := p.services(ctx)
 	if err != nil {

@@ -16,28 +16,28 @@ import (
 	"time"
 )
 
-// ErrNotFound means that there is no postconf on this machine: the settings
-// of Postfix have to be said by its owner.
+// ErrNotFound means that there is no postconf on this machine. The administrator
+// has to configure what it would say.
 var ErrNotFound = errors.New("there is no postconf in PATH, /usr/sbin or /usr/local/sbin")
 
-// ErrUnexpectedOutput means that postconf said something that no postconf is known
-// to say; who asked can only do as if it had not been asked.
+// ErrUnexpectedOutput means that postconf printed something that no release of it
+// prints. The caller has learned nothing.
 var ErrUnexpectedOutput = errors.New("not understood")
 
-// errTooLong ends a program that does not stop to write.
+// errTooLong ends a program that prints without end.
 var errTooLong = errors.New("too much output")
 
-// An Error says that postconf gave no answer. It wraps ErrUnexpectedOutput,
-// the error of the context, or what package os/exec says.
+// An Error is a failed run of postconf. The caller has learned nothing. It wraps
+// ErrUnexpectedOutput, the error of the context, or that of package os/exec.
 type Error struct {
-	// Output is the line of its errout, or the one that is odd. It is empty if
-	// it said nothing, and not escaped.
+	// Output is the line that postconf failed with, or the unexpected one. It is
+	// not escaped, and empty if there was none.
 	Output string
-	// Err is what is wrong.
+	// Err is the reason, and is never nil.
 	Err error
 }
 
-// Error tells what postconf said, and otherwise how it ended.
+// Error returns the message of postconf; without one, how it ended.
 func (e *Error) Error() string {
 	if e.Output == "" {
 		return "postconf: " + e.Err.Error()
@@ -51,7 +51,7 @@ func (e *Error) Error() string {
 // Unwrap returns Err.
 func (e *Error) Unwrap() error { return e.Err }
 
-// settings asks for values, with what $name stands for.
+// settings returns the values of parameters, with $name expanded.
 func (p *program) settings(ctx context.Context, args ...string) (settings, error) {
 	out, err := p.ask(ctx, append([]string{"-x"}, args...)...)
 	if err != nil {
@@ -75,16 +75,17 @@ func parseSetting(line string) (name, value string, ok bool) {
 	return name, strings.TrimSpace(value), ok && name != "" && !strings.ContainsAny(name, " \t")
 }
 
+// unexpected returns the error for a line that no postconf prints.
 func unexpected(line string) error { return &Error{Output: line, Err: ErrUnexpectedOutput} }
 
-// A program is postconf, asked about one directory.
+// A program is postconf(1) for one configuration directory.
 type program struct {
 	path      string
-	directory string
+	directory string // empty: the default of postconf
 }
 
-// find looks in PATH and, because that of a service can be short, where it
-// usually is.
+// find looks up postconf in PATH and, because that of a service may be short, in
+// its usual directories.
 func (p *program) find() error {
 	for _, name := range []string{"postconf", "/usr/sbin/postconf", "/usr/local/sbin/postconf"} {
 		if path, err := exec.LookPath(name); err == nil {
@@ -95,7 +96,7 @@ func (p *program) find() error {
 	return ErrNotFound
 }
 
-// maxOutput is more than any configuration prints, in bytes.
+// maxOutput limits the output of postconf, in bytes. No configuration comes near.
 const maxOutput = 1 << 20
 
 // ask runs postconf and returns the lines that it printed.
@@ -107,14 +108,14 @@ func (p *program) ask(ctx context.Context, args ...string) ([]string, error) {
 	cmd := exec.CommandContext(ctx, p.path, args...)
 	cmd.Args[0] = "postconf" // as it names itself
 	cmd.Stdout, cmd.Stderr = &out, &errout
-	// What it may have started must not keep us waiting.
+	// A child of postconf that keeps the pipes open must not delay Run.
 	cmd.WaitDelay = time.Second
 	if err := cmd.Run(); err != nil {
 		switch {
 		case ctx.Err() != nil:
 			err = context.Cause(ctx)
 		case out.exceeded || errout.exceeded:
-			err = errTooLong // and not the signal that it died of
+			err = errTooLong // rather than the signal that ended it
 		default:
 			return nil, &Error{Output: fatalLine(errout.buf.String()), Err: err}
 		}
@@ -129,8 +130,8 @@ func (p *program) ask(ctx context.Context, args ...string) ([]string, error) {
 	return lines, nil
 }
 
-// fatalLine is the line of a errout that tells why it ended; warnings that do
-// not matter can stand before it.
+// fatalLine returns the fatal line of an error output, which warnings may precede;
+// without one, the first line.
 func fatalLine(errout string) (first string) {
 	for line := range strings.Lines(errout) {
 		line = strings.TrimSpace(line)
@@ -144,14 +145,14 @@ func fatalLine(errout string) (first string) {
 	return first
 }
 
-// limitedBuffer is a buffer that takes no more than maxOutput. It does not embed the
-// other: io.Copy would find ReadFrom, which knows no bound.
+// A limitedBuffer is a buffer of at most maxOutput bytes. It does not embed
+// bytes.Buffer: io.Copy would use its ReadFrom, which has no limit.
 type limitedBuffer struct {
 	buf      bytes.Buffer
-	exceeded bool // whether there was more
+	exceeded bool // there was more
 }
 
-// Write fails when there is too much, which ends the program that writes.
+// Write fails if the limit is exceeded, which ends the program that writes.
 func (b *limitedBuffer) Write(p []byte) (int, error) {
 	if b.buf.Len()+len(p) > maxOutput {
 		b.exceeded = true

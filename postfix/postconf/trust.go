@@ -9,17 +9,16 @@ import (
 	"path/filepath"
 )
 
-// A Trust is where smtp(8) finds the certificates of the authorities that it
-// trusts. With neither it trusts nobody, and mail that needs a valid certificate
-// waits.
+// A Trust is where smtp(8) finds its trust anchors. The zero Trust has none: Postfix
+// then defers mail that needs a valid certificate.
 type Trust struct {
 	File      string // File is smtp_tls_CAfile.
 	Directory string // Directory is smtp_tls_CApath.
-	Defaults  bool   // Defaults is tls_append_default_CA: what OpenSSL trusts is trusted, too.
+	Defaults  bool   // Defaults is tls_append_default_CA: the trust anchors of OpenSSL count, too.
 }
 
-// DetectTrust asks postconf(1) for the Trust of main.cf. Errors are those of
-// Detect. It may be called concurrently.
+// DetectTrust returns the Trust of main.cf. An empty configDirectory is the default
+// of postconf. Errors are those of Detect. It may be called concurrently.
 func DetectTrust(ctx context.Context, configDirectory string) (Trust, error) {
 	p := program{directory: configDirectory}
 	if err := p.find(); err != nil {
@@ -32,7 +31,7 @@ func DetectTrust(ctx context.Context, configDirectory string) (Trust, error) {
 	return Trust{File: main["smtp_tls_CAfile"], Directory: main["smtp_tls_CApath"], Defaults: main["tls_append_default_CA"] == "yes"}, nil
 }
 
-// String says where that is, in the words of main.cf.
+// String returns t as settings of main.cf.
 func (t Trust) String() string {
 	switch {
 	case t.File != "" && t.Directory != "":
@@ -47,22 +46,22 @@ func (t Trust) String() string {
 	return "smtp_tls_CAfile and smtp_tls_CApath are empty"
 }
 
-// ErrNoTrust means that there is no certificate where Postfix looks for them: it
-// can authenticate nobody, and its owner has to name a file that has some.
+// ErrNoTrust means that Postfix has no trust anchors, and so cannot authenticate any
+// MX host. The administrator has to set smtp_tls_CAfile.
 var ErrNoTrust = errors.New("no certificates of authorities")
 
 const (
-	// maxFiles bounds the files of a directory that are read; a large one has
-	// some hundred, each with two names.
+	// maxFiles limits the files of a directory that are read. A large directory
+	// has some hundred certificates, each with two names.
 	maxFiles = 8192
-	// maxFileSize is more than any bundle has, in bytes.
+	// maxFileSize is larger than any bundle, in bytes.
 	maxFileSize = 16 << 20
 )
 
-// Pool reads the certificates. Files of a directory that have none are left out,
-// as OpenSSL leaves out those that are not named for their hash. The error wraps
-// ErrNoTrust if there are none, or is that of a file that cannot be read, as
-// smtp(8) could not. It reads from outside the chroot that smtp(8) may be in.
+// Pool reads the trust anchors. Files of a directory without certificates are
+// skipped, as OpenSSL skips those that are not named for their hash. The error wraps
+// ErrNoTrust if there are no certificates, or is that of a file that smtp(8) could
+// not read either. Paths are taken outside any chroot of smtp(8).
 func (t Trust) Pool() (*x509.CertPool, error) {
 	pool, some := x509.NewCertPool(), false
 	if t.Defaults {
@@ -96,7 +95,7 @@ func (t Trust) Pool() (*x509.CertPool, error) {
 	return pool, nil
 }
 
-// readCertificates reads a file, if it is one and not too large.
+// readCertificates reads a regular file of at most maxFileSize bytes.
 func readCertificates(path string) ([]byte, error) {
 	info, err := os.Stat(path)
 	if err != nil {

@@ -131,7 +131,8 @@ func isAnswer(err error) bool {
 }
 
 // begin counts an operation, for Close to wait for; running.Done must be called
-// when it ends. It returns why the backend is not to be used.
+// when it ends. It returns why the backend is not to be used, by circuit c if
+// that is not nil.
 func (b *Breaker) begin(ctx context.Context, c *circuit) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -141,8 +142,10 @@ func (b *Breaker) begin(ctx context.Context, c *circuit) error {
 	if b.closed {
 		return ErrClosed
 	}
-	if err := c.enter(time.Now()); err != nil {
-		return err
+	if c != nil {
+		if err := c.enter(time.Now()); err != nil {
+			return err
+		}
 	}
 	b.running.Add(1)
 	return nil
@@ -344,9 +347,11 @@ func (b *Breaker) Due(ctx context.Context, now time.Time, lease time.Duration, n
 // caller's goroutine.
 func (b *Breaker) All(ctx context.Context) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
-		err := b.openOnly(ctx)
-		if err == nil {
-			err = b.begin(ctx, &b.reads)
+		// A walk is never the trial of a failed circuit: it has no bound in time,
+		// and its end would be what all others wait for.
+		_, err := b.Get(ctx, probeDomain)
+		if err == nil || errors.Is(err, ErrNotFound) {
+			err = b.begin(ctx, nil)
 		}
 		if err != nil {
 			yield(Entry{}, err)
@@ -357,16 +362,18 @@ func (b *Breaker) All(ctx context.Context) iter.Seq2[Entry, error] {
 	}
 }
 
-// all iterates for All. The first entry shows that the backend works, so that
-// other callers need not wait for the last one.
+// all iterates for All.
 func (b *Breaker) all(ctx context.Context, yield func(Entry, error) bool) {
-	entries, inBody, more := 0, false, true
+	inBody, more := false, true
 	var failure error
 	defer func() {
 		if !inBody { // a panic of the loop's body is the caller's
 			if p := recover(); p != nil {
 				failure = &PanicError{Value: p, Stack: debug.Stack()}
 			}
+		}
+		if failure == nil {
+			return
 		}
 		if err := b.record(ctx, &b.reads, failure); err != nil && more && !inBody {
 			yield(Entry{}, err)
@@ -379,9 +386,6 @@ func (b *Breaker) all(ctx context.Context, yield func(Entry, error) bool) {
 		}
 		if e.Domain == probeDomain {
 			continue
-		}
-		if entries++; entries == 1 {
-			_ = b.record(ctx, &b.reads, nil)
 		}
 		inBody = true
 		more = yield(e, nil)

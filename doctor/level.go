@@ -30,19 +30,19 @@ func (e *exam) judgeLevel(s *postconf.Setup, c cohort) Finding {
 	const parameter = "smtp_tls_security_level"
 	where, level := e.where(s, c.services), c.values[0]
 	seen := fmt.Sprintf("%s%s = %s", where, parameter, orNothing(level))
-	_, against := s.Against(c.services[0])
+	_, setting := s.DNSSECDisabledBy(c.services[0])
 	switch level {
 	case "may", "encrypt", "verify", "secure", "fingerprint":
 		return ok("%s", seen)
 	case "dane", "dane-only":
-		if against == "" {
+		if setting == "" {
 			return ok("%s", seen)
 		}
 		why := `without DNSSEC the level "dane" is no more than "may"`
 		if level == "dane-only" {
 			why = `without DNSSEC all mail of the level "dane-only" waits`
 		}
-		return fail("%s, and %s", seen, against).because("%s", why).fix(lookUpDNSSEC(s, c.services[0])...)
+		return fail("%s, and %s", seen, setting).because("%s", why).fix(lookUpDNSSEC(s, c.services[0])...)
 	case "", "none":
 		if level == "" && (c.values[1] == "yes" || c.values[2] == "yes") {
 			return info("%s; smtp_use_tls and smtp_enforce_tls are obsolete", seen)
@@ -59,16 +59,16 @@ func (e *exam) judgeDNSSEC(s *postconf.Setup, services []postconf.Service) Findi
 		return info(`dane.mode = "off": policies are answered where DANE may apply`)
 	}
 	for _, service := range services {
-		_, against := s.Against(service)
-		if against == "" {
+		_, setting := s.DNSSECDisabledBy(service)
+		if setting == "" {
 			continue
 		}
 		where := e.where(s, []postconf.Service{service})
 		if e.Settings.Postfix.DNSSEC == "yes" {
-			return fail(`%spostfix.dnssec = "yes", and %s`, where, against).
+			return fail(`%spostfix.dnssec = "yes", and %s`, where, setting).
 				because(`mail to domains that are answered "dane-only" waits`).fix(lookUpDNSSEC(s, service)...)
 		}
-		return info("%sDNSSEC is not looked up: %s", where, against).
+		return info("%sDNSSEC is not looked up: %s", where, setting).
 			because("DANE cannot go before policies (RFC 8461, Section 2)").fix(lookUpDNSSEC(s, service)...)
 	}
 	return ok("%sDNSSEC is looked up", e.where(s, services))
@@ -76,7 +76,7 @@ func (e *exam) judgeDNSSEC(s *postconf.Setup, services []postconf.Service) Findi
 
 // lookUpDNSSEC takes away what keeps a service from doing so.
 func lookUpDNSSEC(s *postconf.Setup, service postconf.Service) []string {
-	name, _ := s.Against(service)
+	name, _ := s.DNSSECDisabledBy(service)
 	if _, own := service.Own[name]; own {
 		return inherit(s, cohort{own: []string{service.Name}}, name)
 	}

@@ -38,7 +38,7 @@ func (e *Engine) Run(ctx context.Context) {
 	slots := make(chan struct{}, 2*e.refreshes.size())
 	for each := newTicker(ctx); each.next(); {
 		if e.setBack.Swap(false) {
-			e.reviewRefreshes(ctx)
+			running.Go(func() { e.reviewRefreshes(ctx) })
 		}
 		for e.refreshDue(ctx, slots, &running) {
 		}

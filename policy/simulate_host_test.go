@@ -110,7 +110,7 @@ func (h *simHost) run(ctx context.Context, e *Engine) {
 	slots := make(chan struct{}, 2*e.refreshes.size())
 	for {
 		if e.setBack.Swap(false) {
-			e.reviewRefreshes(ctx)
+			h.runs.Go(func() { e.reviewRefreshes(ctx) })
 		}
 		for e.refreshDue(ctx, slots, &h.runs) {
 		}

@@ -11,8 +11,8 @@ import (
 	"stsmap/socketmap"
 )
 
-// TestNoAllocations: an answer that is at hand costs no memory, be it a policy
-// or the absence of one, and neither does a key without a domain.
+// TestNoAllocations: a cached answer allocates nothing, with or without a policy,
+// and neither does a key without a domain.
 func TestNoAllocations(t *testing.T) {
 	d := start(t, &vector{timeout: 0, phases: []*phase{newPhase("fixture")}})
 	rules, err := override.Parse(`
@@ -34,8 +34,8 @@ text = "encrypt"
 	for name, m := range maps {
 		m.Observe = func(a postfix.Answered) {
 			answers.Add(1)
-			measured.Add(int64(a.Weight))
-			if (a.Weight > 0) != (a.Took > 0) || a.Live && a.Weight != 1 {
+			measured.Add(int64(a.SampleWeight))
+			if (a.SampleWeight > 0) != (a.Took > 0) || a.Miss && a.SampleWeight != 1 {
 				t.Errorf("%+v", a)
 			}
 		}
@@ -76,7 +76,7 @@ text = "encrypt"
 			}
 		}
 	}
-	// Those that are measured stand for the others, by chance.
+	// The measured answers are a random sample of all.
 	if share := float64(measured.Load()) / float64(answers.Load()); share < 0.5 || share > 2 {
 		t.Errorf("%d answers, measured for %d", answers.Load(), measured.Load())
 	}

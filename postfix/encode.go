@@ -10,21 +10,20 @@ import (
 	"stsmap/sts"
 )
 
-// maxValue keeps a margin to the 100000 bytes that Postfix reads of a reply
-// (util/dict_sockmap.c).
+// maxValue is the size of the largest value, with a margin to the 100000 bytes of
+// a reply that Postfix reads (util/dict_sockmap.c).
 const maxValue = 90000
 
 var (
-	// errNoHost means that the policy lists no name that an MX host can have:
-	// RFC 8461, Section 5 forbids to deliver to hosts that it does not list.
+	// errNoHost means that the policy lists no name that an MX host can have. It
+	// forbids delivery to all others (RFC 8461, Section 5).
 	errNoHost = errors.New("the policy lists no usable MX host")
-	// errManyHosts means that not even the names fit into a reply.
+	// errManyHosts means that the names alone do not fit into a reply.
 	errManyHosts = errors.New("the policy lists more MX hosts than Postfix can read")
 )
 
-// Render puts a policy into Postfix's words, for policy.Config.Render. What it
-// returns is for Reply to read. The error tells why Postfix cannot be told to
-// enforce the policy.
+// Render encodes the policy of d for replies, for policy.Config.Render. Reply reads
+// the result. The error is why Postfix cannot enforce the policy.
 func Render(d *policy.Decision) (string, error) {
 	match, err := matchList(d.STS.MX)
 	enforce := ""
@@ -38,24 +37,23 @@ func Render(d *policy.Decision) (string, error) {
 	return string(pack(enforce, with, alone)), err
 }
 
-// What a value has beside the names in match=, and the longest of what it has
-// before the attributes where it has no match=.
+// The parts of a value around the names in match=, and the longest start of a value
+// without match=.
 const (
 	beforeMatch  = "secure match="
 	afterMatch   = " servername=hostname"
 	longestLevel = "encrypt"
 )
 
-// A packed is a policy in Postfix's words: the attributes that every release
-// from 3.4 on understands, those that came with 3.10, and the latter for a
-// reply without the former, if there is room for more of them then. Most
-// replies are a part of it as it is, so one lookup is one slice of a string
-// whichever release asks, and nothing has to be made again when Postfix is
-// upgraded.
+// A packed is an encoded policy: the attributes that every release from 3.4 on
+// understands, those of 3.10 and later, and the latter once more for a reply
+// without the former, if more of them fit then. Most replies are a substring of
+// it, so a lookup does not allocate for any release, and an upgrade of Postfix
+// needs no new encoding.
 type packed string
 
-// header is how many bytes before the text say how long its first part is, and
-// its first two.
+// header is the size of the two offsets before the text, in bytes: the length of
+// its first part, and that of its first two.
 const header = 8
 
 func pack(enforce, with, alone string) packed {
@@ -67,8 +65,8 @@ func pack(enforce, with, alone string) packed {
 	return packed(string(b) + enforce + with + alone)
 }
 
-// ends returns where the first part ends, and the second.
-func (p packed) ends() (enforce, with int) {
+// offsets returns the ends of the first and the second part.
+func (p packed) offsets() (enforce, with int) {
 	if len(p) < header {
 		return len(p), len(p)
 	}
@@ -76,10 +74,10 @@ func (p packed) ends() (enforce, with int) {
 	return header + int(binary.BigEndian.Uint32(b)), header + int(binary.BigEndian.Uint32(b[4:]))
 }
 
-// enforce returns a reply that enforces the policy, with all attributes or with
-// the old ones only. It is empty if the policy cannot be enforced.
+// enforce returns the value that enforces the policy, with or without policy
+// attributes. It is empty if the policy cannot be enforced.
 func (p packed) enforce(attributes bool) string {
-	old, all := p.ends()
+	old, all := p.offsets()
 	switch {
 	case old <= header:
 		return ""
@@ -89,27 +87,27 @@ func (p packed) enforce(attributes bool) string {
 	return string(p[header:old])
 }
 
-// report returns the new attributes for a reply that does not enforce the
+// report returns the policy attributes for a value that does not enforce the
 // policy, with a space before the first. It is empty if they cannot be sent.
 func (p packed) report() string {
-	old, all := p.ends()
+	old, all := p.offsets()
 	if all < len(p) {
 		return string(p[all:])
 	}
 	return string(p[old:all])
 }
 
-// matchList makes the value of match= from patterns.
+// matchList returns the value of match= for patterns.
 //
-// "*.example.com" becomes ".example.com", which Postfix matches against names
-// of any depth below it (tls/tls_client.c), where RFC 8461, Section 4.1 means
-// one label; the literal form would match nothing but a wildcard certificate.
-// From Postfix 3.10.5 on the attributes say it exactly.
+// "*.example.com" becomes ".example.com", which Postfix matches with names of any
+// depth below it (tls/tls_client.c), where RFC 8461, Section 4.1 means one label.
+// The literal form would match only a wildcard certificate. From Postfix 3.10.5 on
+// the policy attributes are exact.
 func matchList(patterns []sts.Pattern) (string, error) {
 	var b strings.Builder
 	for _, p := range patterns {
 		name, wildcard := strings.CutPrefix(string(p), "*.")
-		if !usable(name, wildcard) {
+		if !matchable(name, wildcard) {
 			continue
 		}
 		if b.Len() > 0 {
@@ -129,12 +127,11 @@ func matchList(patterns []sts.Pattern) (string, error) {
 	return b.String(), nil
 }
 
-// usable reports whether a name of a policy may stand in match=. The parser
-// let pass only what RFC 8461 allows; this is about what Postfix would make
-// of it. Single labels are left out because some are words that switch the
-// way of matching ("hostname", "nexthop", "dot-nexthop"), and addresses
-// because no MX host is named by one.
-func usable(name string, wildcard bool) bool {
+// matchable reports whether a name of a policy may be in match=. The parser
+// enforces RFC 8461; this is about how Postfix reads the name. Single labels are
+// omitted because some are keywords ("hostname", "nexthop", "dot-nexthop"), and
+// addresses because they are not names of MX hosts.
+func matchable(name string, wildcard bool) bool {
 	if isAddress(name) || !wildcard && !strings.Contains(name, ".") {
 		return false
 	}
@@ -142,9 +139,8 @@ func usable(name string, wildcard bool) bool {
 	return plainName(name) && !numeric([]byte(last))
 }
 
-// plainName repeats what the grammar of policies promises of a name: an
-// attribute is closed by a space, a comma or a colon, and what stands between
-// comes from a stranger.
+// plainName repeats a check of the policy parser: a space, comma or colon would end
+// the attribute, and the name comes from the domain owner.
 func plainName(name string) bool {
 	for i := range len(name) {
 		c := name[i]
@@ -155,14 +151,14 @@ func plainName(name string) bool {
 	return name != ""
 }
 
-// attributes makes the attributes that Postfix knows from 3.10 on: the policy
-// for TLSRPT (RFC 8460, Section 4.4), and, from 3.10.5 on, the patterns that
-// the names of MX hosts have to match. It begins with a space, and is empty if
-// there is no way to send them in at most room bytes, or at all: 3.10.0 to
-// 3.10.5 crash without at least one pattern and one string.
+// attributes returns the policy attributes, which Postfix knows from 3.10 on: the
+// policy for TLSRPT (RFC 8460, Section 4.4), and the patterns that the names of MX
+// hosts have to match from 3.10.5 on. The result begins with a space. It is empty
+// if they do not fit into room bytes, or if there is not at least one pattern and
+// one string: 3.10.0 to 3.10.5 crash then.
 //
-// What is never sent: policy_failure, which makes mail wait where RFC 8461,
-// Section 3.3 demands that it goes on, and policy_ttl, which is not used.
+// Two are never sent: policy_failure, which defers mail where RFC 8461, Section 3.3
+// demands delivery, and policy_ttl, which Postfix does not use.
 func attributes(domain string, p *sts.Policy, room int) string {
 	if !validHostname(domain) {
 		return ""
@@ -171,7 +167,7 @@ func attributes(domain string, p *sts.Policy, room int) string {
 	b.WriteString(" policy_type=sts policy_domain=")
 	b.WriteString(domain)
 	before := b.Len()
-	for _, pattern := range p.MX { // each is there once
+	for _, pattern := range p.MX { // without duplicates
 		if name, _ := strings.CutPrefix(string(pattern), "*."); plainName(name) {
 			b.WriteString(" mx_host_pattern=")
 			b.WriteString(string(pattern))
@@ -205,10 +201,9 @@ func attributes(domain string, p *sts.Policy, room int) string {
 	return b.String()
 }
 
-// policyString returns a line of a policy as it can stand in braces, which it
-// has to leave as Postfix finds them: there is no way to escape one
-// (util/extpar.c). A line whose braces do not balance is left out, which costs
-// a report one line. White space becomes a space, as Postfix would have it.
+// policyString returns a line of a policy for a value in braces. There is no escape
+// for a brace (util/extpar.c), so a line with unbalanced braces is omitted, which
+// costs a report one line. White space becomes a space, as in Postfix.
 func policyString(line string) (string, bool) {
 	depth := 0
 	for i := range len(line) {
@@ -229,9 +224,9 @@ func policyString(line string) (string, bool) {
 	return strings.ReplaceAll(line, "\t", " "), true
 }
 
-// validHostname reports whether Postfix takes name, in the form that
-// policy.Decision.Domain has, for that of a host: what it does not makes mail
-// wait (util/valid_hostname.c).
+// validHostname reports whether name, in the form of policy.Decision.Domain, is a
+// valid host name for Postfix, which defers mail for others
+// (util/valid_hostname.c).
 func validHostname(name string) bool {
 	for label := range strings.SplitSeq(name, ".") {
 		if label == "" || label[0] == '-' || label[len(label)-1] == '-' {

@@ -8,32 +8,31 @@ import (
 	"stsmap/socketmap"
 )
 
-// An Explanation is what became of a key on its way to a reply.
+// An Explanation has the steps from a key to its reply.
 type Explanation struct {
-	// Map is how lookups under the name that was asked for are answered, and
-	// Known whether that name is one of Handler.Maps or the default one.
+	// Map is the configuration for the map name, and Known whether that name is in
+	// Handler.Maps or the default one.
 	Map   Map
 	Known bool
-	// NextHop is what the key means. It is zero for a key that has no policy
-	// domain, which is answered without a Decision.
+	// NextHop is that of the key; zero if the key has no policy domain.
 	NextHop dane.NextHop
-	// Decision is what was decided; nil if there is no NextHop.
+	// Decision is nil if NextHop is zero.
 	Decision *policy.Decision
-	// Attributes is whether policy attributes are sent with a policy.
+	// Attributes reports whether replies have policy attributes.
 	Attributes bool
-	// Reply is what Postfix is told.
+	// Reply is the reply to Postfix.
 	Reply socketmap.Reply
 }
 
-// Explain does for a person what ServeSocketmap does for Postfix, in the same
-// steps, and returns each. It is no use of the domain, and is not counted.
+// Explain performs the lookup of ServeSocketmap and returns each step. It neither
+// counts the lookup nor updates the last use of the domain.
 func (h *Handler) Explain(ctx context.Context, name, key string) Explanation {
 	m, known := h.Maps[name]
 	if !known {
 		m, known = h.Maps[defaultMap], name == defaultMap
 	}
 	knows := h.Attributes != nil && h.Attributes.Load()
-	e := Explanation{Map: m, Known: known, Attributes: m.sends(knows), Reply: socketmap.Reply{Status: socketmap.NotFound}}
+	e := Explanation{Map: m, Known: known, Attributes: m.sendAttributes(knows), Reply: socketmap.Reply{Status: socketmap.NotFound}}
 	hop, ok := NextHop(key, h.Bracketed)
 	if !ok {
 		return e

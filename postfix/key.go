@@ -13,23 +13,23 @@ import (
 )
 
 const (
-	// maxKey is room enough for every next-hop that has a policy domain.
+	// maxKey is the size of the largest next-hop that has a policy domain.
 	maxKey = 256
-	// maxDomain is the longest name, without the trailing dot, that still is
-	// one with "_mta-sts." before it.
+	// maxDomain is the length of the longest name, without the trailing dot, that
+	// is valid with the prefix "_mta-sts.".
 	maxDomain = 253 - len("_mta-sts.")
 	maxLabel  = 63
 )
 
-// smtpPort is the port of a next-hop that does not say one.
+// smtpPort is the port of a next-hop without one.
 const smtpPort = 25
 
-// NextHop returns the next-hop that a lookup key is, with its policy domain in
+// NextHop returns the next-hop of a lookup key, with its policy domain in
 // lower-case A-label form, and port 25 unless the key has another. It returns
-// false for a key that has no policy domain (RFC 8461, Section 3.4): an address
+// false for a key without a policy domain (RFC 8461, Section 3.4): an address
 // literal, a path, a parent domain such as ".example.com", a single label, or
-// anything that is not a domain name. bracketed says whether a name in brackets
-// has a policy domain.
+// anything that is not a domain name. bracketed is whether a name in brackets has
+// a policy domain.
 //
 // Postfix sends the next-hop as it is configured or as it is in the address,
 // without folding case and with U-labels (smtp/smtp_tls_policy.c).
@@ -39,11 +39,10 @@ func NextHop(key string, bracketed bool) (hop dane.NextHop, ok bool) {
 	if !ok {
 		return dane.NextHop{}, false
 	}
-	return n.parts(), true
+	return n.clone(), true
 }
 
-// A nextHop is a next-hop as dane.NextHop writes it, in memory that belongs to
-// somebody else.
+// A nextHop is a dane.NextHop in its text form, in a buffer of the caller.
 type nextHop struct {
 	text   []byte
 	domain []byte // part of text
@@ -51,15 +50,15 @@ type nextHop struct {
 	noMX   bool
 }
 
-// parts is n in memory of its own.
-func (n nextHop) parts() dane.NextHop {
+// clone returns a copy of n that does not share its buffer.
+func (n nextHop) clone() dane.NextHop {
 	return dane.NextHop{Domain: string(n.domain), Port: n.port, NoMX: n.noMX}
 }
 
-// appendNextHop appends to dst, which must be empty, the next-hop that key is.
-// It allocates only for keys that are not ASCII or name a rare service.
+// appendNextHop appends the next-hop of key to dst, which must be empty. It
+// allocates only for keys that are not ASCII or have a rare service name.
 func appendNextHop(dst, key []byte, bracketed bool) (n nextHop, ok bool) {
-	// Nearly all keys are plain names, which one pass over them can tell.
+	// Nearly all keys are plain names; one pass is enough for these.
 	if name, ok := appendName(dst, key); ok {
 		return nextHop{text: name, domain: name, port: smtpPort}, true
 	}
@@ -68,9 +67,9 @@ func appendNextHop(dst, key []byte, bracketed bool) (n nextHop, ok bool) {
 		return nextHop{}, false
 	}
 	if !ascii(host) {
-		// Postfix converts with UTS #46, non-transitional, and so does this
-		// profile (util/midna_domain.c). It is for names that need it only:
-		// it refuses the underscores that ASCII names may have.
+		// Postfix and this profile convert with UTS #46, non-transitional
+		// (util/midna_domain.c). ASCII names are left alone: the profile
+		// refuses their underscores.
 		name, err := idna.Lookup.ToASCII(string(host))
 		if err != nil || !utf8.Valid(host) {
 			return nextHop{}, false
@@ -97,9 +96,9 @@ func appendNextHop(dst, key []byte, bracketed bool) (n nextHop, ok bool) {
 	return n, true
 }
 
-// portOf returns the port that a service is, which the TLSA records of a host
-// are named by (RFC 7672, Section 2.2.3). Postfix does not deliver to a service
-// that does not exist, so it does not matter what that is.
+// portOf returns the port of a service, which is part of the names of TLSA records
+// (RFC 7672, Section 2.2.3), and 25 for a service that does not exist: Postfix
+// does not deliver to those.
 func portOf(service []byte) uint16 {
 	switch string(service) {
 	case "", "smtp":
@@ -122,8 +121,8 @@ func portOf(service []byte) uint16 {
 
 // appendName appends s in lower case and without a trailing dot, if it is a
 // domain name that can have a policy: two labels or more, made of letters,
-// digits, "-" and "_", and not an IPv4 address in any spelling. A last label
-// of digits is what tells those: no top-level domain is one.
+// digits, "-" and "_", and not an IPv4 address in any spelling. Only addresses
+// have a last label of digits: no top-level domain has.
 func appendName(dst, s []byte) (name []byte, ok bool) {
 	if n := len(s); n > 0 && s[n-1] == '.' {
 		s = s[:n-1]
@@ -152,8 +151,8 @@ func appendName(dst, s []byte) (name []byte, ok bool) {
 	return dst, label > 0 && dots > 0 && !numeric
 }
 
-// hostOf returns the host part of a next-hop, without brackets, and the service
-// if it has one.
+// hostOf splits a next-hop into its host, without brackets, and its service, which
+// may be empty.
 func hostOf(key []byte, bracketed bool) (host, service []byte, ok bool) {
 	if len(key) == 0 || len(key) > 4*maxKey {
 		return nil, nil, false
@@ -193,8 +192,8 @@ func ascii(s []byte) bool {
 	return true
 }
 
-// numeric reports whether a label is all digits. No top-level domain is, and
-// names that end so are addresses or mistakes for them.
+// numeric reports whether a label is all digits. No top-level domain is: a name
+// that ends in one is an address, or a misspelt one.
 func numeric(label []byte) bool {
 	for _, c := range label {
 		if c < '0' || c > '9' {

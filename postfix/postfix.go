@@ -9,7 +9,7 @@
 // What Postfix makes of a reply:
 //
 //	OK secure match=a:.b servername=hostname
-//	    TLS with a certificate that matches one of the names, or the mail waits
+//	    TLS with a certificate that matches one of the names, or the mail is deferred
 //	OK dane-only
 //	    only MX hosts with secure TLSA records that their certificates match
 //	OK dane
@@ -22,11 +22,11 @@
 //	NOTFOUND
 //	    the next table, then smtp_tls_security_level of main.cf
 //	TEMP text
-//	    the mail waits with "client TLS configuration problem", and text is in
-//	    the mail log (util/dict_sockmap.c)
+//	    the mail is deferred with "client TLS configuration problem", and text is
+//	    in the mail log (util/dict_sockmap.c)
 //
-// A value that Postfix cannot parse also makes mail wait, all of it for that
-// domain, so nothing that a policy contains reaches a value unchecked.
+// A value that Postfix cannot parse also defers all mail for that domain, so
+// nothing that a policy contains reaches a value unchecked.
 package postfix
 
 import (
@@ -40,62 +40,61 @@ import (
 	"stsmap/socketmap"
 )
 
-// defaultMap is the name of the map that is asked if nobody says another.
+// defaultMap is the map whose settings apply to names that are not configured.
 const defaultMap = "postfix"
 
-// A Map says how lookups under one name are answered. The zero value is for
-// most: attributes by release, and policies in mode testing as none.
+// A Map configures the replies to lookups under one socketmap name. The zero value
+// suits most: attributes by release, and policies in testing mode ignored.
 type Map struct {
-	// Attributes says when to send the policy itself with a reply.
-	Attributes When
-	// Testing says what a policy in mode testing means.
-	Testing Treatment
-	// Level is what the administrator has Postfix do without a policy, to be
-	// repeated in replies of Report: "may", "encrypt" or "dane"; empty is
-	// "may".
+	// Attributes is when replies have policy attributes.
+	Attributes AttributeMode
+	// Testing is the effect of a policy in testing mode.
+	Testing TestingMode
+	// Level is the level that Postfix uses without a policy: "may", "encrypt" or
+	// "dane"; empty means "may". Replies of Report repeat it.
 	Level string
-	// Observe is told of each answer; nil means that nobody counts. It is called
-	// from many goroutines, in the way of answers: it must be safe for that, and
-	// fast.
+	// Observe is called with each answer, before the reply is sent; nil means no
+	// call. It must be safe for concurrent use, and fast.
 	Observe func(Answered)
 }
 
-// An Answered is one answer, for who counts.
+// An Answered describes one answered lookup, for metrics.
 type Answered struct {
-	// Decision is what was decided; nil for a key that has no policy domain.
+	// Decision is nil for a key that has no policy domain.
 	Decision *policy.Decision
-	// Live says that the decision was not at hand.
-	Live bool
-	// Took is how long the answer took, and Weight for how many it stands: one
-	// where it is Live. The clock is too slow for all the others; of these one
-	// in many is measured, by chance, and Weight is 0 for those that were not.
-	Took   time.Duration
-	Weight int
+	// Miss reports that the decision was not cached.
+	Miss bool
+	// Took is how long the answer took. It is zero if SampleWeight is: reading the
+	// clock would slow cached answers down, so a random sample of them is
+	// measured. SampleWeight is the number of answers that a measured one stands
+	// for: 1 for each Miss.
+	Took         time.Duration
+	SampleWeight int
 }
 
-// sampled is in how many answers at hand one is measured. A thousand answers a
-// second give fifteen times a second, and to draw lots costs a few
-// nanoseconds, a tenth of what it takes to read the clock twice.
-const sampled = 64
+// sampleInterval is the number of cached answers of which one, chosen at random,
+// is measured: 15 a second of 1,000. The random number takes a few nanoseconds, a
+// tenth of the time to read the clock twice.
+const sampleInterval = 64
 
-// A When says when policy attributes are sent.
-type When uint8
+// An AttributeMode is when replies have policy attributes.
+type AttributeMode uint8
 
 // When to send policy attributes.
 const (
-	ByRelease When = iota // ByRelease is when the Postfix that asks knows them.
-	Never                 // Never leaves them out.
-	Always                // Always makes mail wait where Postfix is older than 3.10.
+	ByRelease AttributeMode = iota // ByRelease sends them if the installed Postfix knows them.
+	Never                          // Never omits them.
+	Always                         // Always sends them. A Postfix older than 3.10 defers mail then.
 )
 
-// A Treatment says what becomes of policies in mode testing.
-type Treatment uint8
+// A TestingMode is the effect of policies in testing mode.
+type TestingMode uint8
 
-// What policies in mode testing can mean.
+// Effects of policies in testing mode.
 const (
-	Ignore  Treatment = iota // Ignore answers as if there were none.
-	Report                   // Report has Postfix report them and do nothing else, where it can.
-	Enforce                  // Enforce answers as if they were in mode enforce; see policy.Config.Strict.
+	Ignore  TestingMode = iota // Ignore answers as without a policy.
+	Report                     // Report has Postfix report failures and still deliver, if it knows policy attributes.
+	Enforce                    // Enforce answers as for enforce mode; see policy.Config.Strict.
 )
 
 func (m Map) level() string {
@@ -107,37 +106,32 @@ func (m Map) level() string {
 
 // A Handler answers Postfix's lookups. It may be used concurrently.
 type Handler struct {
-	// Engine decides. It must be set. It is not an interface: through one the
-	// compiler could not tell that keys stay on the stack.
+	// Engine decides. It must be set. It is not an interface, so that the compiler
+	// can prove that keys stay on the stack.
 	Engine *policy.Engine
-	// Bracketed says that [relay.example]:587 has the policy domain
-	// relay.example (RFC 8461, Section 3.4); otherwise such a next-hop has
-	// none.
+	// Bracketed reports whether [relay.example]:587 has the policy domain
+	// relay.example (RFC 8461, Section 3.4). If not, such a next-hop has none.
 	Bracketed bool
-	// Maps says how lookups are answered by the name of the map. A name that is
-	// not in it is answered as "postfix", and if that is not in it, as by the
-	// zero Map.
+	// Maps has the configuration by socketmap name. A name that is not in it is
+	// answered as "postfix"; without that, as by the zero Map.
 	Maps map[string]Map
-	// Attributes says whether the Postfix that asks knows policy attributes
-	// (Release.Attributes); it is read for each lookup. Nil means that none
-	// does.
+	// Attributes is whether the installed Postfix knows policy attributes
+	// (Release.Attributes). It is read for each lookup; nil means false.
 	Attributes *atomic.Bool
-	// UnknownMap is called once for each map name that is not known, with a
-	// bound on how many; nil means that nobody wants to know. The names are
-	// what the client sent.
+	// UnknownMap is called once for each of the first 64 map names that are not
+	// in Maps, with the name as the client sent it; nil means no call.
 	UnknownMap func(name string)
 
 	mu      sync.Mutex
-	unknown map[string]bool // map names that UnknownMap was told
+	unknown map[string]bool // map names that UnknownMap was called with
 }
 
-// mostUnknown bounds how many unknown map names are remembered: a client that
-// invents them must not fill the memory.
-const mostUnknown = 64
+// maxUnknown limits the unknown map names that are kept: a client that invents
+// names must not fill the memory.
+const maxUnknown = 64
 
-// ServeSocketmap answers one lookup. Keys that are no policy domain, such as
-// the parent domains that Postfix tries after each NOTFOUND, are answered
-// without I/O.
+// ServeSocketmap answers one lookup. Keys without a policy domain, such as the
+// parent domains that Postfix tries after each NOTFOUND, are answered without I/O.
 func (h *Handler) ServeSocketmap(ctx context.Context, r socketmap.Request) socketmap.Reply {
 	m, known := h.Maps[string(r.Map)]
 	if !known {
@@ -145,21 +139,21 @@ func (h *Handler) ServeSocketmap(ctx context.Context, r socketmap.Request) socke
 	}
 	var a Answered
 	var began time.Time
-	if m.Observe != nil && rand.Uint32()%sampled == 0 {
-		began, a.Weight = time.Now(), sampled
+	if m.Observe != nil && rand.Uint32()%sampleInterval == 0 {
+		began, a.SampleWeight = time.Now(), sampleInterval
 	}
 	var buf [maxKey]byte
 	reply := socketmap.Reply{Status: socketmap.NotFound}
 	if hop, ok := appendNextHop(buf[:0], r.Key, h.Bracketed); ok {
 		strict := m.Testing == Enforce
 		if a.Decision = h.Engine.Cached(hop.text, strict); a.Decision == nil {
-			began, a.Weight, a.Live = time.Now(), 1, true
-			a.Decision = h.Engine.Lookup(ctx, hop.parts(), strict)
+			began, a.SampleWeight, a.Miss = time.Now(), 1, true
+			a.Decision = h.Engine.Lookup(ctx, hop.clone(), strict)
 		}
 		reply = Reply(a.Decision, m, h.Attributes != nil && h.Attributes.Load())
 	}
 	if m.Observe != nil {
-		if a.Weight > 0 {
+		if a.SampleWeight > 0 {
 			a.Took = time.Since(began)
 		}
 		m.Observe(a)
@@ -167,20 +161,19 @@ func (h *Handler) ServeSocketmap(ctx context.Context, r socketmap.Request) socke
 	return reply
 }
 
-// Sends returns, by the name of each map, whether replies have policy attributes
-// now.
-func (h *Handler) Sends() map[string]bool {
+// SendsAttributes returns whether replies have policy attributes now, by map name.
+func (h *Handler) SendsAttributes() map[string]bool {
 	known := h.Attributes != nil && h.Attributes.Load()
 	all := make(map[string]bool)
 	for name, m := range h.Maps {
-		all[name] = m.sends(known)
+		all[name] = m.sendAttributes(known)
 	}
 	return all
 }
 
-// unknownMap returns how lookups under a name that is not configured are
-// answered: refusing them would make mail wait for a typing error. It tells
-// about a name the first time.
+// unknownMap returns the Map for a name that is not configured, and calls
+// UnknownMap for a new one. Such a lookup is not refused: a misspelt name would
+// defer all mail.
 func (h *Handler) unknownMap(name []byte) Map {
 	if string(name) != defaultMap && h.isNew(string(name)) && h.UnknownMap != nil {
 		h.UnknownMap(string(name))
@@ -188,12 +181,11 @@ func (h *Handler) unknownMap(name []byte) Map {
 	return h.Maps[defaultMap]
 }
 
-// isNew reports whether an unknown map name is seen for the first time, and is
-// one of the first.
+// isNew reports whether an unknown map name is new and among the first maxUnknown.
 func (h *Handler) isNew(name string) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.unknown[name] || len(h.unknown) >= mostUnknown {
+	if h.unknown[name] || len(h.unknown) >= maxUnknown {
 		return false
 	}
 	if h.unknown == nil {

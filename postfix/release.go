@@ -6,16 +6,16 @@ import (
 	"strings"
 )
 
-// A Release is one of Postfix. The zero value is one that is not known, and
-// gets the replies that every release understands.
+// A Release is a release of Postfix. The zero value is an unknown release, which
+// knows no policy attributes.
 type Release struct {
 	major, minor int
 	patch        int
 	snapshot     bool // of the development towards major.minor
 }
 
-// ParseRelease reads a release as Postfix has it in mail_version, such as
-// "3.7.11", "3.11-RC1" or "3.12-20260821", or its first two numbers.
+// ParseRelease parses a release in the form of mail_version, such as "3.7.11",
+// "3.11-RC1" or "3.12-20260821", or its first two numbers.
 func ParseRelease(s string) (Release, error) {
 	number, rest, _ := strings.Cut(s, "-")
 	parts := strings.Split(number, ".")
@@ -35,18 +35,18 @@ func ParseRelease(s string) (Release, error) {
 	return r, nil
 }
 
-// Attributes reports whether r knows policy_type and the attributes that go
-// with it. It does from 3.10 on, whether or not it is built with TLSRPT or told
-// to use it (TLSRPT_README); before, mail waits for any of them. They came
-// during the development of 3.10, so a snapshot of that is not trusted to.
+// Attributes reports whether r knows policy_type and the attributes that belong
+// to it: from 3.10 on, whether or not TLSRPT is compiled in or enabled
+// (TLSRPT_README). Earlier releases defer mail for any of them. They were added
+// during the development of 3.10, so its snapshots count as earlier.
 func (r Release) Attributes() bool {
 	return r.major > 3 || r.major == 3 && (r.minor > 10 || r.minor == 10 && !r.snapshot)
 }
 
-// Hosts reports whether r holds the names of MX hosts against the policy, and
-// their certificates against those names, as RFC 8461, Section 4.1 has it. It
-// does from 3.10.5 on, if it is sent policy attributes (smtp/smtp_tls_policy.c).
-// Before, the names in certificates are held against the policy.
+// Hosts reports whether r matches the names of MX hosts with the policy, and their
+// certificates with those names, as RFC 8461, Section 4.1 demands: from 3.10.5 on,
+// if replies have policy attributes (smtp/smtp_tls_policy.c). Earlier releases
+// match the names in certificates with the policy.
 func (r Release) Hosts() bool {
 	if r.major != 3 || r.minor > 11 {
 		return r.major >= 3

@@ -7,43 +7,42 @@ import (
 	"strings"
 )
 
-// An attribute is one that may stand in a policy (smtp/smtp_tls_policy.c).
+// An attribute is an attribute of a policy (smtp/smtp_tls_policy.c).
 type attribute struct {
-	name  string
-	check func(value string) error
-	many  bool // it may be there more than once
-	empty bool // its value may be empty: main.cf has one that this takes away
+	name       string
+	check      func(value string) error
+	repeatable bool // it may occur more than once
+	mayBeEmpty bool // an empty value removes that of main.cf
 }
 
-// levels are those of a policy (tls/tls_level.c), from the weakest on.
+// levels returns the levels of a policy (tls/tls_level.c), the weakest first.
 func levels() []string {
 	return []string{"none", "may", "encrypt", "dane", "dane-only", "half-dane", "fingerprint", "verify", "secure"}
 }
 
-// attributesOf returns the attributes that an administrator may want at a level. Those of a policy for TLSRPT are not
-// among them: what they say has to be what a domain has published.
+// attributesOf returns the attributes that an administrator may set at a level. Policy attributes are not among them:
+// they must be what the domain has published.
 func attributesOf(level string) []attribute {
-	yesNo := func(v string) error { return oneOf(v, "yes", "no") }
+	yesNo := func(v string) error { return checkOneOf(v, "yes", "no") }
 	return []attribute{
-		{name: "match", check: func(v string) error { return matches(level, v) }, many: true},
-		{name: "ciphers", check: func(v string) error { return oneOf(v, "export", "low", "medium", "high", "null") }},
-		{name: "protocols", check: protocols, empty: true},
-		{name: "exclude", check: exclusions, empty: true},
-		{name: "tafile", check: func(string) error { return only(level, "verify", "secure") }, many: true},
-		{name: "servername", check: serverName},
-		{name: "connection_reuse", check: yesNo, many: true},
-		{name: "enable_rpk", check: yesNo, many: true},
+		{name: "match", check: func(v string) error { return checkMatch(level, v) }, repeatable: true},
+		{name: "ciphers", check: func(v string) error { return checkOneOf(v, "export", "low", "medium", "high", "null") }},
+		{name: "protocols", check: checkProtocols, mayBeEmpty: true},
+		{name: "exclude", check: checkExclusions, mayBeEmpty: true},
+		{name: "tafile", check: func(string) error { return checkLevel(level, "verify", "secure") }, repeatable: true},
+		{name: "servername", check: checkServerName},
+		{name: "connection_reuse", check: yesNo, repeatable: true},
+		{name: "enable_rpk", check: yesNo, repeatable: true},
 	}
 }
 
-// CheckText says why Postfix would not accept text as a policy, or nil: one that
-// it does not understand makes all mail for the domain wait. It is for what an
-// administrator writes (package override), and so stricter where a text that
-// Postfix takes can only be a mistake, such as attributes after "none".
+// CheckText returns why Postfix would not accept text as a policy, or nil. Postfix
+// defers all mail for the domain of a policy that it cannot parse. CheckText is for
+// texts of an administrator (package override), and so is stricter where a text that
+// Postfix accepts can only be a mistake, such as attributes after "none".
 //
-// What cannot be seen in a text is not looked at: whether the file of tafile= is
-// there, inside the jail of smtp(8) if that has one, and whether a release is old
-// enough not to know an attribute. connection_reuse and servername are there from
+// It does not check whether the file of tafile= exists in the chroot of smtp(8), or
+// whether a release knows an attribute: connection_reuse and servername exist from
 // 3.4 on, ">=" in protocols from 3.6 on, enable_rpk from 3.9 on.
 func CheckText(text string) error {
 	if len(text) > maxValue {
@@ -73,14 +72,15 @@ func CheckText(text string) error {
 		}
 	}
 	if level == "fingerprint" && !seen["match"] {
-		// Postfix then takes those of main.cf, of which there are none if that
-		// level is not used there as well, and defers.
+		// Postfix then uses those of main.cf. If that level is not used there,
+		// there are none, and Postfix defers.
 		return errors.New(`level "fingerprint" needs match= with a fingerprint`)
 	}
 	return nil
 }
 
-// checkAttribute checks one attribute, where those in seen stand before it.
+// checkAttribute checks one attribute and adds it to seen, which has those before
+// it.
 func checkAttribute(level, word string, seen map[string]bool) error {
 	name, value, ok := strings.Cut(word, "=")
 	if !ok {
@@ -92,9 +92,9 @@ func checkAttribute(level, word string, seen map[string]bool) error {
 	switch {
 	case i < 0:
 		return fmt.Errorf("%.40q is no attribute that can be set; there are %s", name, attributeNames(all))
-	case value == "" && !all[i].empty:
+	case value == "" && !all[i].mayBeEmpty:
 		return fmt.Errorf("attribute %s has no value", name)
-	case seen[name] && !all[i].many:
+	case seen[name] && !all[i].repeatable:
 		return fmt.Errorf("attribute %s is there twice", name)
 	}
 	seen[name] = true
@@ -115,28 +115,28 @@ func attributeNames(all []attribute) string {
 	return strings.Join(names, ", ")
 }
 
-func oneOf(value string, words ...string) error {
+func checkOneOf(value string, words ...string) error {
 	if slices.Contains(words, strings.ToLower(value)) {
 		return nil
 	}
 	return fmt.Errorf("%.40q is none of %s", value, strings.Join(words, ", "))
 }
 
-// only says that an attribute is for other levels than this one, or nil.
-func only(level string, levels ...string) error {
+// checkLevel returns an error if level is not one of levels.
+func checkLevel(level string, levels ...string) error {
 	if slices.Contains(levels, level) {
 		return nil
 	}
 	return fmt.Errorf("not at level %s, only with %s", level, strings.Join(levels, ", "))
 }
 
-// matches checks what match= may be: names at levels that verify names, and
-// fingerprints at the one that is about those.
-func matches(level, value string) error {
-	if err := only(level, "fingerprint", "verify", "secure"); err != nil {
+// checkMatch checks a value of match=: fingerprints at level fingerprint, names at
+// levels that verify names.
+func checkMatch(level, value string) error {
+	if err := checkLevel(level, "fingerprint", "verify", "secure"); err != nil {
 		return err
 	}
-	separator, fits := ":", func(s string) bool { return hostName(strings.TrimPrefix(s, ".")) }
+	separator, fits := ":", func(s string) bool { return isHostName(strings.TrimPrefix(s, ".")) }
 	if level == "fingerprint" {
 		separator, fits = "|", isFingerprint
 	}
@@ -149,9 +149,9 @@ func matches(level, value string) error {
 }
 
 // isFingerprint reports whether s is a digest in hexadecimal, with or without a
-// colon between two bytes (util/hex_code.c). Postfix passes over any other, and
-// defers if none is left. To one that is as long as no digest it can compare
-// nothing, and defers once it is connected (tls/tls_dane.c).
+// colon between two bytes (util/hex_code.c). Postfix ignores any other, and defers
+// if none is left. With one of another length than that of a digest it defers after
+// it has connected (tls/tls_dane.c).
 func isFingerprint(s string) bool {
 	n := 0
 	for ; s != ""; n++ {
@@ -167,10 +167,10 @@ func isFingerprint(s string) bool {
 	return slices.Contains([]int{16, 20, 28, 32, 48, 64}, n)
 }
 
-// protocols checks a list of protocols: names, each perhaps excluded by "!", and
+// checkProtocols checks a list of protocols: names, optionally excluded by "!", and
 // bounds, a name after ">=" or "<=" (tls/tls_misc.c). With a list that it cannot
-// read Postfix speaks no TLS at all.
-func protocols(value string) error {
+// parse Postfix does not use TLS at all.
+func checkProtocols(value string) error {
 	for part := range strings.SplitSeq(value, ":") {
 		name := part
 		for _, sign := range []string{"!", ">=", "<="} {
@@ -178,43 +178,44 @@ func protocols(value string) error {
 				name = rest
 			}
 		}
-		if err := oneOf(name, "sslv2", "sslv3", "tlsv1", "tlsv1.1", "tlsv1.2", "tlsv1.3"); err != nil {
+		if err := checkOneOf(name, "sslv2", "sslv3", "tlsv1", "tlsv1.1", "tlsv1.2", "tlsv1.3"); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// exclusions checks a list of ciphers and kinds of ciphers. Postfix refuses those
-// that begin with what is an operator to OpenSSL (tls/tls_misc.c); what else is no
-// part of a name would end one there and begin another, which is then switched on.
-func exclusions(value string) error {
-	odd := func(r rune) bool {
+// checkExclusions checks a list of ciphers and groups of ciphers. Postfix refuses
+// names that begin with an operator of OpenSSL (tls/tls_misc.c). Any other character
+// that is not part of a name would end it there and begin another, which OpenSSL
+// would then enable.
+func checkExclusions(value string) error {
+	invalid := func(r rune) bool {
 		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("-_+.", r)
 	}
 	for part := range strings.SplitSeq(value, ":") {
-		if part == "" || strings.ContainsAny(part[:1], "-+") || strings.ContainsFunc(part, odd) {
+		if part == "" || strings.ContainsAny(part[:1], "-+") || strings.ContainsFunc(part, invalid) {
 			return fmt.Errorf("%.40q is no name of ciphers", part)
 		}
 	}
 	return nil
 }
 
-// serverName checks a name for SNI, or a word that stands for one.
-func serverName(value string) error {
-	if !hostName(value) {
+// checkServerName checks a name for SNI, or a keyword for one.
+func checkServerName(value string) error {
+	if !isHostName(value) {
 		return fmt.Errorf("%.40q is no host name", value)
 	}
 	return nil
 }
 
-// hostName reports whether Postfix takes s, which may be anything, for the name of
-// a host (util/valid_hostname.c).
-func hostName(s string) bool {
-	odd := func(r rune) bool {
+// isHostName reports whether s, which may be any text, is a valid host name for
+// Postfix (util/valid_hostname.c).
+func isHostName(s string) bool {
+	invalid := func(r rune) bool {
 		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '_' && r != '.'
 	}
 	long := func(label string) bool { return len(label) > maxLabel }
-	return validHostname(s) && len(s) <= 255 && !strings.ContainsFunc(s, odd) &&
+	return validHostname(s) && len(s) <= 255 && !strings.ContainsFunc(s, invalid) &&
 		!slices.ContainsFunc(strings.Split(s, "."), long) && strings.Trim(s, "0123456789-.") != ""
 }

@@ -12,14 +12,14 @@ import (
 // prints (util/dict_sockmap.c).
 const maxReason = 200
 
-// Reply returns the answer to a lookup that d decided, as m has it. known says
-// that the Postfix that asks knows policy attributes (Release.Attributes).
-// What Render made of the policy is used if it is there.
+// Reply returns the reply for d under the configuration m. known is whether the
+// installed Postfix knows policy attributes (Release.Attributes). The result of
+// Render is used if d has it.
 //
-// A reply without those attributes has only match and servername, which every
+// A reply without policy attributes has only match and servername, which every
 // Postfix from 3.4 on understands.
 func Reply(d *policy.Decision, m Map, known bool) socketmap.Reply {
-	send := m.sends(known)
+	send := m.sendAttributes(known)
 	switch d.Kind {
 	case policy.Enforce:
 		text := encoded(d).enforce(send)
@@ -34,8 +34,8 @@ func Reply(d *policy.Decision, m Map, known bool) socketmap.Reply {
 	case policy.Replied:
 		return socketmap.Reply{Status: socketmap.OK, Text: d.Override.Text}
 	case policy.DANEOnly:
-		// No attributes: match= with these levels is an error, and makes mail
-		// wait (smtp/smtp_tls_policy.c).
+		// No attributes: match= with these levels is an error that defers mail
+		// (smtp/smtp_tls_policy.c).
 		return socketmap.Reply{Status: socketmap.OK, Text: "dane-only"}
 	case policy.DANE:
 		return socketmap.Reply{Status: socketmap.OK, Text: "dane"}
@@ -46,18 +46,18 @@ func Reply(d *policy.Decision, m Map, known bool) socketmap.Reply {
 			}
 		}
 	}
-	// A policy in mode testing is none, too: any level that we could name
-	// replaces the administrator's own, which may be stricter.
+	// Also for a policy in testing mode: any level in a reply would replace that
+	// of the administrator, which may be stricter.
 	return socketmap.Reply{Status: socketmap.NotFound}
 }
 
-// sends reports whether policy attributes go to a Postfix of which it is known
-// whether it knows them.
-func (m Map) sends(known bool) bool {
+// sendAttributes reports whether replies have policy attributes, where known is
+// whether the installed Postfix knows them.
+func (m Map) sendAttributes(known bool) bool {
 	return m.Attributes == Always || m.Attributes == ByRelease && known
 }
 
-// encoded returns what Render made of a policy, or makes it now.
+// encoded returns the result of Render in d, or calls Render now.
 func encoded(d *policy.Decision) packed {
 	if d.Answer != "" {
 		return packed(d.Answer)
@@ -66,22 +66,22 @@ func encoded(d *policy.Decision) packed {
 	return packed(text)
 }
 
-// leastReason is how much of a reason there is always room for, and leastName how
-// much of a name where it is for reading.
-const leastReason, leastName = 24, 40
+// minReason is the length to which a reason may always grow, and minName that to
+// which the first name in the text may.
+const minReason, minName = 24, 40
 
-// temp makes the reply that keeps mail waiting. Postfix prints its text into
-// the mail log, where the administrator looks first; so it says what is wrong
-// with which domain, and what to run. Postfix cuts it, so the reason is cut
-// here before, and then a name that is very long: first where it is for
-// reading, and if there is no room for it as a whole in the command either, the
-// word DOMAIN stands there for the one that the log has in to=<>.
+// temp returns the reply that defers mail. Postfix logs its text, and the mail log
+// is the first place where an administrator looks, so the text has the domain, the
+// reason and the command to run. Postfix truncates it. To keep the command, temp
+// truncates the reason itself, and for a very long name the first of the two
+// names. If the command still has no room, its name becomes the word DOMAIN; the
+// log has the name in to=<>.
 func temp(domain, reason string) socketmap.Reply {
 	const before, between = "mta-sts: ", "; run: stsmap explain "
 	shown, typed := domain, domain
-	room := maxReason - leastReason - len(before+": "+between)
+	room := maxReason - minReason - len(before+": "+between)
 	if len(shown)+len(typed) > room {
-		shown = printable(domain, max(room-len(typed), leastName))
+		shown = printable(domain, max(room-len(typed), minName))
 	}
 	if len(shown)+len(typed) > room {
 		typed = "DOMAIN"

@@ -162,7 +162,7 @@ func TestReportBudget(t *testing.T) {
 	}
 }
 
-// TestReplyForeign: what the parser lets nobody publish does not get into
+// TestReplyForeign: what the parser does not accept does not get into
 // attributes, should it ever get past it.
 func TestReplyForeign(t *testing.T) {
 	d := enforced("mx.example.com", "a b", "x}", "", "*.", "b\u00fc.example", "*.c,d")

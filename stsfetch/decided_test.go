@@ -66,6 +66,7 @@ func TestDecided(t *testing.T) {
 		{"larger than MaxSize by one, then silence", header(200, chunked) + "1001\r\n" + letters[:maxSize+1] + "\r\n", nil, StepTooLarge},
 		{"endless chunks", header(200, chunked), forever("4000\r\n"+letters+"\r\n", 0), StepTooLarge},
 		{"endless chunks of one byte", header(200, chunked), forever(strings.Repeat("000000001\r\na\r\n", 1000), 0), StepTooLarge},
+		{"endless chunks of one byte after a large header", header(200, chunked+strings.Repeat("X: "+letters[:1000]+"\r\n", 31)), forever(strings.Repeat("000000001\r\na\r\n", 1000), 0), StepTooLarge},
 		{"endless until the end of the connection", header(200, ""), forever(letters, 0), StepTooLarge},
 		{"endless header", "HTTP/1.1 200 OK\r\n", forever("X: y\r\n"+strings.Repeat("X: y\r\n", 1000), 0), StepTooLarge},
 	} {
@@ -88,6 +89,29 @@ func TestDecided(t *testing.T) {
 				t.Errorf("read %d bytes for a policy of at most %d", n, maxSize)
 			}
 		})
+	}
+}
+
+// TestFraming: the largest policy is accepted from a host that sends each line in a
+// chunk of its own.
+func TestFraming(t *testing.T) {
+	const maxSize = 64 << 10
+	response := "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n"
+	size := 0
+	for line := range strings.Lines(policyText + strings.Repeat("mx: mx1.example.com\n", maxSize)) {
+		if size += len(line); size > maxSize {
+			break
+		}
+		response += fmt.Sprintf("%x\r\n%s\r\n", len(line), line)
+	}
+	o := newOrigin(t, &origin{response: []byte(response + "0\r\n\r\n"), open: true}, "mta-sts.example.com")
+	w := newWorld(t, "-- dns --\nmta-sts.example.com. A 9.9.9.1\n")
+	f := w.fetcher(t, Config{Roots: o.roots, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, o.listener.Addr().String())
+	}})
+	text, _, err := f.Policy(t.Context(), "example.com")
+	if err != nil || len(text) < maxSize-100 {
+		t.Errorf("%d bytes, %v", len(text), err)
 	}
 }
 

@@ -8,13 +8,10 @@ import (
 	"strings"
 )
 
-// maxHeader bounds the header of a response, in bytes. Policy hosts are
-// chosen by whoever receives mail, so nothing they send is unbounded.
+// maxHeader limits the header of a response together with the framing of its
+// body, in bytes: the sizes and extensions of chunks, and trailers. The owner of a
+// domain chooses its policy host, so nothing that it sends is unbounded.
 const maxHeader = 32 << 10
-
-// maxFraming bounds what a body may take beyond its own size, in bytes: the
-// sizes and extensions of its chunks, and trailers.
-const maxFraming = 16 << 10
 
 // exchange asks host for its policy over conn and returns the body, and
 // whether only the end of the connection told where it ends.
@@ -42,7 +39,7 @@ func exchange(conn net.Conn, host, userAgent string, maxSize int, v *Visit) (bod
 	}
 	// Body is never closed: Close reads the rest of the body, as for a
 	// connection that is used again, and a hostile body has no end.
-	limited.N = int64(maxSize) + maxFraming
+	limited.N += int64(maxSize)
 	v.Status = resp.StatusCode
 	if err := acceptable(resp); err != nil {
 		return nil, false, err

@@ -189,7 +189,7 @@ func (d *daemon) public() *admin.Public {
 		Live: func(ctx context.Context) error {
 			ctx, cancel := context.WithTimeout(ctx, healthLimit)
 			defer cancel()
-			return probeAll(ctx, d.addrs)
+			return pingAll(ctx, d.addrs)
 		},
 		Page: d.page(d.domains.Load),
 	}

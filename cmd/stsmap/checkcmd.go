@@ -25,6 +25,7 @@ import (
 	"stsmap/policy"
 	"stsmap/postfix"
 	"stsmap/postfix/postconf"
+	"stsmap/probe"
 	"stsmap/socketmap"
 )
 
@@ -300,6 +301,9 @@ func (k *checking) checker(ctx context.Context) (*check.Checker, error) {
 	return check.New(c), nil
 }
 
+// postfixLimit bounds the time that postconf may take for check.
+const postfixLimit = 10 * time.Second
+
 // postfix asks the Postfix of this host what it is. What it does not say is
 // said in the findings that need it.
 func (k *checking) postfix(ctx context.Context, cfg *config.Config) (p check.Postfix) {
@@ -307,14 +311,10 @@ func (k *checking) postfix(ctx context.Context, cfg *config.Config) (p check.Pos
 	defer cancel()
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if f, err := askRelease(cfg.Postfix.Release, cfg.Postfix.ConfigDirectory)(ctx); err == nil {
-			p.Release = f.release
-		}
-	})
-	wg.Go(func() {
-		f, err := askPostfix(cfg.Postfix.DNSSEC, cfg.Postfix.ConfigDirectory)(ctx)
-		if p.DNSSEC = f.against; err != nil {
-			p.DNSSEC = fmt.Errorf("not known whether Postfix looks up DNSSEC: %w", err)
+		s := probe.Once(ctx, probe.Config{Release: cfg.Postfix.Release, DNSSEC: cfg.Postfix.DNSSEC, ConfigDirectory: cfg.Postfix.ConfigDirectory})
+		p.Release = s.Release.Release
+		if p.DNSSEC = s.DNSSEC.Reason; s.DNSSEC.Err != nil {
+			p.DNSSEC = fmt.Errorf("not known whether Postfix looks up DNSSEC: %w", s.DNSSEC.Err)
 		}
 	})
 	if k.smtp {

@@ -106,10 +106,10 @@ func (d *daemon) status() admin.Status {
 	if refused := d.refused.Load(); refused != nil {
 		s.Reload = *refused
 	}
-	d.surroundings.describe(&s)
+	d.environment.describe(&s)
 	s.Resolver.Answering = d.metrics.Questions.Answering()
 	s.Postfix.Attributes = d.attributes.Load()
-	s.Attributes = d.handler.Load().Sends()
+	s.Attributes = d.handler.Load().SendsAttributes()
 	s.Connections = d.connections()
 	s.Checks = d.checks(&s)
 	s.Recall(d.history)

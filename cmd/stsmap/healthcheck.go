@@ -43,7 +43,7 @@ them does not: mail is answered all the same.`,
 			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), healthLimit)
 			defer cancel()
-			if err := probe(ctx, socketmap.Reachable(server)); err != nil {
+			if err := ping(ctx, socketmap.Reachable(server)); err != nil {
 				return unreachable(server, err)
 			}
 			return nil
@@ -78,8 +78,8 @@ func checkReady(ctx context.Context, g *globals) error {
 	return &failure{code: exitFailed, err: errors.Join(failures...)}
 }
 
-// probe asks the daemon at address a question that needs only itself.
-func probe(ctx context.Context, address string) error {
+// ping asks the daemon at address a question that needs only itself.
+func ping(ctx context.Context, address string) error {
 	client, err := socketmap.Dial(ctx, address)
 	if err != nil {
 		return err
@@ -95,12 +95,12 @@ func probe(ctx context.Context, address string) error {
 	return nil
 }
 
-// probeAll asks at every address. A UNIX socket that belongs to Postfix can be
+// pingAll asks at every address. A UNIX socket that belongs to Postfix can be
 // closed to the daemon's own user; that is no sign of ill health.
-func probeAll(ctx context.Context, addresses []string) error {
+func pingAll(ctx context.Context, addresses []string) error {
 	var failures []error
 	for _, a := range addresses {
-		if err := probe(ctx, a); err != nil && !errors.Is(err, fs.ErrPermission) {
+		if err := ping(ctx, a); err != nil && !errors.Is(err, fs.ErrPermission) {
 			failures = append(failures, fmt.Errorf("%s: %w", a, err))
 		}
 	}

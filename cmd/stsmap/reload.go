@@ -33,7 +33,7 @@ func (d *daemon) reload() {
 	}
 	d.engine.Configure(settings)
 	d.overrides.follow(cfg.Overrides.File)
-	d.surroundings.ask(inquiriesOf(cfg, resolve))
+	d.environment.configure(cfg, resolve)
 	d.setHandler(cfg)
 	d.level.Set(admin.ParseLevel(cfg.Log.Level))
 	d.monitor.LogLookups(cfg.Log.Lookups)

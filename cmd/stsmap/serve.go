@@ -75,9 +75,9 @@ type daemon struct {
 	listeners  []net.Listener                  // likewise
 	running    sync.WaitGroup                  // everything that ends with the daemon
 
-	surroundings *surroundings
-	overrides    *overrides
-	since        time.Time // when it began to serve
+	environment *environment
+	overrides   *overrides
+	since       time.Time // when it began to serve
 }
 
 // serve runs the daemon until a signal ends it.
@@ -111,8 +111,8 @@ func serve(ctx context.Context, c console, g *globals, cfg *config.Config) error
 	d.surveyor = admin.NewSurveyor(d.engine.Entries, d.store.surveyEvery())
 	d.overrides = newOverrides(d.log, d.engine.Override)
 	d.overrides.follow(cfg.Overrides.File)
-	d.surroundings = newSurroundings(d.engine.AllowDANE, d.setRelease)
-	d.surroundings.ask(inquiriesOf(cfg, resolve))
+	d.environment = newEnvironment(d.engine.AllowDANE, d.setRelease)
+	d.environment.configure(cfg, resolve)
 	d.setHandler(cfg)
 
 	listeners, err := d.listen(cfg)
@@ -134,8 +134,8 @@ func (d *daemon) run(ctx context.Context, listeners []net.Listener, signals <-ch
 	d.control(ctx, d.cfg.Admin.Socket)
 	d.window.open(d.cfg.Admin.Listen)
 	defer d.window.close()
-	d.running.Go(func() { d.surroundings.run(ctx) })
-	d.surroundings.await(ctx, releaseLimit)
+	d.running.Go(func() { d.environment.prober.Run(ctx) })
+	d.environment.waitRelease(ctx, releaseLimit)
 	broken := make(chan error, len(listeners))
 	for _, l := range listeners {
 		d.running.Go(func() {
@@ -210,7 +210,7 @@ func (d *daemon) observe(ev policy.Event) {
 	d.history.Observe(ev)
 	d.metrics.Observe(ev)
 	d.monitor.Observe(ev)
-	d.surroundings.observe(ev)
+	d.environment.observe(ev)
 }
 
 // answer is the socketmap handler. It goes through a pointer because a reload
@@ -231,19 +231,18 @@ func (d *daemon) setHandler(cfg *config.Config) {
 	})
 }
 
-// setRelease has replies suit the Postfix that asks; err is why nobody knows
-// which that is.
-func (d *daemon) setRelease(f finding, err error) {
+// setRelease makes replies for a release of Postfix; err is why it is unknown.
+func (d *daemon) setRelease(release string, err error) {
 	var r postfix.Release
 	if err == nil {
-		r, err = postfix.ParseRelease(f.release)
+		r, err = postfix.ParseRelease(release)
 	}
 	d.attributes.Store(r.Attributes())
 	if err != nil {
 		d.log.Warn("release of Postfix not known, replies have no policy attributes", "error", err.Error())
 		return
 	}
-	d.log.Info("release of Postfix known", "release", f.release, "attributes", r.Attributes())
+	d.log.Info("release of Postfix known", "release", release, "attributes", r.Attributes())
 }
 
 // watch answers the service manager's watchdog, by asking the daemon through
@@ -251,9 +250,9 @@ func (d *daemon) setRelease(f finding, err error) {
 // One that has no place left for the question, but answers others, is.
 func (d *daemon) watch(ctx context.Context) {
 	var answers int64
-	err := systemd.Watchdog(ctx, func(probe context.Context) error {
+	err := systemd.Watchdog(ctx, func(within context.Context) error {
 		before := answers
-		err := probeAll(probe, d.addrs)
+		err := pingAll(within, d.addrs)
 		if answers = d.monitor.Answers(); answers != before {
 			return nil
 		}

@@ -45,7 +45,7 @@ func newResolver(cfg *config.Config, observe func(resolver.Question)) (*resolver
 }
 
 // daneConfig says how DANE and MTA-STS go together. Whether DANE can be used at
-// all is found out meanwhile, by the surroundings.
+// all is up to the probes (environment).
 func daneConfig(cfg *config.Config, resolve *resolver.Resolver) policy.DANEConfig {
 	if cfg.DANE.Mode == "off" {
 		return policy.DANEConfig{}
@@ -135,7 +135,7 @@ func postfixMaps(cfg *config.Config) map[string]postfix.Map {
 func (d *daemon) counted(all map[string]postfix.Map) map[string]postfix.Map {
 	for name, m := range all {
 		zone := d.metrics.Zone(name)
-		m.Observe = func(a postfix.Answered) { zone.Count(a.Decision, a.Live, a.Took, a.Weight) }
+		m.Observe = func(a postfix.Answered) { zone.Count(a.Decision, a.Miss, a.Took, a.SampleWeight) }
 		all[name] = m
 	}
 	return all

@@ -198,7 +198,7 @@ func allocations(socket string, keys series, n int) (float64, error) {
 		return 0, err
 	}
 	zone := admin.NewMetrics(monitor, "", "", func() admin.Status { return admin.Status{} }).Zone("postfix")
-	counted := postfix.Map{Observe: func(a postfix.Answered) { zone.Count(a.Decision, a.Live, a.Took, a.Weight) }}
+	counted := postfix.Map{Observe: func(a postfix.Answered) { zone.Count(a.Decision, a.Miss, a.Took, a.SampleWeight) }}
 	srv := &socketmap.Server{Handler: &postfix.Handler{Engine: engine, Bracketed: true, Maps: map[string]postfix.Map{"postfix": counted}}}
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(l) }()

@@ -69,7 +69,7 @@ func (answerer) call(q answererCall, _ <-chan answererCall) (struct{}, error) {
 		monitor := admin.NewMonitor(slog.New(slog.DiscardHandler), "none")
 		zone := admin.NewMetrics(monitor, "", "", func() admin.Status { return admin.Status{} }).Zone("postfix")
 		c.Observe = monitor.Observe
-		m.Observe = func(a postfix.Answered) { zone.Count(a.Decision, a.Live, a.Took, a.Weight) }
+		m.Observe = func(a postfix.Answered) { zone.Count(a.Decision, a.Miss, a.Took, a.SampleWeight) }
 	}
 	network, where := networkOf(q.Addr)
 	l, err := net.Listen(network, where)

@@ -10,80 +10,79 @@ import (
 	"stsmap/postfix"
 )
 
-// Detected is what a Postfix says of itself.
+// Detected is the result of Detect.
 type Detected struct {
-	// DNSSEC says that every smtp(8) of it looks up DNSSEC, so that it can be
-	// answered the levels of DANE: without, "dane" is no better than "may",
-	// and with "dane-only" mail waits (smtp/smtp_tls_policy.c).
+	// DNSSEC reports whether every smtp(8) looks up DNSSEC. One that does not
+	// treats the level "dane" as "may", and defers mail at "dane-only"
+	// (smtp/smtp_tls_policy.c).
 	DNSSEC bool
-	// Why tells people what is set where, if DNSSEC is false.
+	// Why is the setting that disables it, for people; empty if DNSSEC is true.
 	Why string
 }
 
-// DetectRelease asks postconf(1) which release the Postfix of this machine is:
-// its mail_version, which ParseRelease reads. An empty configDirectory is that
-// which postconf finds by itself; what is in it does not matter, be it wrong.
-// Errors are those of Detect. It may be called concurrently.
+// DetectRelease returns the mail_version of the installed Postfix, in a form that
+// postfix.ParseRelease accepts. An empty configDirectory is the default of postconf;
+// a broken main.cf in it does not matter. Errors are those of Detect. It may be
+// called concurrently.
 func DetectRelease(ctx context.Context, configDirectory string) (string, error) {
 	p := program{directory: configDirectory}
 	if err := p.find(); err != nil {
 		return "", err
 	}
-	// Not what main.cf says: a release that somebody wants to hide is still
-	// the one that reads our replies.
+	// The compiled-in value, not that of main.cf: replies must suit the programs,
+	// whatever version the administrator has them announce.
 	out, err := p.ask(ctx, "-d", "mail_version")
 	if err != nil {
 		return "", err
 	}
-	name, release, _ := cutSetting(strings.Join(out, "\n"))
+	name, release, _ := parseSetting(strings.Join(out, "\n"))
 	if _, err := postfix.ParseRelease(release); err != nil || name != "mail_version" {
-		return "", odd(strings.Join(out, "\n"))
+		return "", unexpected(strings.Join(out, "\n"))
 	}
 	return release, nil
 }
 
-// Detect asks postconf(1) whether the Postfix of this machine looks up DNSSEC.
-// An empty configDirectory is that which postconf
-// finds by itself. An error is ErrNotFound or a *Error, and then
-// nothing was learned. It may be called concurrently.
+// Detect reports whether the installed Postfix looks up DNSSEC. An empty
+// configDirectory is the default of postconf. An error is ErrNotFound or an *Error,
+// and means that nothing was learned. It may be called concurrently.
 func Detect(ctx context.Context, configDirectory string) (Detected, error) {
 	p := program{directory: configDirectory}
 	if err := p.find(); err != nil {
 		return Detected{}, err
 	}
-	// Not "-h", without names: a release that does not know one of them leaves
-	// its line out, and the values could no longer be told apart.
+	// With names, so without "-h": a release that does not know a parameter omits
+	// its line.
 	main, err := p.settings(ctx, append([]string{"mail_version"}, daneSettings()...)...)
 	if err != nil {
 		return Detected{}, err
 	}
 	if _, err := postfix.ParseRelease(main["mail_version"]); err != nil {
-		return Detected{}, odd("mail_version = " + main["mail_version"]) // this is no postconf
+		return Detected{}, unexpected("mail_version = " + main["mail_version"]) // this is no postconf
 	}
 	var d Detected
-	if _, why := main.against(); why != "" {
+	if _, why := main.dnssecDisabledBy(); why != "" {
 		d.Why = "main.cf: " + why
 		return d, nil
 	}
-	if d.Why, err = p.exception(ctx, main); err != nil {
+	if d.Why, err = p.serviceWithoutDNSSEC(ctx, main); err != nil {
 		return Detected{}, err
 	}
 	d.DNSSEC = d.Why == ""
 	return d, nil
 }
 
-// daneSettings are those that smtp(8) looks at before it does DANE
+// daneSettings returns the parameters that can disable DANE in smtp(8)
 // (smtp/smtp.c, post_init; smtp/smtp_tls_policy.c, dane_init).
 func daneSettings() []string {
 	return []string{"smtp_dns_support_level", "disable_dns_lookups", "smtp_host_lookup", "smtp_dns_resolver_options", "ignore_mx_lookup_error"}
 }
 
-// settings are values by the name of the parameter.
+// settings are values by parameter name.
 type settings map[string]string
 
-// against returns the setting that keeps an smtp(8) from doing DANE, by its name
-// and in words, or nothing.
-func (s settings) against() (name, why string) {
+// dnssecDisabledBy returns the parameter that disables DANE in an smtp(8), and its
+// setting for people; both are empty if none does.
+func (s settings) dnssecDisabledBy() (name, why string) {
 	is := func(name string) (string, string) { return name, name + " = " + s[name] }
 	const level, lookup = "smtp_dns_support_level", "smtp_host_lookup"
 	_, known := s[level]
@@ -95,11 +94,11 @@ func (s settings) against() (name, why string) {
 	case s[level] == "":
 		return level, level + " is not set"
 	case !strings.EqualFold(s[level], "dnssec"):
-		// Words that do not exist are among these: smtp(8) does not start then.
+		// Also an invalid word, with which smtp(8) does not start.
 		return is(level)
-	case !slices.ContainsFunc(words(s[lookup]), func(w string) bool { return strings.EqualFold(w, "dns") }):
+	case !slices.ContainsFunc(splitList(s[lookup]), func(w string) bool { return strings.EqualFold(w, "dns") }):
 		return is(lookup)
-	case len(words(s["smtp_dns_resolver_options"])) > 0:
+	case len(splitList(s["smtp_dns_resolver_options"])) > 0:
 		return is("smtp_dns_resolver_options")
 	case s["ignore_mx_lookup_error"] == "yes":
 		return is("ignore_mx_lookup_error")
@@ -107,15 +106,15 @@ func (s settings) against() (name, why string) {
 	return "", ""
 }
 
-// words splits a list as Postfix does.
-func words(list string) []string {
+// splitList splits a list at commas and white space, as Postfix does.
+func splitList(list string) []string {
 	return strings.FieldsFunc(list, func(r rune) bool { return strings.ContainsRune(", \t\r\n", r) })
 }
 
-// exception returns the setting of a service in master.cf that keeps its
-// smtp(8) from doing DANE although main.cf says main. All services ask with
-// the same keys, so one is enough to keep the answer from being DANE.
-func (p *program) exception(ctx context.Context, main settings) (string, error) {
+// serviceWithoutDNSSEC returns the setting in master.cf that disables DANE in the
+// smtp(8) of a service, where main are the settings of main.cf; empty if there is
+// none. One such service is enough: lookups do not tell services apart.
+func (p *program) serviceWithoutDNSSEC(ctx context.Context, main settings) (string, error) {
 	all, err := p.services(ctx)
 	if err != nil {
 		return "", err
@@ -127,7 +126,7 @@ func (p *program) exception(ctx context.Context, main settings) (string, error) 
 		}
 		with := maps.Clone(main)
 		maps.Copy(with, s.Own)
-		if _, why := with.against(); why != "" {
+		if _, why := with.dnssecDisabledBy(); why != "" {
 			return fmt.Sprintf("master.cf: %s: %s", s.Name, why), nil
 		}
 	}

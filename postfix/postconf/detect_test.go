@@ -46,7 +46,7 @@ func detectCases() []struct{ name, main, master, why string } {
 	}
 }
 
-// TestDetect: what a Postfix with some configuration says of itself.
+// TestDetect: which settings of main.cf and master.cf disable DNSSEC.
 func TestDetect(t *testing.T) {
 	for _, c := range detectCases() {
 		t.Run(c.name, func(t *testing.T) {
@@ -62,7 +62,7 @@ func TestDetect(t *testing.T) {
 	}
 }
 
-// TestDetectRefused: postconf says itself what is wrong.
+// TestDetectRefused: the error has the message of postconf.
 func TestDetectRefused(t *testing.T) {
 	good := "compatibility_level = 3.6\nsmtp_dns_support_level = dnssec\n"
 	for name, files := range map[string][2]string{
@@ -88,8 +88,8 @@ func TestDetectRefused(t *testing.T) {
 	}
 }
 
-// TestDetectOdd: programs that are no postconf, or an old one. Each is a
-// script, which finds its words in "$*".
+// TestDetectOdd: programs that are not postconf, or an old one. Each is a script
+// with the arguments in "$*".
 func TestDetectOdd(t *testing.T) {
 	const release = "echo mail_version = 3.7.11\n"
 	const dnssec = release + "echo smtp_dns_support_level = dnssec; echo smtp_host_lookup = dns\n"
@@ -126,8 +126,7 @@ func TestDetectOdd(t *testing.T) {
 	}
 }
 
-// TestDetectHangs: the context ends a postconf that does not end, with all that
-// it has started.
+// TestDetectHangs: the context ends a postconf that hangs, with its children.
 func TestDetectHangs(t *testing.T) {
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, "postconf"), "#!/bin/sh\nsleep 20 &\nsleep 20\n", 0o700)
@@ -191,8 +190,8 @@ func write(t *testing.T, path, content string, mode os.FileMode) {
 	if err := os.WriteFile(path, []byte(content), mode); err != nil {
 		t.Fatal(err)
 	}
-	// Postfix waits until a file that was just written is a moment old, since
-	// somebody might still be at it.
+	// postconf waits until a file that was just written is two seconds old, since
+	// it may not be complete.
 	past := time.Now().Add(-time.Hour)
 	if err := os.Chtimes(path, past, past); err != nil {
 		t.Fatal(err)

@@ -16,42 +16,42 @@ import (
 	"time"
 )
 
-// ErrNotFound means that there is no postconf on this machine: the settings
-// of Postfix have to be said by its owner.
+// ErrNotFound means that there is no postconf on this machine. The administrator
+// has to configure what it would say.
 var ErrNotFound = errors.New("there is no postconf in PATH, /usr/sbin or /usr/local/sbin")
 
-// ErrUnexpectedOutput means that postconf said something that no postconf is known
-// to say; who asked can only do as if it had not been asked.
+// ErrUnexpectedOutput means that postconf printed something that no release of it
+// prints. The caller has learned nothing.
 var ErrUnexpectedOutput = errors.New("not understood")
 
-// errTooLong ends a program that does not stop to write.
+// errTooLong ends a program that prints without end.
 var errTooLong = errors.New("too much output")
 
-// An Error says that postconf gave no answer. It wraps ErrUnexpectedOutput,
-// the error of the context, or what package os/exec says.
+// An Error is a failed run of postconf. The caller has learned nothing. It wraps
+// ErrUnexpectedOutput, the error of the context, or that of package os/exec.
 type Error struct {
-	// Said is the line of its complaint, or the one that is odd. It is empty if
-	// it said nothing, and not escaped.
-	Said string
-	// Err is what is wrong.
+	// Output is the line that postconf failed with, or the unexpected one. It is
+	// not escaped, and empty if there was none.
+	Output string
+	// Err is the reason, and is never nil.
 	Err error
 }
 
-// Error tells what postconf said, and otherwise how it ended.
+// Error returns the message of postconf; without one, how it ended.
 func (e *Error) Error() string {
-	if e.Said == "" {
+	if e.Output == "" {
 		return "postconf: " + e.Err.Error()
 	}
 	if errors.Is(e.Err, ErrUnexpectedOutput) {
-		return fmt.Sprintf("postconf: %v: %.100q", e.Err, e.Said)
+		return fmt.Sprintf("postconf: %v: %.100q", e.Err, e.Output)
 	}
-	return "postconf: " + strings.TrimPrefix(e.Said, "postconf: ")
+	return "postconf: " + strings.TrimPrefix(e.Output, "postconf: ")
 }
 
 // Unwrap returns Err.
 func (e *Error) Unwrap() error { return e.Err }
 
-// settings asks for values, with what $name stands for.
+// settings returns the values of parameters, with $name expanded.
 func (p *program) settings(ctx context.Context, args ...string) (settings, error) {
 	out, err := p.ask(ctx, append([]string{"-x"}, args...)...)
 	if err != nil {
@@ -59,32 +59,33 @@ func (p *program) settings(ctx context.Context, args ...string) (settings, error
 	}
 	all := make(settings)
 	for _, line := range out {
-		name, value, ok := cutSetting(line)
+		name, value, ok := parseSetting(line)
 		if !ok {
-			return nil, odd(line)
+			return nil, unexpected(line)
 		}
 		all[name] = value
 	}
 	return all, nil
 }
 
-// cutSetting splits "name = value".
-func cutSetting(line string) (name, value string, ok bool) {
+// parseSetting splits "name = value".
+func parseSetting(line string) (name, value string, ok bool) {
 	name, value, ok = strings.Cut(line, "=")
 	name = strings.TrimSpace(name)
 	return name, strings.TrimSpace(value), ok && name != "" && !strings.ContainsAny(name, " \t")
 }
 
-func odd(line string) error { return &Error{Said: line, Err: ErrUnexpectedOutput} }
+// unexpected returns the error for a line that no postconf prints.
+func unexpected(line string) error { return &Error{Output: line, Err: ErrUnexpectedOutput} }
 
-// A program is postconf, asked about one directory.
+// A program is postconf(1) for one configuration directory.
 type program struct {
 	path      string
-	directory string
+	directory string // empty: the default of postconf
 }
 
-// find looks in PATH and, because that of a service can be short, where it
-// usually is.
+// find looks up postconf in PATH and, because that of a service may be short, in
+// its usual directories.
 func (p *program) find() error {
 	for _, name := range []string{"postconf", "/usr/sbin/postconf", "/usr/local/sbin/postconf"} {
 		if path, err := exec.LookPath(name); err == nil {
@@ -95,28 +96,28 @@ func (p *program) find() error {
 	return ErrNotFound
 }
 
-// mostOutput is more than any configuration prints, in bytes.
-const mostOutput = 1 << 20
+// maxOutput limits the output of postconf, in bytes. No configuration comes near.
+const maxOutput = 1 << 20
 
 // ask runs postconf and returns the lines that it printed.
 func (p *program) ask(ctx context.Context, args ...string) ([]string, error) {
 	if p.directory != "" {
 		args = append([]string{"-c", p.directory}, args...)
 	}
-	var out, complaint bounded
+	var out, errout limitedBuffer
 	cmd := exec.CommandContext(ctx, p.path, args...)
 	cmd.Args[0] = "postconf" // as it names itself
-	cmd.Stdout, cmd.Stderr = &out, &complaint
-	// What it may have started must not keep us waiting.
+	cmd.Stdout, cmd.Stderr = &out, &errout
+	// A child of postconf that keeps the pipes open must not delay Run.
 	cmd.WaitDelay = time.Second
 	if err := cmd.Run(); err != nil {
 		switch {
 		case ctx.Err() != nil:
 			err = context.Cause(ctx)
-		case out.over || complaint.over:
-			err = errTooLong // and not the signal that it died of
+		case out.exceeded || errout.exceeded:
+			err = errTooLong // rather than the signal that ended it
 		default:
-			return nil, &Error{Said: worst(complaint.buf.String()), Err: err}
+			return nil, &Error{Output: fatalLine(errout.buf.String()), Err: err}
 		}
 		return nil, &Error{Err: err}
 	}
@@ -129,10 +130,10 @@ func (p *program) ask(ctx context.Context, args ...string) ([]string, error) {
 	return lines, nil
 }
 
-// worst is the line of a complaint that tells why it ended; warnings that do
-// not matter can stand before it.
-func worst(complaint string) (first string) {
-	for line := range strings.Lines(complaint) {
+// fatalLine returns the fatal line of an error output, which warnings may precede;
+// without one, the first line.
+func fatalLine(errout string) (first string) {
+	for line := range strings.Lines(errout) {
 		line = strings.TrimSpace(line)
 		if strings.Contains(line, "fatal:") {
 			return line
@@ -144,17 +145,17 @@ func worst(complaint string) (first string) {
 	return first
 }
 
-// bounded is a buffer that takes no more than mostOutput. It does not embed the
-// other: io.Copy would find ReadFrom, which knows no bound.
-type bounded struct {
-	buf  bytes.Buffer
-	over bool // whether there was more
+// A limitedBuffer is a buffer of at most maxOutput bytes. It does not embed
+// bytes.Buffer: io.Copy would use its ReadFrom, which has no limit.
+type limitedBuffer struct {
+	buf      bytes.Buffer
+	exceeded bool // there was more
 }
 
-// Write fails when there is too much, which ends the program that writes.
-func (b *bounded) Write(p []byte) (int, error) {
-	if b.buf.Len()+len(p) > mostOutput {
-		b.over = true
+// Write fails if the limit is exceeded, which ends the program that writes.
+func (b *limitedBuffer) Write(p []byte) (int, error) {
+	if b.buf.Len()+len(p) > maxOutput {
+		b.exceeded = true
 		return 0, errTooLong
 	}
 	return b.buf.Write(p)

@@ -64,7 +64,7 @@ func TestReadSetup(t *testing.T) {
 			t.Fatal(err)
 		}
 		want := []Service{
-			{Name: "smtp/unix", Program: "smtp", Chroot: c.chroot, undecided: true},
+			{Name: "smtp/unix", Program: "smtp", Chroot: c.chroot, defaultChroot: true},
 			{Name: "relay/unix", Program: "smtp", Chroot: true, Own: map[string]string{"smtp_tls_loglevel": "0", "smtp_dns_support_level": "enabled"}},
 			{Name: "pickup/unix", Program: "pickup", Root: true},
 		}
@@ -81,10 +81,10 @@ func TestReadSetup(t *testing.T) {
 		if s.Value(smtp, "smtp_tls_loglevel") != "1" || s.Value(relay, "smtp_tls_loglevel") != "0" {
 			t.Error("the values of the services are mixed up")
 		}
-		if name, why := s.Against(smtp); name != "" || why != "" {
+		if name, why := s.DNSSECDisabledBy(smtp); name != "" || why != "" {
 			t.Errorf("against DNSSEC: %q, %q", name, why)
 		}
-		if name, why := s.Against(relay); name != "smtp_dns_support_level" || why != "smtp_dns_support_level = enabled" {
+		if name, why := s.DNSSECDisabledBy(relay); name != "smtp_dns_support_level" || why != "smtp_dns_support_level = enabled" {
 			t.Errorf("against DNSSEC: %q, %q", name, why)
 		}
 		if _, err := postfix.ParseRelease(s.Release); err != nil {

@@ -2,23 +2,23 @@ package postconf
 
 import "strings"
 
-// A Table is one of the tables that a setting such as smtp_tls_policy_maps
-// lists.
+// A Table is a lookup table in the value of a parameter such as
+// smtp_tls_policy_maps.
 type Table struct {
-	// Text is as it stands there: "proxy:socketmap:unix:map.sock:postfix".
+	// Text is the table as written: "proxy:socketmap:unix:map.sock:postfix".
 	Text string
-	// Address is where a socketmap is, in the form for socketmap.Dial; the path
-	// of a UNIX-domain socket may be relative to the queue directory. It is empty
-	// for other tables.
+	// Address is that of a socketmap, in the form for socketmap.Dial; empty for
+	// other tables. The path of a UNIX-domain socket may be relative to the queue
+	// directory.
 	Address string
-	// Map is the name that is asked for there.
+	// Map is the name of the socketmap.
 	Map string
-	// Proxied says that it is asked by way of proxymap(8).
+	// Proxied reports whether Postfix uses it through proxymap(8).
 	Proxied bool
 }
 
-// Tables reads a list of tables as Postfix does: separated by commas and blanks,
-// unless they are within braces (util/mystrtok.c).
+// Tables splits a list of tables as Postfix does: at commas and white space outside
+// braces (util/mystrtok.c).
 func Tables(list string) []Table {
 	var all []Table
 	depth, start := 0, -1
@@ -39,13 +39,14 @@ func Tables(list string) []Table {
 			start = i
 		}
 	}
-	if start >= 0 { // an open brace
+	if start >= 0 { // a brace was not closed
 		all = append(all, parseTable(list[start:]))
 	}
 	return all
 }
 
-// parseTable takes a socketmap apart (proto/socketmap_table).
+// parseTable parses one table; only socketmaps have an Address
+// (proto/socketmap_table).
 func parseTable(text string) Table {
 	t := Table{Text: text}
 	rest, proxied := strings.CutPrefix(text, "proxy:")

@@ -9,17 +9,16 @@ import (
 	"path/filepath"
 )
 
-// A Trust is where smtp(8) finds the certificates of the authorities that it
-// trusts. With neither it trusts nobody, and mail that needs a valid certificate
-// waits.
+// A Trust is where smtp(8) finds its trust anchors. The zero Trust has none: Postfix
+// then defers mail that needs a valid certificate.
 type Trust struct {
 	File      string // File is smtp_tls_CAfile.
 	Directory string // Directory is smtp_tls_CApath.
-	Defaults  bool   // Defaults is tls_append_default_CA: what OpenSSL trusts is trusted, too.
+	Defaults  bool   // Defaults is tls_append_default_CA: the trust anchors of OpenSSL count, too.
 }
 
-// DetectTrust asks postconf(1) for the Trust of main.cf. Errors are those of
-// Detect. It may be called concurrently.
+// DetectTrust returns the Trust of main.cf. An empty configDirectory is the default
+// of postconf. Errors are those of Detect. It may be called concurrently.
 func DetectTrust(ctx context.Context, configDirectory string) (Trust, error) {
 	p := program{directory: configDirectory}
 	if err := p.find(); err != nil {
@@ -32,7 +31,7 @@ func DetectTrust(ctx context.Context, configDirectory string) (Trust, error) {
 	return Trust{File: main["smtp_tls_CAfile"], Directory: main["smtp_tls_CApath"], Defaults: main["tls_append_default_CA"] == "yes"}, nil
 }
 
-// String says where that is, in the words of main.cf.
+// String returns t as settings of main.cf.
 func (t Trust) String() string {
 	switch {
 	case t.File != "" && t.Directory != "":
@@ -47,22 +46,22 @@ func (t Trust) String() string {
 	return "smtp_tls_CAfile and smtp_tls_CApath are empty"
 }
 
-// ErrNoTrust means that there is no certificate where Postfix looks for them: it
-// can authenticate nobody, and its owner has to name a file that has some.
+// ErrNoTrust means that Postfix has no trust anchors, and so cannot authenticate any
+// MX host. The administrator has to set smtp_tls_CAfile.
 var ErrNoTrust = errors.New("no certificates of authorities")
 
 const (
-	// mostAnchors bounds the files of a directory that are read; a large one has
-	// some hundred, each with two names.
-	mostAnchors = 8192
-	// largestAnchors is more than any bundle has, in bytes.
-	largestAnchors = 16 << 20
+	// maxFiles limits the files of a directory that are read. A large directory
+	// has some hundred certificates, each with two names.
+	maxFiles = 8192
+	// maxFileSize is larger than any bundle, in bytes.
+	maxFileSize = 16 << 20
 )
 
-// Pool reads the certificates. Files of a directory that have none are left out,
-// as OpenSSL leaves out those that are not named for their hash. The error wraps
-// ErrNoTrust if there are none, or is that of a file that cannot be read, as
-// smtp(8) could not. It reads from outside the chroot that smtp(8) may be in.
+// Pool reads the trust anchors. Files of a directory without certificates are
+// skipped, as OpenSSL skips those that are not named for their hash. The error wraps
+// ErrNoTrust if there are no certificates, or is that of a file that smtp(8) could
+// not read either. Paths are taken outside any chroot of smtp(8).
 func (t Trust) Pool() (*x509.CertPool, error) {
 	pool, some := x509.NewCertPool(), false
 	if t.Defaults {
@@ -73,7 +72,7 @@ func (t Trust) Pool() (*x509.CertPool, error) {
 		pool, some = system, true
 	}
 	if t.File != "" {
-		bundle, err := readAnchors(t.File)
+		bundle, err := readCertificates(t.File)
 		if err != nil {
 			return nil, fmt.Errorf("smtp_tls_CAfile: %w", err)
 		}
@@ -84,8 +83,8 @@ func (t Trust) Pool() (*x509.CertPool, error) {
 		if err != nil {
 			return nil, fmt.Errorf("smtp_tls_CApath: %w", err)
 		}
-		for _, f := range files[:min(len(files), mostAnchors)] {
-			if text, err := readAnchors(filepath.Join(t.Directory, f.Name())); err == nil {
+		for _, f := range files[:min(len(files), maxFiles)] {
+			if text, err := readCertificates(filepath.Join(t.Directory, f.Name())); err == nil {
 				some = pool.AppendCertsFromPEM(text) || some
 			}
 		}
@@ -96,13 +95,13 @@ func (t Trust) Pool() (*x509.CertPool, error) {
 	return pool, nil
 }
 
-// readAnchors reads a file, if it is one and not too large.
-func readAnchors(path string) ([]byte, error) {
+// readCertificates reads a regular file of at most maxFileSize bytes.
+func readCertificates(path string) ([]byte, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, err
 	}
-	if !info.Mode().IsRegular() || info.Size() > largestAnchors {
+	if !info.Mode().IsRegular() || info.Size() > maxFileSize {
 		return nil, fmt.Errorf("%s is not a file of certificates", path)
 	}
 	return os.ReadFile(path)

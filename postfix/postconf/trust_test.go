@@ -12,7 +12,7 @@ import (
 )
 
 // TestTrust: what the real postconf says of a main.cf is what is trusted: what
-// is in the file, what is in the directory, and nobody without either.
+// is in the file, what is in the directory, and nothing without either.
 func TestTrust(t *testing.T) {
 	n, err := fakenet.Start("", fakenet.Options{})
 	if err != nil {

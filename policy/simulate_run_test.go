@@ -48,7 +48,7 @@ func newSimWorld(plan simPlan) *simWorld {
 	n := plan.domains
 	w := &simWorld{
 		plan: plan, began: time.Now(), byName: make(map[string]*simDomain),
-		store:    &simStore{entries: make(map[string]cache.Entry), claims: make(map[string]simClaim)},
+		store:    &simStore{entries: make(map[string]cache.Entry), claims: make(map[string]simClaim), woken: make(chan struct{})},
 		storedAt: make([]time.Time, n), removed: make([]cache.Entry, n), forgotten: make([]simForgotten, n),
 		purged: make([]time.Time, n), commandEnd: make([]time.Time, n),
 	}

@@ -53,6 +53,7 @@ type simFloor struct {
 	fetched time.Time // when it was downloaded
 	expires time.Time
 	since   time.Time // when memory or the store got it
+	known   time.Time // since when the host has had some policy of the domain in memory
 	shaky   bool      // a clock was wrong meanwhile: what is later is not known
 	dirty   bool      // the store does not have it
 }
@@ -162,6 +163,9 @@ func (w *simWorld) learn(h *simHost, d *simDomain, f simFloor) {
 	f.shaky = w.clocksWrong
 	last := h.memory[d.index]
 	if last.version == nil || !f.fetched.Before(last.fetched) || !last.holds(time.Now()) {
+		if f.known = last.known; last.version == nil {
+			f.known = time.Now()
+		}
 		f.dirty = f.dirty || last.dirty && last.fetched.Equal(f.fetched)
 		h.memory[d.index] = f
 	}
@@ -316,7 +320,13 @@ func (w *simWorld) judgeDaily(h *simHost, d *simDomain, q *simQuestion, a simAns
 		return
 	}
 	within := min(simDay, a.version.maxAge/2) + margin
-	// A host that was down for so long had nobody to refresh for it.
+	// What no memory has is not refreshed as long as the store cannot lease it.
+	known := h.memory[d.index].known
+	if w.store.writable.IsZero() || q.began.Sub(w.store.writable) < margin {
+		if known.IsZero() || q.began.Sub(known) < margin {
+			return
+		}
+	}
 	if since := q.began.Sub(d.attempted); since > within {
 		w.breaks(lawDaily, d.index, "host %d has version %d of %s, max_age %s, in force, and the last download was begun %s ago", q.host, a.version.number, d.name, a.version.maxAge, since)
 	}

@@ -30,8 +30,8 @@ type simStore struct {
 	claims  map[string]simClaim
 	mood    simStoreMood
 	woken   chan struct{} // closed when the mood changes
-	due     time.Time // no entry is due before
-	recent  []simUndo // what was written in the last second
+	due     time.Time     // no entry is due before
+	recent  []simUndo     // what was written in the last second
 
 	readable time.Time // since when it can be read
 	writable time.Time // since when it can be written

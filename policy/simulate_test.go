@@ -21,7 +21,7 @@ import (
 // with SHRINK seconds of looking for a shorter one. To look into some laws alone,
 // LAW has parts of their names with commas between.
 func TestSimulate(t *testing.T) {
-	seeds, days := simNumber(t, "SEEDS", 3), simNumber(t, "DAYS", 2)
+	seeds, days := simNumber(t, "SEEDS", 2), simNumber(t, "DAYS", 2)
 	domains, first := simNumber(t, "DOMAINS", 50), simNumber(t, "SEED", 1)
 	var mu sync.Mutex
 	var counts [simKinds]int

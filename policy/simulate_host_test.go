@@ -280,6 +280,9 @@ func (h *simHost) importEntry(e cache.Entry) error {
 // right if that is zero. It reports whether the engine has one that can be set.
 func (h *simHost) setClock(time.Duration) bool { return false }
 
+// wall is what the clock of the host says at a time.
+func (h *simHost) wall(t time.Time) time.Time { return t.Add(time.Duration(h.offset.Load())) }
+
 // A simFault is planted in a host, for the laws to notice.
 type simFault uint8
 

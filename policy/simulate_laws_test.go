@@ -189,7 +189,8 @@ func (w *simWorld) judgeFloor(h *simHost, d *simDomain, q *simQuestion, a simAns
 	if pressed || !need.holds(now) {
 		need = simFloor{}
 	}
-	if f := q.stored; f.holds(now) && w.store.changes == q.changes && (need.version == nil || f.fetched.After(need.fetched)) {
+	readable := w.store.readable // all the time
+	if f := q.stored; !readable.IsZero() && readable.Before(q.began) && f.holds(now) && w.store.changes == q.changes && (need.version == nil || f.fetched.After(need.fetched)) {
 		need, law, where = f, lawOtherHost, "the store"
 		if q.acknowledged {
 			law = lawKept
@@ -212,8 +213,8 @@ func (w *simWorld) judgeFloor(h *simHost, d *simDomain, q *simQuestion, a simAns
 // judgeKind: an answer follows from override, policy, DANE and settings.
 func (w *simWorld) judgeKind(h *simHost, d *simDomain, q *simQuestion, a simAnswer) {
 	now := time.Now()
-	o := h.rules.Find(d.name, now)
-	if o != h.rules.Find(d.name, q.began) {
+	o := h.rules.Find(d.name, h.wall(now))
+	if o != h.rules.Find(d.name, h.wall(q.began)) {
 		return
 	}
 	if o != nil && o.Action != override.Enforce {

@@ -174,7 +174,7 @@ func (p simPlan) shrink(t *testing.T, events []simEvent, breach *simBreach) ([]s
 		smaller := false
 		for at := 0; at < len(events) && time.Now().Before(s.deadline); {
 			without := slices.Concat(events[:at], events[min(at+size, len(events)):])
-			if s.breaks(without) {
+			if s.breaks(without, 1+2*min(40/len(events), 1)) { // more runs where they take little time
 				events, smaller = without, true
 				s.cut(&events)
 				s.shift(&events)
@@ -208,7 +208,7 @@ func (s *simShrinker) shift(events *[]simEvent) {
 	for i := range shifted {
 		shifted[i].at -= (*events)[0].at - time.Minute
 	}
-	if s.breaks(shifted) {
+	if s.breaks(shifted, 1) {
 		*events = shifted
 		s.cut(events)
 	}
@@ -222,16 +222,17 @@ func (s *simShrinker) try(events *[]simEvent, match func(simEvent) bool) {
 			some = append(some, e)
 		}
 	}
-	if len(some) < len(*events) && s.breaks(some) {
+	if len(some) < len(*events) && s.breaks(some, 4) {
 		*events = some
 		s.cut(events)
 	}
 }
 
-// breaks reports whether the law breaks with these events: where they are few, in
-// one of three runs, since the order of goroutines is the scheduler's.
-func (s *simShrinker) breaks(events []simEvent) bool {
-	for range 1 + 2*min(40/(len(events)+1), 1) {
+// breaks reports whether the law breaks with these events in one of some runs:
+// the order of goroutines is the scheduler's, and the engine spreads refreshes at
+// random.
+func (s *simShrinker) breaks(events []simEvent, runs int) bool {
+	for range runs {
 		if b, _ := simulate(s.t, s.plan, events); b.same(s.breach) {
 			s.last = b
 			return true

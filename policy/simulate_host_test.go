@@ -105,7 +105,7 @@ func (h *simHost) start() {
 	}
 }
 
-// watch has the front and the engine hear of changes. Front.Run would do so, and
+// watch passes changes on to the front and the engine. Front.Run would do so, and
 // look every second for what to put: too often for a simulation.
 func (h *simHost) watch(ctx context.Context) {
 	short, cancel := context.WithCancel(ctx)

@@ -405,7 +405,7 @@ func (w *simWorld) endedFetch(f *simFetcher, d *simDomain, fetch *simFetch, v *s
 	}
 }
 
-// putting: an entry does not take an unexpired policy away, and lasts no longer
+// putting: an entry does not replace an unexpired policy by none, and lasts no longer
 // than its download lets it. The lock must be held.
 func (w *simWorld) putting(h *simHost, old, e cache.Entry) {
 	d := w.byName[e.Domain]
@@ -413,8 +413,8 @@ func (w *simWorld) putting(h *simHost, old, e cache.Entry) {
 		return
 	}
 	now := time.Now()
-	if gone := w.removed[d.index]; gone.Policy != "" && old.Policy == "" {
-		old = gone
+	if removed := w.removed[d.index]; removed.Policy != "" && old.Policy == "" {
+		old = removed
 	}
 	w.removed[d.index] = cache.Entry{}
 	if old.Policy != "" && e.Policy == "" && now.Before(old.Expires.Add(-simRounding)) && !w.mayDestroy(h, d) {
@@ -531,7 +531,7 @@ func (b *simBreach) same(other *simBreach) bool {
 type simForgotten struct {
 	host         int
 	began, ended time.Time
-	clean        bool // every host that may have known the policy has heard of it
+	clean        bool // a hint has reached every host that may have known the policy
 }
 
 // beganCommand and endedCommand stand around what an administrator has a host do
@@ -586,7 +586,7 @@ func (w *simWorld) commandsOn(d *simDomain) (n int) {
 }
 
 // commandsOver reports whether what began then began after all commands about d
-// had ended, and all hosts had heard of them.
+// had ended, and hints of them had reached all hosts.
 func (w *simWorld) commandsOver(d *simDomain, began time.Time) bool {
 	return w.commandsOn(d) == 0 && began.Sub(w.commandEnd[d.index]) > 3*simHintDelay
 }

@@ -315,7 +315,7 @@ func (s *simStore) restore(domain string, e cache.Entry, there bool) {
 // simHintDelay is how long a hint takes to the other hosts.
 const simHintDelay = 30 * time.Millisecond
 
-// hint has all hosts hear of a change soon. The lock must be held.
+// hint sends a hint of a change to all hosts. The lock must be held.
 func (w *simWorld) hint(domain string, deleted bool) {
 	if w.store.noHints || w.store.mood == simStoreRefusing {
 		w.store.hints = time.Now()
@@ -389,7 +389,7 @@ func (w *simWorld) disturb(e simEvent) {
 		s.noHints = true
 	case simHintsReturn:
 		s.noHints = false
-		w.hint("", false) // those who watch hear that they may have missed some
+		w.hint("", false) // hosts may have missed some
 	}
 }
 

@@ -27,31 +27,32 @@ func TestSimulate(t *testing.T) {
 	var counts [simKinds]int
 	broken := make(map[string][]uint64)
 	began, done := time.Now(), 0
-	run := func(seed uint64) {
-		plan := newSimPlan(seed, days, domains)
-		plan.only = os.Getenv("LAW")
-		events := plan.schedule()
-		breach, n := simulate(t, plan, events)
+	note := func(seed uint64, breach *simBreach, n [simKinds]int) (show bool) {
 		mu.Lock()
 		defer mu.Unlock()
 		done++
 		for k := range n {
 			counts[k] += n[k]
 		}
-		if breach != nil {
-			if testing.Verbose() {
-				t.Logf("seed %d: %s", seed, breach.text)
-			}
-			broken[breach.law] = append(broken[breach.law], seed)
-			if len(broken[breach.law]) <= simNumber(t, "SHOW", 1) {
-				mu.Unlock()
-				text := plan.explain(t, events, breach)
-				mu.Lock()
-				t.Errorf("%s", text)
-			}
+		if testing.Verbose() && done%max(seeds/20, 1) == 0 && seeds > 20 {
+			t.Logf("%d of %d seeds after %s", done, seeds, time.Since(began).Round(time.Second))
 		}
-		if elapsed := time.Since(began); testing.Verbose() && done%max(seeds/20, 1) == 0 && seeds > 20 {
-			t.Logf("%d of %d seeds after %s", done, seeds, elapsed.Round(time.Second))
+		if breach == nil {
+			return false
+		}
+		if testing.Verbose() {
+			t.Logf("seed %d: %s: %s", seed, breach.law, breach.text)
+		}
+		broken[breach.law] = append(broken[breach.law], seed)
+		return len(broken[breach.law]) <= simNumber(t, "SHOW", 1)
+	}
+	run := func(seed uint64) {
+		plan := newSimPlan(seed, days, domains)
+		plan.only = os.Getenv("LAW")
+		events := plan.schedule()
+		breach, n := simulate(t, plan, events)
+		if note(seed, breach, n) {
+			t.Error(plan.explain(t, events, breach))
 		}
 	}
 	simParallel(seeds, func(i int) { run(uint64(first + i)) })

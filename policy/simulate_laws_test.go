@@ -53,6 +53,7 @@ type simFloor struct {
 	fetched time.Time // when it was downloaded
 	expires time.Time
 	since   time.Time // when memory or the store got it
+	known   time.Time // since when the host has had some policy of the domain in memory
 	shaky   bool      // a clock was wrong meanwhile: what is later is not known
 	dirty   bool      // the store does not have it
 }
@@ -162,6 +163,9 @@ func (w *simWorld) learn(h *simHost, d *simDomain, f simFloor) {
 	f.shaky = w.clocksWrong
 	last := h.memory[d.index]
 	if last.version == nil || !f.fetched.Before(last.fetched) || !last.holds(time.Now()) {
+		if f.known = last.known; last.version == nil {
+			f.known = time.Now()
+		}
 		f.dirty = f.dirty || last.dirty && last.fetched.Equal(f.fetched)
 		h.memory[d.index] = f
 	}
@@ -317,7 +321,13 @@ func (w *simWorld) judgeDaily(h *simHost, d *simDomain, q *simQuestion, a simAns
 		return
 	}
 	within := min(simDay, a.version.maxAge/2) + margin
-	// A host that was down for so long had nobody to refresh for it.
+	// What no memory has is not refreshed as long as the store cannot lease it.
+	known := h.memory[d.index].known
+	if w.store.writable.IsZero() || q.began.Sub(w.store.writable) < margin {
+		if known.IsZero() || q.began.Sub(known) < margin {
+			return
+		}
+	}
 	if since := q.began.Sub(d.attempted); since > within {
 		w.breaks(lawDaily, d.index, "host %d has version %d of %s, max_age %s, in force, and the last download was begun %s ago", q.host, a.version.number, d.name, a.version.maxAge, since)
 	}
@@ -395,7 +405,7 @@ func (w *simWorld) endedFetch(f *simFetcher, d *simDomain, fetch *simFetch, v *s
 	}
 }
 
-// putting: an entry does not take an unexpired policy away, and lasts no longer
+// putting: an entry does not replace an unexpired policy by none, and lasts no longer
 // than its download lets it. The lock must be held.
 func (w *simWorld) putting(h *simHost, old, e cache.Entry) {
 	d := w.byName[e.Domain]
@@ -403,8 +413,8 @@ func (w *simWorld) putting(h *simHost, old, e cache.Entry) {
 		return
 	}
 	now := time.Now()
-	if gone := w.removed[d.index]; gone.Policy != "" && old.Policy == "" {
-		old = gone
+	if removed := w.removed[d.index]; removed.Policy != "" && old.Policy == "" {
+		old = removed
 	}
 	w.removed[d.index] = cache.Entry{}
 	if old.Policy != "" && e.Policy == "" && now.Before(old.Expires.Add(-simRounding)) && !w.mayDestroy(h, d) {
@@ -521,7 +531,7 @@ func (b *simBreach) same(other *simBreach) bool {
 type simForgotten struct {
 	host         int
 	began, ended time.Time
-	clean        bool // every host that may have known the policy has heard of it
+	clean        bool // a hint has reached every host that may have known the policy
 }
 
 // beganCommand and endedCommand stand around what an administrator has a host do
@@ -576,7 +586,7 @@ func (w *simWorld) commandsOn(d *simDomain) (n int) {
 }
 
 // commandsOver reports whether what began then began after all commands about d
-// had ended, and all hosts had heard of them.
+// had ended, and hints of them had reached all hosts.
 func (w *simWorld) commandsOver(d *simDomain, began time.Time) bool {
 	return w.commandsOn(d) == 0 && began.Sub(w.commandEnd[d.index]) > 3*simHintDelay
 }

@@ -48,7 +48,7 @@ func newSimWorld(plan simPlan) *simWorld {
 	n := plan.domains
 	w := &simWorld{
 		plan: plan, began: time.Now(), byName: make(map[string]*simDomain),
-		store:    &simStore{entries: make(map[string]cache.Entry), claims: make(map[string]simClaim)},
+		store:    &simStore{entries: make(map[string]cache.Entry), claims: make(map[string]simClaim), woken: make(chan struct{})},
 		storedAt: make([]time.Time, n), removed: make([]cache.Entry, n), forgotten: make([]simForgotten, n),
 		purged: make([]time.Time, n), commandEnd: make([]time.Time, n),
 	}
@@ -305,7 +305,7 @@ func (w *simWorld) forget(h *simHost, d *simDomain) {
 	f.ended = time.Now()
 	w.forgotten[d.index] = f
 	w.mu.Unlock()
-	time.Sleep(2 * simHintDelay) // until the others have heard of it
+	time.Sleep(2 * simHintDelay) // until hints have reached the others
 	w.mu.Lock()
 	for _, other := range w.hosts {
 		if other != h && other.usedAt[d.index].After(f.began.Add(-2*simTimeout)) {
@@ -317,8 +317,8 @@ func (w *simWorld) forget(h *simHost, d *simDomain) {
 	}
 }
 
-// quiet reports whether all hosts hear of what h does to d, and no other does
-// anything about it now.
+// quiet reports whether a hint of what h does to d reaches all hosts, and no other
+// does anything about d now.
 func (w *simWorld) quiet(h *simHost, d *simDomain) bool {
 	if w.store.mood != simStoreWell || w.store.noHints || w.clocksWrong {
 		return false

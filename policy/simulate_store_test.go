@@ -20,8 +20,8 @@ const (
 	simStoreWell simStoreMood = iota
 	simStoreRefusing
 	simStoreFull    // refuses writes
-	simStoreHanging // until the context ends, and does nothing
-	simStoreTardy   // writes, and then hangs
+	simStoreHanging // until the context ends or the mood changes, and does nothing
+	simStoreTardy   // writes, and then hangs likewise
 )
 
 // A simStore is the store that the hosts share. The lock of the world guards it.
@@ -29,8 +29,9 @@ type simStore struct {
 	entries map[string]cache.Entry
 	claims  map[string]simClaim
 	mood    simStoreMood
-	due     time.Time // no entry is due before
-	recent  []simUndo // what was written in the last second
+	woken   chan struct{} // closed when the mood changes
+	due     time.Time     // no entry is due before
+	recent  []simUndo     // what was written in the last second
 
 	readable time.Time // since when it can be read
 	writable time.Time // since when it can be written
@@ -83,9 +84,9 @@ func (s *simHandle) enter(ctx context.Context, write bool) (late bool, err error
 	case mood == simStoreRefusing || mood == simStoreFull && write:
 		err = errSimStore
 	case mood == simStoreHanging || mood == simStoreTardy && !write:
+		woken := w.store.woken
 		w.mu.Unlock()
-		<-ctx.Done()
-		return false, ctx.Err()
+		return false, simHang(ctx, woken)
 	default:
 		return mood == simStoreTardy, nil
 	}
@@ -95,12 +96,22 @@ func (s *simHandle) enter(ctx context.Context, write bool) (late bool, err error
 
 // leave gives the lock back, and hangs where the store does.
 func (s *simHandle) leave(ctx context.Context, late bool) error {
+	woken := s.world.store.woken
 	s.world.mu.Unlock()
 	if !late {
 		return nil
 	}
-	<-ctx.Done()
-	return ctx.Err()
+	return simHang(ctx, woken)
+}
+
+// simHang waits as an operation on a store that hangs does.
+func simHang(ctx context.Context, woken chan struct{}) error {
+	select {
+	case <-woken:
+		return errSimStore
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // Get implements cache.Store.
@@ -300,7 +311,7 @@ func (s *simStore) restore(domain string, e cache.Entry, there bool) {
 // simHintDelay is how long a hint takes to the other hosts.
 const simHintDelay = 30 * time.Millisecond
 
-// hint has all hosts hear of a change soon. The lock must be held.
+// hint sends a hint of a change to all hosts. The lock must be held.
 func (w *simWorld) hint(domain string, deleted bool) {
 	if w.store.noHints || w.store.mood == simStoreRefusing {
 		w.store.hints = time.Now()
@@ -326,7 +337,9 @@ func (w *simWorld) disturb(e simEvent) {
 	mood := func(m simStoreMood, readable, writable bool) {
 		s.mood = m
 		s.changes++
-		if !readable || s.readable.IsZero() {
+		close(s.woken)
+		s.woken = make(chan struct{})
+		if !readable {
 			s.readable = time.Time{}
 		}
 		if !writable {
@@ -372,7 +385,7 @@ func (w *simWorld) disturb(e simEvent) {
 		s.noHints = true
 	case simHintsReturn:
 		s.noHints = false
-		w.hint("", false) // those who watch hear that they may have missed some
+		w.hint("", false) // hosts may have missed some
 	}
 }
 

@@ -21,37 +21,38 @@ import (
 // with SHRINK seconds of looking for a shorter one. To look into some laws alone,
 // LAW has parts of their names with commas between.
 func TestSimulate(t *testing.T) {
-	seeds, days := simNumber(t, "SEEDS", 3), simNumber(t, "DAYS", 2)
+	seeds, days := simNumber(t, "SEEDS", 2), simNumber(t, "DAYS", 2)
 	domains, first := simNumber(t, "DOMAINS", 50), simNumber(t, "SEED", 1)
 	var mu sync.Mutex
 	var counts [simKinds]int
 	broken := make(map[string][]uint64)
 	began, done := time.Now(), 0
-	run := func(seed uint64) {
-		plan := newSimPlan(seed, days, domains)
-		plan.only = os.Getenv("LAW")
-		events := plan.schedule()
-		breach, n := simulate(t, plan, events)
+	note := func(seed uint64, breach *simBreach, n [simKinds]int) (show bool) {
 		mu.Lock()
 		defer mu.Unlock()
 		done++
 		for k := range n {
 			counts[k] += n[k]
 		}
-		if breach != nil {
-			if testing.Verbose() {
-				t.Logf("seed %d: %s", seed, breach.text)
-			}
-			broken[breach.law] = append(broken[breach.law], seed)
-			if len(broken[breach.law]) <= simNumber(t, "SHOW", 1) {
-				mu.Unlock()
-				text := plan.explain(t, events, breach)
-				mu.Lock()
-				t.Errorf("%s", text)
-			}
+		if testing.Verbose() && done%max(seeds/20, 1) == 0 && seeds > 20 {
+			t.Logf("%d of %d seeds after %s", done, seeds, time.Since(began).Round(time.Second))
 		}
-		if elapsed := time.Since(began); testing.Verbose() && done%max(seeds/20, 1) == 0 && seeds > 20 {
-			t.Logf("%d of %d seeds after %s", done, seeds, elapsed.Round(time.Second))
+		if breach == nil {
+			return false
+		}
+		if testing.Verbose() {
+			t.Logf("seed %d: %s: %s", seed, breach.law, breach.text)
+		}
+		broken[breach.law] = append(broken[breach.law], seed)
+		return len(broken[breach.law]) <= simNumber(t, "SHOW", 1)
+	}
+	run := func(seed uint64) {
+		plan := newSimPlan(seed, days, domains)
+		plan.only = os.Getenv("LAW")
+		events := plan.schedule()
+		breach, n := simulate(t, plan, events)
+		if note(seed, breach, n) {
+			t.Error(plan.explain(t, events, breach))
 		}
 	}
 	simParallel(seeds, func(i int) { run(uint64(first + i)) })
@@ -122,7 +123,7 @@ func (p simPlan) explain(t *testing.T, events []simEvent, breach *simBreach) str
 	fmt.Fprintf(&b, "DANE: %t, clocks are set: %t, floods: %t\nThe shortest history found (%d of %d events) ends %s after its beginning:\n", p.dane, p.clocks, p.floods, len(short), len(events), last.at)
 	shown := make(map[int]bool)
 	for _, e := range short {
-		if e.kind <= simDANEReturns && !shown[e.domain] {
+		if e.kind <= simDANEReturns && !shown[e.domain] && (len(shown) < 5 || e.domain == last.domain) {
 			shown[e.domain] = true
 			fmt.Fprintf(&b, "    at first %s\n", p.describe(e.domain))
 		}
@@ -174,7 +175,7 @@ func (p simPlan) shrink(t *testing.T, events []simEvent, breach *simBreach) ([]s
 		smaller := false
 		for at := 0; at < len(events) && time.Now().Before(s.deadline); {
 			without := slices.Concat(events[:at], events[min(at+size, len(events)):])
-			if s.breaks(without) {
+			if s.breaks(without, 1+2*min(40/len(events), 1)) { // more runs where they take little time
 				events, smaller = without, true
 				s.cut(&events)
 				s.shift(&events)
@@ -208,7 +209,7 @@ func (s *simShrinker) shift(events *[]simEvent) {
 	for i := range shifted {
 		shifted[i].at -= (*events)[0].at - time.Minute
 	}
-	if s.breaks(shifted) {
+	if s.breaks(shifted, 1) {
 		*events = shifted
 		s.cut(events)
 	}
@@ -222,16 +223,17 @@ func (s *simShrinker) try(events *[]simEvent, match func(simEvent) bool) {
 			some = append(some, e)
 		}
 	}
-	if len(some) < len(*events) && s.breaks(some) {
+	if len(some) < len(*events) && s.breaks(some, 4) {
 		*events = some
 		s.cut(events)
 	}
 }
 
-// breaks reports whether the law breaks with these events: where they are few, in
-// one of three runs, since the order of goroutines is the scheduler's.
-func (s *simShrinker) breaks(events []simEvent) bool {
-	for range 1 + 2*min(40/(len(events)+1), 1) {
+// breaks reports whether the law breaks with these events in one of some runs:
+// the order of goroutines is the scheduler's, and the engine spreads refreshes at
+// random.
+func (s *simShrinker) breaks(events []simEvent, runs int) bool {
+	for range runs {
 		if b, _ := simulate(s.t, s.plan, events); b.same(s.breach) {
 			s.last = b
 			return true

@@ -277,11 +277,9 @@ func (m *memory) victim(for_ *domain, limit evictionRank, now instant) (*domain,
 	}
 	if heaviest != nil {
 		c := candidates{memory: m, except: for_, now: now, limit: unsavedPolicy}
-		if c.sample(heaviest.domains); c.best != nil {
-			return c.best, c.rank
-		}
-		// It is being fetched: what it takes too much goes soon.
-		limit = savedPolicy
+		// If all of it is being fetched, nobody else pays: it goes when that ends.
+		c.sample(heaviest.domains)
+		return c.best, c.rank
 	}
 	c := candidates{memory: m, except: for_, now: now, limit: limit}
 	c.sample(m.cheap)

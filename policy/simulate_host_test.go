@@ -254,7 +254,6 @@ func (h *simHost) setClock(offset time.Duration) bool {
 // wall is what the clock of the host says at a time.
 func (h *simHost) wall(t time.Time) time.Time { return t.Add(time.Duration(h.offset.Load())) }
 
-
 // A simFault is planted in a host, for the laws to notice.
 type simFault uint8
 

@@ -57,7 +57,7 @@ func (c *circuit) enter(now time.Time) error {
 func (c *circuit) record(err error, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err != nil || c.hung == 0 { // a success may have begun before what hangs
+	if err != nil || c.hung <= 0 { // a success may have begun before what hangs
 		c.set(err, now)
 	}
 }
@@ -91,7 +91,7 @@ func (c *circuit) returned(answer bool, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.hung--
-	if answer && c.hung == 0 {
+	if answer && c.hung <= 0 {
 		c.set(nil, now)
 	}
 }

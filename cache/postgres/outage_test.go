@@ -114,14 +114,14 @@ func change(t *testing.T, s *Store, domain string, there bool) error {
 func TestPaused(t *testing.T) {
 	t.Parallel()
 	srv := ownServer(t)
-	s, err := Open(t.Context(), srv.url("postgres"), Options{Timeout: 500 * time.Millisecond})
+	s, err := Open(t.Context(), srv.url("postgres"), Options{Timeout: 2 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
 	closes := mustOpen(t, srv.url("postgres"))
 	closes.patience = time.Second
+	put(t, closes, entry("example.com")) // creates the tables, which takes longer than s waits
 	put(t, s, entry("example.com"))
-	put(t, closes, entry("example.com"))
 	srv.signal(syscall.SIGSTOP)
 	defer srv.signal(syscall.SIGCONT)
 	for round := range 2 {

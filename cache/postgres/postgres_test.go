@@ -184,7 +184,11 @@ func writeALot(t *testing.T, s *Store, r *rand.Rand) {
 		case 5:
 			_, err = s.Due(ctx, time.Now(), time.Millisecond, 3)
 		case 6:
-			err = s.Touch(ctx, map[string]time.Time{e.Domain: e.Used.Add(time.Duration(r.IntN(1000)) * time.Hour)})
+			uses := make(map[string]time.Time)
+			for i := range 3 {
+				uses[fmt.Sprintf("%d.example", i)] = e.Used.Add(time.Duration(r.IntN(1000)) * time.Hour)
+			}
+			err = s.Touch(ctx, uses)
 		case 7:
 			err = s.do(ctx, "sweep", func(ctx context.Context) error { return s.sweep(ctx, time.Now().Add(1000*time.Hour)) })
 		}

@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -25,13 +26,20 @@ const envServer = "STSMAP_TEST_POSTGRES"
 
 func TestMain(m *testing.M) { os.Exit(withServer(m)) }
 
-// withServer runs the tests with a server that they share.
+// withServer runs the tests with a server that they share. It does not wait for
+// the disk, which takes most of the time, unless that is to be measured; tests
+// that kill a server have one of their own.
 func withServer(m *testing.M) int {
+	flag.Parse()
+	fsync := "fsync=off"
+	if flag.Lookup("test.bench").Value.String() != "" {
+		fsync = "fsync=on"
+	}
 	dir, err := os.MkdirTemp("", "pg")
 	if err == nil {
 		defer os.RemoveAll(dir)
 		var s *server
-		if s, err = newServer(dir); err == nil {
+		if s, err = newServer(dir, fsync); err == nil {
 			defer s.kill()
 			if err = s.start(); err == nil {
 				err = os.Setenv(envServer, dir)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"slices"
 	"strings"
@@ -107,38 +108,72 @@ func TestCycles(t *testing.T) {
 	}
 }
 
+// TestWrongPointers: whatever page a pointer leads to, nothing ends the process
+// or hangs, and no method returns a policy that was not put.
+func TestWrongPointers(t *testing.T) {
+	good := written(t)
+	page := os.Getpagesize()
+	seed := rand.Uint64()
+	t.Logf("seed %#x", seed)
+	r := rand.New(rand.NewPCG(seed, 0))
+	for range 60 {
+		b := bytes.Clone(good)
+		for range 1 + r.IntN(3) {
+			// A child of a branch, a root of a bucket, or the sizes of a leaf's element.
+			at := r.IntN(len(b)/page)*page + pageHeader + r.IntN(20)*elementSize + 8
+			binary.NativeEndian.PutUint64(b[at:], uint64(r.IntN(len(b)/page+2)))
+			if r.IntN(3) == 0 {
+				b[at/page*page+8] = []byte{branchFlag, leafFlag}[r.IntN(2)]
+			}
+		}
+		path := newPath(t)
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		within(t, "the store", func() { usePage(t, path) })
+	}
+}
+
 // TestDeepTree: a tree of more levels than any has, but without a cycle, would
 // overflow a stack, too.
 func TestDeepTree(t *testing.T) {
 	const pageSize, levels = 1024, 100
-	file := make([]byte, pageSize*(levels+4))
+	file := make([]byte, pageSize*(levels+5))
 	e := binary.NativeEndian
 	put := func(id int, flags uint16, to uint64) {
 		p := file[id*pageSize:]
 		e.PutUint64(p, uint64(id))
 		e.PutUint16(p[8:], flags)
 		e.PutUint16(p[10:], 1)
-		if flags == branchFlag {
-			e.PutUint64(p[pageHeader+8:], to)
+		element := p[pageHeader:]
+		if element[elementSize] = 'x'; flags == branchFlag {
+			e.PutUint32(element, elementSize)
+			e.PutUint32(element[4:], 1)
+			e.PutUint64(element[8:], to)
 			return
 		}
-		// A key of one byte, then the number of the bucket's root.
-		e.PutUint32(p[pageHeader+4:], elementSize)
-		e.PutUint32(p[pageHeader+8:], 1)
-		p[pageHeader+elementSize] = 'x'
-		e.PutUint64(p[pageHeader+elementSize+1:], to)
+		e.PutUint32(element[4:], elementSize)
+		e.PutUint32(element[8:], 1)
+		if to != 0 { // in the root bucket
+			e.PutUint32(element, bucketFlag)
+			e.PutUint64(element[elementSize+1:], to)
+		}
+		e.PutUint32(element[12:], bucketSize)
 	}
 	put(2, leafFlag, 3)
 	for i := range levels {
 		put(3+i, branchFlag, uint64(4+i))
 	}
 	put(3+levels, leafFlag, 0)
-	m := pageMap{b: file, pageSize: pageSize, root: 2}
-	if err := m.checkTrees(); err == nil {
+	e.PutUint64(file[(levels+4)*pageSize:], levels+4)
+	e.PutUint16(file[(levels+4)*pageSize+8:], freeFlag)
+	m := pageMap{b: file, pageSize: pageSize, root: 2, free: levels + 4, pages: levels + 5}
+	if err := m.checkPages(); err == nil {
 		t.Error("the tree is accepted")
 	}
-	put(3+maxDepth-2, leafFlag, 0)
-	if err := m.checkTrees(); err != nil {
+	clear(file[(3+maxDepth-1)*pageSize:][:pageSize])
+	put(3+maxDepth-1, leafFlag, 0)
+	if err := m.checkPages(); err != nil {
 		t.Errorf("one of %d levels: %v", maxDepth, err)
 	}
 }

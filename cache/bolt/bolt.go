@@ -28,6 +28,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -168,7 +169,7 @@ func (s *Store) Due(ctx context.Context, now time.Time, lease time.Duration, n i
 	// Mostly nothing is due, and that needs no writing transaction.
 	var rows [][]byte
 	err := s.view(func(tx *bbolt.Tx) error {
-		rows = dueRows(tx, now, min(n, 1))
+		rows = dueRows(tx, nil, now, min(n, 1))
 		return nil
 	})
 	if err != nil || len(rows) == 0 {
@@ -178,13 +179,16 @@ func (s *Store) Due(ctx context.Context, now time.Time, lease time.Duration, n i
 	var taken []cache.Entry
 	err = s.write(ctx, func(tx *bbolt.Tx) (wrote bool, err error) {
 		taken = nil // it may be the second attempt
+		var last []byte
 		for len(taken) < n {
-			rows := dueRows(tx, now, n-len(taken))
+			rows := dueRows(tx, last, now, n-len(taken))
 			if len(rows) == 0 {
 				break
 			}
 			for _, row := range rows {
 				wrote = true
+				// Further on in any case: on a damaged page the row may stay.
+				last = slices.MaxFunc([][]byte{last, row}, bytes.Compare)
 				e, ok, err := leaseRow(tx, row, until)
 				if err != nil {
 					return wrote, err
@@ -225,7 +229,7 @@ type row struct {
 	entry  cache.Entry
 	valid  bool // the value could be decoded
 	size   int64
-	sum    uint32 // of the value, to detect a later change
+	sum    uint32 // the stored checksum, to detect a later change
 }
 
 // walk yields all rows. It reads walkStep of them in one transaction, and has
@@ -236,6 +240,7 @@ func (s *Store) walk(ctx context.Context) iter.Seq2[row, error] {
 		var last []byte
 		for more := true; more; {
 			var batch []row
+			before := last
 			err := s.readable(ctx)
 			if err == nil {
 				err = s.view(func(tx *bbolt.Tx) error {
@@ -248,6 +253,10 @@ func (s *Store) walk(ctx context.Context) iter.Seq2[row, error] {
 				return
 			}
 			more = last != nil
+			if more && bytes.Compare(last, before) <= 0 {
+				yield(row{}, damaged(s.path, "keys are out of order"))
+				return
+			}
 			for _, r := range batch {
 				if err := ctx.Err(); err != nil {
 					yield(row{}, err)
@@ -276,7 +285,7 @@ func rowsAfter(tx *bbolt.Tx, last []byte) ([]row, []byte) {
 		if k == nil {
 			return batch, nil
 		}
-		r := row{domain: string(k), size: entrySize(k, v), sum: sum(k, v)}
+		r := row{domain: string(k), size: entrySize(k, v), sum: storedSum(v)}
 		r.entry, r.valid = decode(k, v)
 		batch = append(batch, r)
 		last = bytes.Clone(k) // k is valid during the transaction

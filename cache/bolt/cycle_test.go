@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"math/rand/v2"
 	"os"
-	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"go.etcd.io/bbolt"
 )
 
 // branches returns the branch pages of a store's file that bbolt goes through,
@@ -107,66 +109,127 @@ func TestCycles(t *testing.T) {
 	}
 }
 
+// TestWrongPointers: whatever page a pointer leads to, nothing ends the process
+// or hangs, and no method returns a policy that was not put.
+func TestWrongPointers(t *testing.T) {
+	good := written(t)
+	page := os.Getpagesize()
+	seed := rand.Uint64()
+	t.Logf("seed %#x", seed)
+	r := rand.New(rand.NewPCG(seed, 0))
+	for range 60 {
+		b := bytes.Clone(good)
+		for range 1 + r.IntN(3) {
+			// A child of a branch, a root of a bucket, or the sizes of a leaf's element.
+			at := r.IntN(len(b)/page)*page + pageHeader + r.IntN(20)*elementSize + 8
+			binary.NativeEndian.PutUint64(b[at:], uint64(r.IntN(len(b)/page+2)))
+			if r.IntN(3) == 0 {
+				b[at/page*page+8] = []byte{branchFlag, leafFlag}[r.IntN(2)]
+			}
+		}
+		path := newPath(t)
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		within(t, "the store", func() { usePage(t, path) })
+	}
+}
+
 // TestDeepTree: a tree of more levels than any has, but without a cycle, would
 // overflow a stack, too.
 func TestDeepTree(t *testing.T) {
 	const pageSize, levels = 1024, 100
-	file := make([]byte, pageSize*(levels+4))
+	file := make([]byte, pageSize*(levels+5))
 	e := binary.NativeEndian
 	put := func(id int, flags uint16, to uint64) {
 		p := file[id*pageSize:]
 		e.PutUint64(p, uint64(id))
 		e.PutUint16(p[8:], flags)
 		e.PutUint16(p[10:], 1)
-		if flags == branchFlag {
-			e.PutUint64(p[pageHeader+8:], to)
+		element := p[pageHeader:]
+		if element[elementSize] = 'x'; flags == branchFlag {
+			e.PutUint32(element, elementSize)
+			e.PutUint32(element[4:], 1)
+			e.PutUint64(element[8:], to)
 			return
 		}
-		// A key of one byte, then the number of the bucket's root.
-		e.PutUint32(p[pageHeader+4:], elementSize)
-		e.PutUint32(p[pageHeader+8:], 1)
-		p[pageHeader+elementSize] = 'x'
-		e.PutUint64(p[pageHeader+elementSize+1:], to)
+		e.PutUint32(element[4:], elementSize)
+		e.PutUint32(element[8:], 1)
+		if to != 0 { // in the root bucket
+			e.PutUint32(element, bucketFlag)
+			e.PutUint64(element[elementSize+1:], to)
+		}
+		e.PutUint32(element[12:], bucketSize)
 	}
 	put(2, leafFlag, 3)
 	for i := range levels {
 		put(3+i, branchFlag, uint64(4+i))
 	}
 	put(3+levels, leafFlag, 0)
-	m := pageMap{b: file, pageSize: pageSize, root: 2}
-	if err := m.checkTrees(); err == nil {
+	e.PutUint64(file[(levels+4)*pageSize:], levels+4)
+	e.PutUint16(file[(levels+4)*pageSize+8:], freeFlag)
+	m := pageMap{b: file, pageSize: pageSize, root: 2, free: levels + 4, pages: levels + 5}
+	if err := m.checkPages(); err == nil {
 		t.Error("the tree is accepted")
 	}
-	put(3+maxDepth-2, leafFlag, 0)
-	if err := m.checkTrees(); err != nil {
+	clear(file[(3+maxDepth-1)*pageSize:][:pageSize])
+	put(3+maxDepth-1, leafFlag, 0)
+	if err := m.checkPages(); err != nil {
 		t.Errorf("one of %d levels: %v", maxDepth, err)
 	}
 }
 
-// TestSoundTrees: no tree that bbolt has made is taken for a cycle, whatever was
-// put and deleted.
+// TestSoundTrees: no file that bbolt has written is taken for a damaged one,
+// whatever was put and deleted in how many transactions, also when all was
+// deleted.
 func TestSoundTrees(t *testing.T) {
-	path := newPath(t)
-	for round := range 20 {
-		s := mustOpen(t, path)
-		if aside, reason := s.SetAside(); aside != "" {
-			t.Fatalf("round %d: set aside: %s", round, reason)
-		}
-		for i := range 100 {
-			put(t, s, entry(round*70+i), large(5000+round*3+i%5))
-		}
-		for i := range 60 {
-			if err := s.Delete(t.Context(), entry(round*70+i).Domain); err != nil {
-				t.Fatal(err)
+	s := mustOpen(t, newPath(t))
+	db := s.file.Load().db
+	db.NoSync = true
+	seed := rand.Uint64()
+	t.Logf("seed %#x", seed)
+	r := rand.New(rand.NewPCG(seed, 0))
+	operate := func(tx *bbolt.Tx, size int) error {
+		e := entry(r.IntN(size))
+		old, _ := load(tx, e.Domain)
+		e.Refresh = e.Refresh.Add(time.Duration(r.IntN(1000)-500) * time.Second)
+		switch r.IntN(12) {
+		case 0:
+			e.Policy = strings.Repeat("x", r.IntN(64<<10))
+		case 1, 2, 3, 4:
+			return remove(tx, e.Domain)
+		case 5: // from the first on
+			c := entries(tx).Cursor()
+			for k, _ := c.First(); k != nil && r.IntN(20) > 0; k, _ = c.First() {
+				if err := remove(tx, string(k)); err != nil {
+					return err
+				}
 			}
+			return nil
 		}
-		if err := s.Close(); err != nil {
+		return save(tx, old, e)
+	}
+	for round := range 400 {
+		size := []int{3, 50, 5000}[round%3]
+		err := db.Update(func(tx *bbolt.Tx) error {
+			for range r.IntN(300) {
+				if err := operate(tx, size); err != nil {
+					return err
+				}
+			}
+			c := entries(tx).Cursor()
+			for k, _ := c.First(); round%50 == 49 && k != nil; k, _ = c.First() {
+				if err := remove(tx, string(k)); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
 			t.Fatal(err)
 		}
-		_, leaves := branches(t, path)
-		slices.Sort(leaves)
-		if len(slices.Compact(leaves)) != len(leaves) {
-			t.Errorf("round %d: %v", round, leaves)
+		if err := readPages(s.file.Load().file, pageMap.checkPages); err != nil {
+			t.Fatalf("round %d: %v", round, err)
 		}
 	}
 }

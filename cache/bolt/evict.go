@@ -10,8 +10,6 @@ import (
 
 	"go.etcd.io/bbolt"
 	"golang.org/x/net/publicsuffix"
-
-	"stsmap/cache"
 )
 
 const (
@@ -46,9 +44,9 @@ func (s *Store) requestEviction() {
 // evict checks the bound once. It reports no error: those are failures of the
 // disk, which callers of Put get, too. The next check tries again.
 func (s *Store) evict(ctx context.Context) {
-	policies, err := s.makeRoom(ctx, time.Now())
+	policies, _ := s.makeRoom(ctx, time.Now())
 	s.evictAt.Store(max(s.inUse.Load(), s.options.MaxBytes) + s.options.MaxBytes/evictGrowth)
-	if err == nil && policies > 0 && s.options.OnEvict != nil {
+	if policies > 0 && s.options.OnEvict != nil {
 		s.options.OnEvict(policies)
 	}
 }
@@ -63,9 +61,9 @@ func (s *Store) makeRoom(ctx context.Context, now time.Time) (policies int, err 
 	if p == nil || err != nil {
 		return 0, err
 	}
-	var victims []row
+	var victims []victim
 	flush := func() error {
-		n, err := s.evictRows(ctx, victims, now)
+		n, err := s.evictRows(ctx, victims)
 		policies += n
 		victims = victims[:0]
 		return err
@@ -77,32 +75,39 @@ func (s *Store) makeRoom(ctx context.Context, now time.Time) (policies int, err 
 		if !p.evicts(r, now) {
 			continue
 		}
-		r.entry = cache.Entry{Policy: r.entry.Policy[:min(1, len(r.entry.Policy))], Expires: r.entry.Expires}
-		if victims = append(victims, r); len(victims) == evictStep {
+		if victims = append(victims, victim{r.domain, r.sum, r.counts(now)}); len(victims) == evictStep {
 			if err := flush(); err != nil {
 				return policies, err
 			}
 		}
 	}
-	return policies, flush()
+	err = flush()
+	return policies, err
+}
+
+// A victim is a row to evict, without its entry: there are many, and large.
+type victim struct {
+	domain string
+	sum    uint32
+	policy bool // an unexpired one
 }
 
 // evictRows deletes rows in one transaction, unless they have changed since they
 // were read. It returns how many unexpired policies were among them.
-func (s *Store) evictRows(ctx context.Context, rows []row, now time.Time) (policies int, err error) {
-	if len(rows) == 0 {
+func (s *Store) evictRows(ctx context.Context, victims []victim) (policies int, err error) {
+	if len(victims) == 0 {
 		return 0, nil
 	}
 	err = s.write(ctx, func(tx *bbolt.Tx) (bool, error) {
 		policies = 0 // it may be the second attempt
-		for _, r := range rows {
-			if v := entries(tx).Get([]byte(r.domain)); v == nil || sum([]byte(r.domain), v) != r.sum {
+		for _, v := range victims {
+			if value := entries(tx).Get([]byte(v.domain)); value == nil || storedSum(value) != v.sum {
 				continue
 			}
-			if err := remove(tx, r.domain); err != nil {
+			if err := remove(tx, v.domain); err != nil {
 				return true, err
 			}
-			if r.counts(now) {
+			if v.policy {
 				policies++
 			}
 		}

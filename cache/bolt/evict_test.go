@@ -253,12 +253,12 @@ func TestEvictUnreadable(t *testing.T) {
 func TestEvictChanged(t *testing.T) {
 	s := mustOpen(t, newPath(t))
 	put(t, s, usedBefore(100, 10), usedBefore(101, 10))
-	var rows []row
+	var victims []victim
 	for r := range s.walk(t.Context()) {
-		rows = append(rows, r)
+		victims = append(victims, victim{r.domain, r.sum, true})
 	}
 	put(t, s, usedBefore(100, 0))
-	if n, err := s.evictRows(t.Context(), rows, time.Now()); n != 1 || err != nil || !has(t, s, entry(100).Domain) || has(t, s, entry(101).Domain) {
+	if n, err := s.evictRows(t.Context(), victims); n != 1 || err != nil || !has(t, s, entry(100).Domain) || has(t, s, entry(101).Domain) {
 		t.Errorf("%d policies were evicted (%v)", n, err)
 	}
 }

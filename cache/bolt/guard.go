@@ -164,9 +164,10 @@ func (s *Store) explain(err error) error {
 		return nil
 	case errors.Is(err, berrors.ErrDatabaseNotOpen):
 		return cache.ErrClosed
-	case errors.Is(err, berrors.ErrInvalidMapping):
-		// The file could not be mapped again when it grew, and is not mapped now.
-		return damaged(s.path, err)
+	case errors.Is(err, berrors.ErrInvalidMapping), errors.Is(err, berrors.ErrIncompatibleValue):
+		// The file could not be mapped again when it grew; or a bucket is where
+		// there are none.
+		return &applyError{damaged(s.path, err)}
 	}
 	return fmt.Errorf("%s: %w", s.path, err)
 }

@@ -10,7 +10,7 @@ import (
 )
 
 // soon is longer than anything takes that must not hang, on any machine.
-const soon = 30 * time.Second
+const soon = 60 * time.Second
 
 // within fails unless f returns soon.
 func within(t *testing.T, what string, f func()) {

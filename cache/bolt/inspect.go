@@ -51,7 +51,7 @@ func inspect(path string, o Options) (ours bool, err error) {
 	case damaged && o.Own && !isLink(path):
 		return true, nil
 	case damaged:
-		return false, fmt.Errorf("%s: %w: %w", path, ErrForeign, err)
+		return false, fmt.Errorf("%s: %w: %w (hint: if it was one, move it away)", path, ErrForeign, err)
 	default:
 		return ours, err
 	}

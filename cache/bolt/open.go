@@ -52,7 +52,8 @@ func (e *unreadableError) Unwrap() error { return e.err }
 
 // Open opens the store in the file at path. It creates the file with mode 0600
 // if there is none; the directory must exist. An empty file counts as new. Open
-// reads the header of each page, but not the entries.
+// reads all keys, but not the entries: a million take 0.1 s, and the time to read
+// the file if it is not in the page cache.
 //
 // If path is a symbolic link, Open uses the file it names at that moment, and
 // the directory of that file, also if it creates the file: a store on another
@@ -141,8 +142,7 @@ func (s *Store) prepare() error {
 	return err
 }
 
-// openFileAt opens and locks a database, and checks that bbolt can read it
-// without end.
+// openFileAt opens and locks a database, and checks that bbolt can use it.
 func openFileAt(path string) (opened *openFile, err error) {
 	opened = &openFile{}
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
@@ -181,7 +181,7 @@ func openFileAt(path string) (opened *openFile, err error) {
 		// Another process has put a new file there, and closed this one.
 		return nil, errors.Join(fmt.Errorf("%s: %w", path, ErrLocked), err, opened.close(false))
 	}
-	if err := readPages(opened.file, pageMap.checkTrees); err != nil {
+	if err := readPages(opened.file, pageMap.checkPages); err != nil {
 		return nil, errors.Join(opened.unreadable(err), opened.close(false))
 	}
 	return opened, nil
@@ -202,14 +202,6 @@ func (s *Store) checkLayout() error {
 	file := s.file.Load()
 	var bad error
 	err := s.update(func(tx *bbolt.Tx) (wrote bool, err error) {
-		info, err := file.file.Stat()
-		if err != nil {
-			return false, err
-		}
-		if info.Size() < tx.Size() {
-			bad = fmt.Errorf("%d bytes of %d are missing", tx.Size()-info.Size(), tx.Size())
-			return false, nil
-		}
 		if k, _ := tx.Cursor().First(); k == nil {
 			return true, makeLayout(tx)
 		}

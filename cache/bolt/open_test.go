@@ -364,8 +364,12 @@ func TestBrokenPages(t *testing.T) {
 func usePage(t *testing.T, path string) (whole bool) {
 	t.Helper()
 	s, err := Open(path, Options{Own: true})
+	if errors.Is(err, ErrForeign) && strings.Contains(err.Error(), "buckets") {
+		return false // the names of the buckets were damaged
+	}
 	if err != nil {
-		t.Fatalf("Open: %v", err)
+		t.Errorf("Open: %v", err)
+		return false
 	}
 	defer s.Close()
 	whole = true

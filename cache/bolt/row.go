@@ -83,16 +83,20 @@ func dueRow(e cache.Entry) []byte {
 	return append(dueTime(e.Refresh), e.Domain...)
 }
 
-// dueRows returns the first rows of the index that are due at now, at most n.
-func dueRows(tx *bbolt.Tx, now time.Time, n int) [][]byte {
+// dueRows returns the first rows of the index after a key that are due at now,
+// at most n.
+func dueRows(tx *bbolt.Tx, after []byte, now time.Time, n int) [][]byte {
 	limit := dueTime(now)
 	var rows [][]byte
 	c := due(tx).Cursor()
-	for k, _ := c.First(); k != nil && len(rows) < n; k, _ = c.Next() {
+	for k, _ := c.Seek(after); k != nil && len(rows) < n; k, _ = c.Next() {
 		if len(k) >= len(limit) && bytes.Compare(k[:len(limit)], limit) > 0 {
 			break
 		}
-		rows = append(rows, bytes.Clone(k))
+		// On a damaged page keys can be out of order.
+		if bytes.Compare(k, after) > 0 {
+			rows = append(rows, bytes.Clone(k))
+		}
 	}
 	return rows
 }
@@ -138,13 +142,23 @@ func encode(e cache.Entry) ([]byte, error) {
 // it is not what was written for this key.
 func decode(key, value []byte) (e cache.Entry, ok bool) {
 	n := len(value) - crc32.Size
-	if n < 0 || binary.BigEndian.Uint32(value[n:]) != sum(key, value[:n]) {
+	if n < 0 || storedSum(value) != sum(key, value[:n]) {
 		return cache.Entry{}, false
 	}
 	if err := e.UnmarshalBinary(value[:n]); err != nil {
 		return cache.Entry{}, false
 	}
 	return e, e.Domain == string(key)
+}
+
+// storedSum returns the checksum in a value of the bucket entries, 0 if the value
+// is too short.
+func storedSum(value []byte) uint32 {
+	n := len(value) - crc32.Size
+	if n < 0 {
+		return 0
+	}
+	return binary.BigEndian.Uint32(value[n:])
 }
 
 func sum(key, enc []byte) uint32 {

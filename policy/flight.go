@@ -341,7 +341,7 @@ func (e *Engine) noPolicy(fl *flight, have, f *facts, entry cache.Entry) (attach
 	if e.shared == nil || entry.FailedID == "" || f.expired != nil {
 		return true, true
 	}
-	entry.Refresh = entry.Expires // to be removed then
+	entry.Refresh = time.Time{} // the store removes it by itself
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(e.ctx), fl.timeout)
 	defer cancel()
 	if err := e.shared.Put(ctx, entry); err != nil && !errors.Is(err, cache.ErrOutdated) {

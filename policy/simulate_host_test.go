@@ -157,10 +157,19 @@ func (h *simHost) rest() string {
 	return ""
 }
 
-// memoryUsed returns how many bytes the engine takes, and its bound.
+// memoryUsed returns how many bytes the engine takes for what is not being
+// fetched or stored, and its bound.
 func (h *simHost) memoryUsed() (used, bound int) {
-	u := h.current().Usage()
-	return int(u.Bytes), int(u.MostBytes)
+	m := h.current().memory
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	used = int(m.bytes)
+	for name, hop := range m.hops {
+		if name == hop.Domain && hop.domain.busy() {
+			used -= int(hop.domain.bytes)
+		}
+	}
+	return used, int(m.maxBytes)
 }
 
 // current is the engine of the present life.

@@ -33,6 +33,7 @@ type simWorld struct {
 	// By domain:
 	storedAt   []time.Time // when the entry was written last
 	removed    []cache.Entry
+	deletedAt  []time.Time // by domain: when it was deleted from the store
 	forgotten  []simForgotten
 	purged     []time.Time // what began before is not demanded
 	commandEnd []time.Time
@@ -49,7 +50,7 @@ func newSimWorld(plan simPlan) *simWorld {
 	w := &simWorld{
 		plan: plan, began: time.Now(), byName: make(map[string]*simDomain),
 		store:    &simStore{entries: make(map[string]cache.Entry), claims: make(map[string]simClaim), woken: make(chan struct{})},
-		storedAt: make([]time.Time, n), removed: make([]cache.Entry, n), forgotten: make([]simForgotten, n),
+		storedAt: make([]time.Time, n), removed: make([]cache.Entry, n), deletedAt: make([]time.Time, n), forgotten: make([]simForgotten, n),
 		purged: make([]time.Time, n), commandEnd: make([]time.Time, n),
 	}
 	w.store.readable, w.store.writable = w.began.Add(-simDay), w.began.Add(-simDay)

@@ -191,6 +191,9 @@ func (s *simHandle) Delete(ctx context.Context, domain string) error {
 	w.store.set(domain, cache.Entry{}, false)
 	delete(w.store.claims, domain)
 	w.stored(domain)
+	if d := w.byName[domain]; d != nil {
+		w.deletedAt[d.index] = time.Now()
+	}
 	w.hint(domain, true)
 	return s.leave(ctx, late)
 }

@@ -87,11 +87,9 @@ func (e *Engine) sweep(ctx context.Context, fl *flight, f *facts) {
 		return // an absence that counts, or the clock may be wrong
 	}
 	name := fl.domain.Domain
-	if e.store != nil {
-		if err := e.store.Delete(ctx, name); err != nil {
-			e.observe(Event{Kind: StoreFailed, Domain: name, Err: err, Op: OpDelete})
-			return
-		}
+	if err := e.removeExpired(ctx, name, last); err != nil {
+		e.observe(Event{Kind: StoreFailed, Domain: name, Err: err, Op: OpDelete})
+		return
 	}
 	var left *facts
 	if f.policy == nil && f.inForce(now) {
@@ -103,6 +101,27 @@ func (e *Engine) sweep(ctx context.Context, fl *flight, f *facts) {
 		before := f.decoded(name)
 		e.observe(Event{Kind: PolicyGone, Domain: name, Before: &before, After: &cache.Entry{Domain: name}})
 	}
+}
+
+// removeExpired removes the policy of a domain that expired long ago from the
+// store. A shared one does that by itself once the entry is not due any more. To
+// delete it would tell the others that an administrator did, and could delete
+// what one of them has just stored.
+func (e *Engine) removeExpired(ctx context.Context, name string, last *facts) error {
+	switch {
+	case e.store == nil:
+		return nil
+	case e.shared == nil:
+		return e.store.Delete(ctx, name)
+	case last == nil:
+		return nil
+	}
+	entry := last.decoded(name)
+	entry.Refresh = time.Time{}
+	if err := e.shared.Put(ctx, entry); !errors.Is(err, cache.ErrOutdated) {
+		return err
+	}
+	return nil
 }
 
 // saveUnsaved has the store take what it did not take before, until it fails

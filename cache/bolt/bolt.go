@@ -13,6 +13,11 @@
 // the bound. The space of deleted entries is reused. Open writes the file anew,
 // and smaller, if most of it is unused.
 //
+// While the file is open, an empty file "<path>.in-use" is beside it. Close
+// removes that. If it is there when the file is opened, the last process did not
+// end in order, and [Open] checks all pages. It may be removed while no process
+// has the file open; a copy of the file does without it.
+//
 // The file may be removed, moved or replaced while it is open: see [State].
 //
 // Trust: a user who can write the file, or rename another into its place, can
@@ -71,6 +76,8 @@ type Store struct {
 	quit    chan struct{}
 	closing sync.Once
 	running sync.WaitGroup // writer, evictor and watcher
+
+	unclean atomic.Bool // damage was found, or a commit failed: the mark stays
 
 	inUse   atomic.Int64  // bytes of the pages in use
 	evictAt atomic.Int64  // inUse above this wakes the evictor
@@ -254,7 +261,7 @@ func (s *Store) walk(ctx context.Context) iter.Seq2[row, error] {
 			}
 			more = last != nil
 			if more && bytes.Compare(last, before) <= 0 {
-				yield(row{}, damaged(s.path, "keys are out of order"))
+				yield(row{}, s.damaged("keys are out of order"))
 				return
 			}
 			for _, r := range batch {
@@ -312,7 +319,8 @@ func (s *Store) readable(ctx context.Context) error {
 
 // Close implements [cache.Store]. It returns the error of closing the file, or
 // of a file that is no longer at its path. The lock on the file is released in
-// any case.
+// any case. The next Open checks all pages if Close returns an error, a commit
+// failed, or a method returned ErrDamaged.
 func (s *Store) Close() error {
 	var err error
 	s.closing.Do(func() {
@@ -334,13 +342,20 @@ func (s *Store) Close() error {
 		if d := s.detach.Load(); d != nil {
 			err = d.err
 		}
-		err = errors.Join(err, s.file.Load().close(s.isBroken()))
+		err = errors.Join(err, s.closeFile(err == nil))
 	})
 	return err
 }
 
 // closeTimeout is how long Close waits for goroutines of a broken database.
 const closeTimeout = time.Second
+
+// damaged is the error for damage that an operation has found. The next Open
+// checks all pages.
+func (s *Store) damaged(what any) error {
+	s.unclean.Store(true)
+	return damaged(s.path, what)
+}
 
 // damaged is the error for a panic of bbolt.
 func damaged(path string, what any) error {

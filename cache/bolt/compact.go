@@ -75,9 +75,15 @@ func (s *Store) renew(place func(from, to string) error, fill func(*os.File) err
 	if err != nil {
 		return err
 	}
-	if err := place(path, s.path); err != nil {
+	// The directory may be a new one.
+	if _, err = makeMark(s.path); err == nil {
+		err = place(path, s.path)
+	}
+	if err != nil {
 		return errors.Join(err, fresh.close(false))
 	}
+	// It may have been that of a file that another process closed meanwhile.
+	_, _ = makeMark(s.path)
 	// From here on the new file is the store, also if something below fails.
 	_ = s.file.Swap(fresh).close(s.isBroken())
 	return syncDir(filepath.Dir(s.path))

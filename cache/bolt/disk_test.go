@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -138,9 +139,7 @@ func TestFlippedBits(t *testing.T) {
 		for range 1 + r.IntN(20) {
 			bad[r.IntN(len(bad))] ^= 1 << r.IntN(8)
 		}
-		if err := os.WriteFile(path, bad, 0o600); err != nil {
-			t.Fatal(err)
-		}
+		writeMarked(t, path, bad)
 		s, err := Open(path, Options{Own: true})
 		if err != nil {
 			t.Fatalf("round %d: Open: %v", round, err)
@@ -242,7 +241,7 @@ func TestCompactTime(t *testing.T) {
 	if err := s.compact(time.Now().Add(-time.Second)); !errors.Is(err, errCompactTime) {
 		t.Errorf("compact = %v", err)
 	}
-	if left, _ := filepath.Glob(path + "*"); len(left) != 1 {
+	if left, _ := filepath.Glob(path + "*"); !slices.Equal(left, []string{path, path + markSuffix}) {
 		t.Errorf("left: %v", left)
 	}
 	put(t, s, entry(3))

@@ -55,7 +55,10 @@ func (s *Store) update(f func(*bbolt.Tx) (wrote bool, err error)) error {
 		if err != nil || !wrote {
 			return errors.Join(err, tx.Rollback())
 		}
-		return tx.Commit()
+		if err = tx.Commit(); err != nil {
+			s.unclean.Store(true)
+		}
+		return err
 	})
 }
 
@@ -65,7 +68,7 @@ func (s *Store) guarded(file *openFile, write bool, f func(*bbolt.Tx) error) (er
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if what := recover(); what != nil {
-			err = &applyError{damaged(s.path, what)}
+			err = &applyError{s.damaged(what)}
 			if write && tx != nil {
 				s.release(tx)
 			}
@@ -167,7 +170,7 @@ func (s *Store) explain(err error) error {
 	case errors.Is(err, berrors.ErrInvalidMapping), errors.Is(err, berrors.ErrIncompatibleValue):
 		// The file could not be mapped again when it grew; or a bucket is where
 		// there are none.
-		return &applyError{damaged(s.path, err)}
+		return &applyError{s.damaged(err)}
 	}
 	return fmt.Errorf("%s: %w", s.path, err)
 }

@@ -15,8 +15,12 @@ import (
 	berrors "go.etcd.io/bbolt/errors"
 )
 
-// lockTimeout is how long Open waits for another process.
-const lockTimeout = time.Second
+const (
+	// lockTimeout is how long Open waits for another process.
+	lockTimeout = time.Second
+	// lockRetry is how often Open tries to lock the file meanwhile.
+	lockRetry = 50 * time.Millisecond
+)
 
 // Options are for Open and Inspect.
 type Options struct {
@@ -52,8 +56,16 @@ func (e *unreadableError) Unwrap() error { return e.err }
 
 // Open opens the store in the file at path. It creates the file with mode 0600
 // if there is none; the directory must exist. An empty file counts as new. Open
-// reads all keys, but not the entries: a million take 0.1 s, and the time to read
-// the file if it is not in the page cache.
+// reads only the header if the last use of the file ended with Close.
+//
+// From before bbolt gets the file until Close succeeds there is a mark beside it,
+// "<path>.in-use". If the mark is there already, or cannot be made because the
+// directory is read-only, Open checks all pages first, and reads all keys: a
+// million entries take about a second. bbolt ends the process, or never returns,
+// if pages lead to each other without end. So a file that was damaged while no
+// process used it, such as a bad copy from a backup, may end one process; the
+// next Open finds the mark, and sets the file aside. An Open that returns an
+// error before bbolt gets the file, such as ErrLocked, leaves the mark as it is.
 //
 // If path is a symbolic link, Open uses the file it names at that moment, and
 // the directory of that file, also if it creates the file: a store on another
@@ -107,7 +119,7 @@ func open(path string, o Options) (*Store, error) {
 		quit:    make(chan struct{}),
 		crowded: make(chan struct{}, 1),
 	}
-	file, err := openFileAt(path)
+	file, err := openMarked(path)
 	if err != nil {
 		return nil, err
 	}
@@ -142,50 +154,56 @@ func (s *Store) prepare() error {
 	return err
 }
 
-// openFileAt opens and locks a database, and checks that bbolt can use it.
-func openFileAt(path string) (opened *openFile, err error) {
-	opened = &openFile{}
+// openFileAt opens and locks a database that bbolt has just written, or an empty
+// file. There is no mark, and pages are not checked.
+func openFileAt(path string) (*openFile, error) {
+	f, err := lockFile(path)
+	if err != nil {
+		return nil, err
+	}
+	return f, f.openDB()
+}
+
+// openDB opens a locked file as a database. After an error the file is closed.
+func (f *openFile) openDB() (err error) {
+	path := f.file.Name()
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if what := recover(); what != nil {
 			// bbolt does not release the lock then.
-			err = errors.Join(opened.unreadable(fmt.Errorf("%v", what)), opened.close(true))
+			err = errors.Join(f.unreadable(fmt.Errorf("%v", what)), f.close(true))
 		}
 	}()
-	opened.db, err = bbolt.Open(path, 0o600, &bbolt.Options{
+	f.db, err = bbolt.Open(path, 0o600, &bbolt.Options{
 		Timeout:      lockTimeout,
 		FreelistType: bbolt.FreelistMapType,
 		// NoFreelistSync stays off: it makes a commit cheaper, and opening a
 		// scan of the whole file. InitialMmapSize stays zero: readers would
 		// never wait for a larger mapping, but the smallest file would be
 		// 16 MiB; the mapping doubles, so that few ever wait.
-		OpenFile: func(name string, flag int, mode os.FileMode) (f *os.File, err error) {
-			if f, err = os.OpenFile(name, flag, mode); err == nil {
-				opened.file = f
-				opened.info, err = f.Stat()
-			}
-			return f, err
-		},
+		//
+		// bbolt locks the file again, which has no effect.
+		OpenFile: func(string, int, os.FileMode) (*os.File, error) { return f.file, nil },
 	})
 	_, isPath := errors.AsType[*fs.PathError](err)
 	_, isErrno := errors.AsType[syscall.Errno](err)
 	switch {
 	case errors.Is(err, berrors.ErrTimeout):
-		return nil, fmt.Errorf("%s: %w (hint: is stsmap running already? fuser %s names the process)", path, ErrLocked, path)
+		return locked(path)
 	case isPath, isErrno:
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return pathError(path, err)
 	case err != nil:
-		return nil, opened.unreadable(err)
+		return f.unreadable(err)
 	}
-	if now, err := os.Stat(path); err != nil || !os.SameFile(now, opened.info) {
-		// Another process has put a new file there, and closed this one.
-		return nil, errors.Join(fmt.Errorf("%s: %w", path, ErrLocked), err, opened.close(false))
-	}
-	if err := readPages(opened.file, pageMap.checkPages); err != nil {
-		return nil, errors.Join(opened.unreadable(err), opened.close(false))
-	}
-	return opened, nil
+	return nil
 }
+
+// locked is the error for a file that another process has locked.
+func locked(path string) error {
+	return fmt.Errorf("%s: %w (hint: is stsmap running already? fuser %s names the process)", path, ErrLocked, path)
+}
+
+func pathError(path string, err error) error { return fmt.Errorf("%s: %w", path, err) }
 
 // unreadable is the error for a file with the wrong contents, unless it is the
 // disk that cannot be read.

@@ -255,9 +255,10 @@ func TestSetAside(t *testing.T) {
 			content := c.content
 			path := newPath(t)
 			var asides []string
-			for range 2 { // the second time within a second, so to another name
-				if err := os.WriteFile(path, content, 0o600); err != nil {
-					t.Fatal(err)
+			for round := range 2 { // the second time within a second, so to another name
+				writeMarked(t, path, content)
+				if round == 0 { // the header is enough
+					removeMark(path)
 				}
 				if err := Inspect(path, c.o); err != nil {
 					t.Errorf("Inspect: %v", err)
@@ -344,9 +345,7 @@ func TestBrokenPages(t *testing.T) {
 			b := bytes.Clone(good)
 			copy(b[at:min(at+page, len(b))], bytes.Repeat([]byte{fill}, page))
 			path := newPath(t)
-			if err := os.WriteFile(path, b, 0o600); err != nil {
-				t.Fatal(err)
-			}
+			writeMarked(t, path, b)
 			if !usePage(t, path) {
 				broken++
 			}

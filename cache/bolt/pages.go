@@ -212,6 +212,15 @@ func (m pageMap) buckets(seen map[uint64]bool) (map[string]uint64, error) {
 	return roots, nil
 }
 
+// checkSize returns errNoDatabase if the file has fewer pages than its header
+// says. It reads only the header.
+func (m pageMap) checkSize() error {
+	if inFile := uint64(len(m.b)) / m.pageSize; m.pages > inFile {
+		return fmt.Errorf("%w: %d pages of %d are missing", errNoDatabase, m.pages-inFile, m.pages)
+	}
+	return nil
+}
+
 // checkPages returns errNoDatabase if bbolt cannot use the file without harm.
 // Every page must have one use: be in one tree, at one place, or be free. bbolt
 // recurses on a branch that leads to itself until its stack overflows, which no
@@ -222,8 +231,8 @@ func (m pageMap) buckets(seen map[uint64]bool) (map[string]uint64, error) {
 // entries; checkPages skips it. It reads all keys, level by level, in the order
 // of the file.
 func (m pageMap) checkPages() error {
-	if inFile := uint64(len(m.b)) / m.pageSize; m.pages > inFile {
-		return fmt.Errorf("%w: %d pages of %d are missing", errNoDatabase, m.pages-inFile, m.pages)
+	if err := m.checkSize(); err != nil {
+		return err
 	}
 	u := pageUses{m, make([]bool, m.pages)}
 	level, err := u.roots()

@@ -153,7 +153,7 @@ func (s *Store) together(jobs []*job) error {
 
 // brokenErr is the error of a Store that is broken.
 func (s *Store) brokenErr() error {
-	return damaged(s.path, "an earlier failure cannot be undone")
+	return s.damaged("an earlier failure cannot be undone")
 }
 
 // every calls f at each interval until Close.

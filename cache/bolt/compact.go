@@ -75,14 +75,14 @@ func (s *Store) renew(place func(from, to string) error, fill func(*os.File) err
 	if err != nil {
 		return err
 	}
-	// The directory may be a new one.
+	// The mark may have been removed with the file and its directory.
 	if _, err = makeMark(s.path); err == nil {
 		err = place(path, s.path)
 	}
 	if err != nil {
 		return errors.Join(err, fresh.close(false))
 	}
-	// It may have been that of a file that another process closed meanwhile.
+	// If it was that of another process's file, Close may have removed it.
 	_, _ = makeMark(s.path)
 	// From here on the new file is the store, also if something below fails.
 	_ = s.file.Swap(fresh).close(s.isBroken())

@@ -70,7 +70,7 @@ func (s *Store) closeFile(attached bool) error {
 		removeMark(s.path) // bbolt releases the lock, and writes nothing
 	}
 	err := s.file.Load().close(s.isBroken())
-	if clean && err != nil {
+	if clean && (err != nil || s.unclean.Load()) { // a reader was still there
 		_, markErr := makeMark(s.path)
 		err = errors.Join(err, markErr)
 	}

@@ -135,26 +135,35 @@ func TestMark(t *testing.T) {
 			t.Error("not all pages were checked")
 		}
 	})
-	t.Run("refused before bbolt", func(t *testing.T) {
-		// Without buckets it may be another program's.
-		content := cutAfterRoot(t, otherwise(t, otherwise(t, nil, func(tx *bbolt.Tx) error {
-			b, err := tx.CreateBucket([]byte("x"))
-			return errors.Join(err, b.Put([]byte("x"), make([]byte, 10<<10)))
-		}), func(tx *bbolt.Tx) error { return tx.DeleteBucket([]byte("x")) }))
-		path := newPath(t)
-		if err := os.WriteFile(path, content, 0o600); err != nil {
-			t.Fatal(err)
+}
+
+// TestMarkRefused: an Open that refuses a file before bbolt gets it leaves the
+// mark as it is.
+func TestMarkRefused(t *testing.T) {
+	// Without buckets it may be another program's.
+	content := cutAfterRoot(t, otherwise(t, otherwise(t, nil, func(tx *bbolt.Tx) error {
+		b, err := tx.CreateBucket([]byte("x"))
+		return errors.Join(err, b.Put([]byte("x"), make([]byte, 10<<10)))
+	}), func(tx *bbolt.Tx) error { return tx.DeleteBucket([]byte("x")) }))
+	path := newPath(t)
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, mark := range []bool{false, true} {
+		if mark {
+			writeMarked(t, path, content)
 		}
-		for _, mark := range []bool{false, true} {
-			if mark {
-				writeMarked(t, path, content)
-			}
-			if _, err := Open(path, Options{}); !errors.Is(err, ErrForeign) || !strings.Contains(err.Error(), "are missing") {
-				t.Errorf("Open = %v, want ErrForeign", err)
-			}
-			wantMark(t, path, "refused", mark)
+		if _, err := Open(path, Options{}); !errors.Is(err, ErrForeign) || !strings.Contains(err.Error(), "are missing") {
+			t.Errorf("Open = %v, want ErrForeign", err)
 		}
-	})
+		wantMark(t, path, "refused", mark)
+	}
+}
+
+// TestMarkLink: the mark is beside the file that a link names, and is not made
+// through a link in its own place.
+func TestMarkLink(t *testing.T) {
+	bad := disordered(t, written(t))
 	t.Run("no regular file", func(t *testing.T) {
 		path := newPath(t)
 		if err := errors.Join(os.WriteFile(path, bad, 0o600), os.Symlink("nowhere", path+markSuffix)); err != nil {

@@ -339,6 +339,38 @@ func TestMarkRestored(t *testing.T) {
 	wantEntries(t, mustOpen(t, path), 1)
 }
 
+// TestMarkRestoreFull: a removed file is not written anew without a mark.
+func TestMarkRestoreFull(t *testing.T) {
+	dir := mount(t, 1<<20)
+	limit := func(files int) {
+		t.Helper()
+		if err := syscall.Mount("", dir, "", syscall.MS_REMOUNT, fmt.Sprintf("nr_inodes=%d", files)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	path := filepath.Join(dir, "cache.db")
+	s := mustOpen(t, path)
+	put(t, s, entry(0))
+	if err := errors.Join(os.Remove(path), os.Remove(path+markSuffix)); err != nil {
+		t.Fatal(err)
+	}
+	// Room for the directory, the open file, the new one, and its second name.
+	limit(4)
+	s.watch(t.Context())
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		wantMark(t, path, "written anew", true)
+	}
+	limit(10)
+	s.watch(t.Context())
+	wantMark(t, path, "with room", true)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = mustOpen(t, path)
+	wantEntries(t, s, 1)
+	_ = s.Close()
+}
+
 // TestMarkLarge: after a clean Close, Open checks no page of a large file but the
 // header: damage on every leaf goes unnoticed.
 func TestMarkLarge(t *testing.T) {

@@ -37,29 +37,34 @@ func makeMark(path string) (made bool, err error) {
 // is that the next Open checks all pages. It does not sync for the same reason.
 func removeMark(path string) { _ = os.Remove(path + markSuffix) }
 
-// openMarked locks the file at path, makes its mark, checks it, and opens it as a
-// database. The check is of all pages if the mark was there, or cannot be made.
-// If the check fails, the mark is as it was before; if bbolt fails, it stays.
+// openMarked locks the file at path, checks its header, makes its mark, and opens
+// it as a database. It checks all pages before that if the mark was there, or
+// cannot be made. After an error the mark stays.
 func openMarked(path string) (*openFile, error) {
 	f, err := lockFile(path)
 	if err != nil {
 		return nil, err
 	}
-	made, markErr := makeMark(path)
-	check := pageMap.checkPages
-	if made && markErr == nil {
-		check = pageMap.checkSize
+	// A file that is refused for its header gets no mark: to remove it again
+	// would not be safe once another process has set the file aside.
+	if err = f.check(pageMap.checkSize); err == nil {
+		if made, markErr := makeMark(path); !made || markErr != nil {
+			err = f.check(pageMap.checkPages)
+		}
 	}
-	if err := readPages(f.file, check); err != nil {
-		if errors.Is(err, errNoDatabase) {
-			err = f.unreadable(err)
-		}
-		if made {
-			removeMark(path)
-		}
+	if err != nil {
 		return nil, errors.Join(err, f.file.Close())
 	}
 	return f, f.openDB()
+}
+
+// check calls readPages. Its error is an unreadableError for errNoDatabase.
+func (f *openFile) check(pages func(pageMap) error) error {
+	err := readPages(f.file, pages)
+	if errors.Is(err, errNoDatabase) {
+		return f.unreadable(err)
+	}
+	return err
 }
 
 // closeFile closes the file. It removes the mark if the path names the file, and

@@ -64,8 +64,8 @@ func (e *unreadableError) Unwrap() error { return e.err }
 // million entries take about a second. bbolt ends the process, or never returns,
 // if pages lead to each other without end. So a file that was damaged while no
 // process used it, such as a bad copy from a backup, may end one process; the
-// next Open finds the mark, and sets the file aside. An Open that returns an
-// error before bbolt gets the file, such as ErrLocked, leaves the mark as it is.
+// next Open finds the mark, and sets the file aside. An Open that returns
+// ErrLocked, or refuses the file for its header, leaves the mark as it is.
 //
 // If path is a symbolic link, Open uses the file it names at that moment, and
 // the directory of that file, also if it creates the file: a store on another

@@ -113,6 +113,7 @@ func (e *Engine) runCheck(check *daneCheck, c *conditions) {
 		if h.check == check {
 			h.check = nil
 		}
+		e.memory.evict(nil, e.now()) // what was under way could not go before
 	}()
 	defer func() {
 		if p := recover(); p != nil {

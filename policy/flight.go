@@ -260,6 +260,13 @@ func (e *Engine) fetch(ctx context.Context, fl *flight) {
 		// Another process changed the domain meanwhile. What was found out is
 		// about what is known now.
 		_ = e.readStore(ctx, fl.domain)
+		if !got.downloaded() && e.wanted(fl, got) {
+			if err := e.download(ctx, fl, &got); err != nil {
+				e.giveUp(fl, err)
+				return
+			}
+			now = e.now()
+		}
 	}
 	for {
 		f := e.restoredFacts(fl.domain)
@@ -385,13 +392,20 @@ func (e *Engine) ask(ctx context.Context, fl *flight) (got outcome, err error) {
 	d.asked.Store(e.now().mono)
 	got.record, got.recordErr = fl.fetcher.Record(ctx, d.Domain)
 	fl.answered.Store(got.recordErr == nil)
-	if !e.wanted(fl, got) {
-		return got, nil
+	if e.wanted(fl, got) {
+		err = e.download(ctx, fl, &got)
 	}
+	return got, err
+}
+
+// download downloads the policy of the domain of fl, unless another process that
+// shares the store does so. The error means that it could not begin in time.
+func (e *Engine) download(ctx context.Context, fl *flight, got *outcome) error {
+	d := fl.domain
 	fl.setRecordFound()
 	if e.shared != nil && !d.facts.Load().hasPolicy(e.now()) {
-		if err := e.acquireClaim(ctx, fl, got); err != nil || !e.wanted(fl, got) {
-			return got, err
+		if err := e.acquireClaim(ctx, fl, *got); err != nil || !e.wanted(fl, *got) {
+			return err
 		}
 	}
 	// The download has a time of its own: what was spent on waiting is not the
@@ -400,8 +414,11 @@ func (e *Engine) ask(ctx context.Context, fl *flight) (got outcome, err error) {
 	defer cancel()
 	ctx = stsfetch.WithDialed(ctx, func(a netip.Addr) { fl.place.at(a) })
 	got.text, got.policy, got.policyErr = fl.fetcher.Policy(ctx, d.Domain)
-	return got, nil
+	return nil
 }
+
+// downloaded reports whether a download was tried.
+func (got *outcome) downloaded() bool { return got.policy != nil || got.policyErr != nil }
 
 // wanted reports whether what the record said is reason to download, by what is
 // known now.

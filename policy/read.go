@@ -124,6 +124,7 @@ func (e *Engine) runRead(d *domain, r *storeRead) {
 		}
 		m.mu.Lock()
 		d.read = nil
+		m.evict(nil, e.now()) // what was under way could not go before
 		m.mu.Unlock()
 	}()
 	ctx, cancel := context.WithTimeout(e.ctx, e.conditions.Load().timeout)

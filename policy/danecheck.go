@@ -73,21 +73,31 @@ func (e *Engine) daneFor(h *hop, c *conditions) daneLookup {
 	if c.dane.off() {
 		return daneLookup{}
 	}
-	if s := h.daneState.Load(); s != nil && s.permission == c.dane && e.now().mono <= s.until {
+	if s := h.daneState.Load(); s.counts(c, e.now()) {
 		return daneLookup{state: s}
 	}
-	return daneLookup{check: e.joinCheck(h)}
+	return e.joinCheck(h, func(s *daneState) bool { return s.counts(c, e.now()) })
 }
 
-// joinCheck returns the check under way for h, and starts one if there is none,
-// or one that began under other conditions.
-func (e *Engine) joinCheck(h *hop) *daneCheck {
+// counts reports whether s, which can be nil, was found out under c and has not
+// expired.
+func (s *daneState) counts(c *conditions, now instant) bool {
+	return s != nil && s.permission == c.dane && now.mono <= s.until
+}
+
+// joinCheck returns the check under way for h, and starts one if there is none, or
+// one that began under other conditions; or the state, if a check that has just
+// ended left one that will do.
+func (e *Engine) joinCheck(h *hop, willDo func(*daneState) bool) daneLookup {
 	m := e.memory
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	c := e.conditions.Load()
 	if h.check != nil && h.check.permission == c.dane {
-		return h.check
+		return daneLookup{check: h.check}
+	}
+	if s := h.daneState.Load(); willDo(s) {
+		return daneLookup{state: s}
 	}
 	check := &daneCheck{hop: h, permission: c.dane, done: make(chan struct{})}
 	if last := h.daneState.Load(); last != nil && last.permission == c.dane {
@@ -99,7 +109,7 @@ func (e *Engine) joinCheck(h *hop) *daneCheck {
 		check.state = &daneState{permission: c.dane, err: errClosing, until: -1}
 		close(check.done)
 	}
-	return check
+	return daneLookup{check: check}
 }
 
 // runCheck runs check, and whatever happens leaves nothing waiting for it.

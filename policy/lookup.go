@@ -67,8 +67,9 @@ func (e *Engine) revalidate(h *hop, f *facts, c *conditions, now instant) {
 	if now.mono >= d.recheckAt(f) && now.mono-last >= int64(minTTL) && d.rechecked.CompareAndSwap(last, now.mono) {
 		e.join(h.NextHop, onUse)
 	}
-	if s := h.daneState.Load(); s != nil && now.mono >= s.due && c.daneMatters(f.kind) && !c.dane.off() {
-		e.joinCheck(h)
+	due := func(s *daneState) bool { return s != nil && now.mono >= s.due }
+	if due(h.daneState.Load()) && c.daneMatters(f.kind) && !c.dane.off() {
+		e.joinCheck(h, func(s *daneState) bool { return !due(s) })
 	}
 }
 

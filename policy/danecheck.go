@@ -127,7 +127,7 @@ func (e *Engine) runCheck(check *daneCheck, c *conditions) {
 	}()
 	defer func() {
 		if p := recover(); p != nil {
-			e.observe(Event{Kind: Panicked, Domain: h.Domain, Err: fmt.Errorf("%v", p), Stack: debug.Stack()})
+			e.observe(Event{Kind: Panicked, Domain: h.domain.name, Err: fmt.Errorf("%v", p), Stack: debug.Stack()})
 			failed(errors.New("internal error"))
 		}
 	}()
@@ -149,13 +149,13 @@ func (e *Engine) runCheck(check *daneCheck, c *conditions) {
 	}
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
-	place, err := e.checks.acquire(ctx, registrable(h.Domain), end)
+	place, err := e.checks.acquire(ctx, registrable(h.domain.name), end)
 	if err != nil {
 		failed(err)
 		return
 	}
 	defer place.release()
-	result, err := c.daneConfig.Check(ctx, h.NextHop)
+	result, err := c.daneConfig.Check(ctx, h.nextHop())
 	if errors.Is(context.Cause(ctx), errEnded) {
 		failed(errEnded)
 		return
@@ -185,7 +185,7 @@ func (e *Engine) publishState(check *daneCheck) {
 		}
 		e.memory.mu.Unlock()
 	}
-	ev := Event{Kind: DANEChecked, Domain: h.Domain, Err: s.err}
+	ev := Event{Kind: DANEChecked, Domain: h.domain.name, Err: s.err}
 	if s.conclusive {
 		ev.DANE = s.result
 	}

@@ -151,8 +151,8 @@ func (e *Engine) run(fl *flight) {
 	defer e.land(fl)
 	defer func() {
 		if p := recover(); p != nil {
-			e.observe(Event{Kind: Panicked, Domain: fl.domain.Domain, Err: fmt.Errorf("%v", p), Stack: debug.Stack()})
-			fl.publish(&facts{noPolicy: "internal error", bug: true}, Missed)
+			e.observe(Event{Kind: Panicked, Domain: fl.domain.name, Err: fmt.Errorf("%v", p), Stack: debug.Stack()})
+			fl.publish(&facts{reason: "internal error", bug: true}, Missed)
 		}
 	}()
 	defer e.release(fl)
@@ -206,7 +206,7 @@ func (e *Engine) takePlace(ctx context.Context, fl *flight, background bool) (er
 	if background {
 		share = e.refreshes
 	}
-	fl.place, err = share.acquire(ctx, registrable(fl.domain.Domain), fl.cancel)
+	fl.place, err = share.acquire(ctx, registrable(fl.domain.name), fl.cancel)
 	return err
 }
 
@@ -236,7 +236,7 @@ func (e *Engine) giveUp(fl *flight, err error) {
 	f.unknown = !fl.answered.Load()
 	fl.publish(f, Missed)
 	if !errors.Is(err, errClosing) {
-		e.observe(Event{Kind: FetchEnded, Domain: fl.domain.Domain, Err: err})
+		e.observe(Event{Kind: FetchEnded, Domain: fl.domain.name, Err: err})
 	}
 }
 
@@ -273,7 +273,7 @@ func (e *Engine) fetch(ctx context.Context, fl *flight) {
 		old := e.oldEntry(fl, f)
 		before := old
 		if f != nil && f.policy != nil {
-			before = f.decoded(fl.domain.Domain) // also if it has expired
+			before = f.decoded(fl.domain.name) // also if it has expired
 		}
 		entry := fl.rules.next(old, got, now.wall, rand.Float64())
 		after := e.newFacts(entry, now, f).withPolicyKept(f, fl.conditions, now)
@@ -302,7 +302,7 @@ func (e *Engine) fetch(ctx context.Context, fl *flight) {
 // oldEntry returns what is known of the domain of fl as next wants it: without a
 // policy that is not in force.
 func (e *Engine) oldEntry(fl *flight, f *facts) cache.Entry {
-	old := f.decoded(fl.domain.Domain)
+	old := f.decoded(fl.domain.name)
 	now := e.now()
 	if old.Retry.After(now.wall.Add(maxRetry)) {
 		old.Retry = now.wall // it was noted by a clock that has been set back
@@ -322,7 +322,7 @@ func (e *Engine) oldEntry(fl *flight, f *facts) cache.Entry {
 // failures for a while. A name server that does not answer would hold up every
 // message, though.
 func (e *Engine) recordFailed(ctx context.Context, fl *flight, have, f *facts, err error) (attached, kept bool) {
-	f.unknown, f.noPolicy = true, "record: "+err.Error()
+	f.unknown, f.reason = true, "record: "+err.Error()
 	attached, kept = true, true
 	if timedOut(err) && ctx.Err() == nil {
 		f.expireIn(recordRetry, e.now())
@@ -362,7 +362,7 @@ func (e *Engine) noPolicy(fl *flight, have, f *facts, entry cache.Entry) (attach
 // contact nothing is known.
 func (e *Engine) short(fl *flight, err error) {
 	fl.publish(unknownFacts(fmt.Errorf("this host is short of resources: %w", err)), Missed)
-	e.observe(Event{Kind: ResourcesShort, Domain: fl.domain.Domain, Err: err})
+	e.observe(Event{Kind: ResourcesShort, Domain: fl.domain.name, Err: err})
 }
 
 // shortage returns the error of got if it is a shortage on this host.
@@ -390,7 +390,7 @@ func timedOut(err error) bool {
 func (e *Engine) ask(ctx context.Context, fl *flight) (got outcome, err error) {
 	d := fl.domain
 	d.asked.Store(e.now().mono)
-	got.record, got.recordErr = fl.fetcher.Record(ctx, d.Domain)
+	got.record, got.recordErr = fl.fetcher.Record(ctx, d.name)
 	fl.answered.Store(got.recordErr == nil)
 	if e.wanted(fl, got) {
 		err = e.download(ctx, fl, &got)
@@ -413,7 +413,7 @@ func (e *Engine) download(ctx context.Context, fl *flight, got *outcome) error {
 	ctx, cancel := context.WithTimeout(fl.ctx, fl.timeout)
 	defer cancel()
 	ctx = stsfetch.WithDialed(ctx, func(a netip.Addr) { fl.place.at(a) })
-	got.text, got.policy, got.policyErr = fl.fetcher.Policy(ctx, d.Domain)
+	got.text, got.policy, got.policyErr = fl.fetcher.Policy(ctx, d.name)
 	return nil
 }
 

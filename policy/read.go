@@ -120,7 +120,7 @@ func (e *Engine) runRead(d *domain, r *storeRead) {
 	defer func() {
 		if p := recover(); p != nil {
 			r.err = fmt.Errorf("panic: %v", p)
-			e.observe(Event{Kind: Panicked, Domain: d.Domain, Err: r.err, Stack: debug.Stack()})
+			e.observe(Event{Kind: Panicked, Domain: d.name, Err: r.err, Stack: debug.Stack()})
 		}
 		m.mu.Lock()
 		d.read = nil
@@ -133,7 +133,7 @@ func (e *Engine) runRead(d *domain, r *storeRead) {
 		m.mu.RLock()
 		changes := d.changes
 		m.mu.RUnlock()
-		stored, err := e.storedEntry(ctx, d.Domain)
+		stored, err := e.storedEntry(ctx, d.name)
 		if e.adopt(d, changes, stored, err) {
 			r.err = err
 			break
@@ -144,7 +144,7 @@ func (e *Engine) runRead(d *domain, r *storeRead) {
 	}
 	if r.err != nil {
 		d.unread.Store(e.now().verified())
-		e.observe(Event{Kind: StoreFailed, Domain: d.Domain, Err: r.err, Op: OpGet})
+		e.observe(Event{Kind: StoreFailed, Domain: d.name, Err: r.err, Op: OpGet})
 	}
 }
 
@@ -160,7 +160,7 @@ func (e *Engine) storedEntry(ctx context.Context, name string) (cache.Entry, err
 
 // adopt makes known what the store said about d: stored, or err. It does nothing
 // and returns false if something else has changed d since changes was read.
-func (e *Engine) adopt(d *domain, changes uint64, stored cache.Entry, err error) bool {
+func (e *Engine) adopt(d *domain, changes uint16, stored cache.Entry, err error) bool {
 	now := e.now()
 	have := e.restoredFacts(d)
 	var f *facts

@@ -86,7 +86,7 @@ func (e *Engine) sweep(ctx context.Context, fl *flight, f *facts) {
 	if last == nil && f.inForce(now) || last != nil && !e.current(now).expiredForLong(time.Unix(0, last.expires), now) {
 		return // an absence that counts, or the clock may be wrong
 	}
-	name := fl.domain.Domain
+	name := fl.domain.name
 	if err := e.removeExpired(ctx, name, last); err != nil {
 		e.observe(Event{Kind: StoreFailed, Domain: name, Err: err, Op: OpDelete})
 		return
@@ -134,7 +134,7 @@ func (e *Engine) saveUnsaved(ctx context.Context) {
 	m.mu.RLock()
 	names := make([]string, 0, len(m.unsaved))
 	for d := range m.unsaved {
-		names = append(names, d.Domain)
+		names = append(names, d.name)
 	}
 	m.mu.RUnlock()
 	for _, name := range names {
@@ -241,8 +241,8 @@ func (e *Engine) Entries(ctx context.Context) iter.Seq2[cache.Entry, error] {
 			if f == nil || f.unknown {
 				continue
 			}
-			seen[d.Domain] = true
-			if !yield(d.withUse(f.decoded(d.Domain)), nil) {
+			seen[d.name] = true
+			if !yield(d.withUse(f.decoded(d.name)), nil) {
 				return
 			}
 		}
@@ -266,7 +266,7 @@ func (m *memory) domains() []*domain {
 	defer m.mu.RUnlock()
 	all := make([]*domain, 0, len(m.hops))
 	for name, h := range m.hops {
-		if name == h.Domain {
+		if name == h.domain.name {
 			all = append(all, h.domain)
 		}
 	}
@@ -301,7 +301,7 @@ func (e *Engine) Retrieve(ctx context.Context, domain string, force bool) (cache
 		if fl.facts == nil {
 			continue // it was detached
 		}
-		return cache.Entry{Domain: domain, Error: fl.facts.noPolicy}, nil
+		return cache.Entry{Domain: domain, Error: fl.facts.reason}, nil
 	}
 }
 

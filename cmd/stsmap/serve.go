@@ -144,6 +144,7 @@ func (d *daemon) run(ctx context.Context, listeners []net.Listener, signals <-ch
 			}
 		})
 	}
+	d.running.Go(func() { tendMemory(ctx) })
 	d.running.Go(func() { d.store.run(ctx) })
 	d.running.Go(func() { d.engine.Run(ctx) })
 	d.running.Go(func() { d.overrides.run(ctx) })

@@ -180,8 +180,15 @@ func (m *memory) setFacts(d *domain, f *facts, now instant) {
 	m.evict(d, now)
 }
 
+// has reports whether d is in the table: it may have been evicted since it was
+// found there. The lock must be held.
+func (m *memory) has(d *domain) bool { return m.hops[d.name] == &d.hop }
+
 // count brings the accounting of d up to date. The lock must be held.
 func (m *memory) count(d *domain) {
+	if !m.has(d) {
+		return
+	}
 	n := hopBytes + int64(len(d.name)) + d.facts.Load().size() + d.daneState.Load().size()
 	for h := d.next; h != nil; h = h.next {
 		n += hopBytes + int64(len(h.name)) + h.daneState.Load().size()
@@ -406,7 +413,7 @@ func (m *memory) remove(d *domain) {
 // setUnsaved notes whether the store has yet to take the policy of d. The lock
 // must be held.
 func (m *memory) setUnsaved(d *domain, unsaved bool) {
-	if unsaved {
+	if unsaved && m.has(d) {
 		m.unsaved[d] = struct{}{}
 	} else {
 		delete(m.unsaved, d)

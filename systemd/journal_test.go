@@ -14,7 +14,16 @@ import (
 // not write into the journal of the machine that they run on, which the
 // library knows by a fixed path.
 func plain(w io.Writer, level slog.Leveler) *slog.Logger {
-	return slog.New(&journalHandler{level: level, out: &lineWriter{w: w}})
+	return slog.New(&journalHandler{level: level, fallback: w, queue: new(oneByOne).add})
+}
+
+// oneByOne is a queue that writes each line at once.
+type oneByOne struct{ mu sync.Mutex }
+
+func (q *oneByOne) add(_ int, write func() error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	_ = write()
 }
 
 // TestJournalLines: without the socket, one line a record with its priority
@@ -70,7 +79,7 @@ func TestJournalLevel(t *testing.T) {
 	if got := out.String(); got != "<7>yes a=1\n" {
 		t.Errorf("got %q", got)
 	}
-	if h := NewJournalHandler(io.Discard, slog.LevelWarn); h.Enabled(t.Context(), slog.LevelInfo) || !h.Enabled(t.Context(), slog.LevelWarn) {
+	if h := NewJournalHandler(io.Discard, slog.LevelWarn, new(oneByOne).add); h.Enabled(t.Context(), slog.LevelInfo) || !h.Enabled(t.Context(), slog.LevelWarn) {
 		t.Error("NewJournalHandler does not keep to its level")
 	}
 }

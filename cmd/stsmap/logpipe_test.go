@@ -2,13 +2,18 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"fmt"
+	"io"
+	"log/slog"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -151,5 +156,75 @@ func TestLogPipeFull(t *testing.T) {
 				t.Errorf("ended with %v after %v", err, time.Since(begin))
 			}
 		})
+	}
+}
+
+// failToServe runs a daemon that logs a line, because its file of overrides has a
+// mistake, and then cannot listen. Its standard error is w.
+func failToServe(t *testing.T, w io.Writer) (code int) {
+	t.Helper()
+	dir := t.TempDir()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	conf := fmt.Sprintf("listen = [%q]\n[dns]\nservers = [\"127.0.0.1:9\"]\n[cache]\nstore = \"memory:\"\n[overrides]\nfile = %q\n[log]\nformat = \"text\"\n",
+		taken.Addr(), filepath.Join(dir, "o.toml"))
+	for name, text := range map[string]string{"s.toml": conf, "o.toml": "mistake"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return run([]string{"serve", "--config", filepath.Join(dir, "s.toml")}, console{out: io.Discard, err: w})
+}
+
+// TestFailToServe: an error that ends serve before it serves is printed, after
+// everything that was logged.
+func TestFailToServe(t *testing.T) {
+	var out bytes.Buffer
+	code := failToServe(t, &out)
+	logged := strings.Index(out.String(), `level=ERROR msg="overrides not read, none is in force"`)
+	printed := strings.Index(out.String(), "\nstsmap: error: ")
+	if code == 0 || logged < 0 || printed < logged || !strings.Contains(out.String()[printed:], "address already in use") {
+		t.Errorf("exit code %d, and %s", code, &out)
+	}
+}
+
+// TestFailToServePipeFull: such an error ends serve with the same exit code if
+// standard error is a full pipe, although it cannot be printed.
+func TestFailToServePipeFull(t *testing.T) {
+	want := failToServe(t, io.Discard)
+	read, write := io.Pipe() // a Write blocks
+	defer read.Close()
+	ended := make(chan int, 1)
+	go func() { ended <- failToServe(t, write) }()
+	select {
+	case code := <-ended:
+		if code != want {
+			t.Errorf("exit code %d, want %d", code, want)
+		}
+	case <-time.After(flushLimit + 20*time.Second):
+		t.Fatal("serve does not end")
+	}
+}
+
+// TestDroppedAtEveryLevel: with log.level = "error", the lines that are dropped
+// are errors, and that they are missing is logged all the same.
+func TestDroppedAtEveryLevel(t *testing.T) {
+	read, write := io.Pipe()
+	log, queue := newLog(write, "text", slog.LevelError)
+	for queue.Dropped() == 0 {
+		log.Error("trouble", "error", strings.Repeat("x", 10_000))
+	}
+	text := make(chan []byte)
+	go func() {
+		all, _ := io.ReadAll(read)
+		text <- all
+	}()
+	flushed := queue.Close(time.Minute)
+	write.Close()
+	if all := string(<-text); !flushed || !strings.HasSuffix(all, "level=WARN msg=\"log lines dropped\" lines=1\n") {
+		t.Errorf("flushed: %t; the log ends with %q", flushed, all[max(0, len(all)-100):])
 	}
 }

@@ -389,7 +389,7 @@ func timedOut(err error) bool {
 // error means that the download could not begin in time.
 func (e *Engine) ask(ctx context.Context, fl *flight) (got outcome, err error) {
 	d := fl.domain
-	d.asked.Store(e.now().mono)
+	d.asked.Store(e.now().nonZero())
 	got.record, got.recordErr = fl.fetcher.Record(ctx, d.name)
 	fl.answered.Store(got.recordErr == nil)
 	if e.wanted(fl, got) {

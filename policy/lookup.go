@@ -64,11 +64,11 @@ func (d *Decision) choose(strict bool) *Decision {
 func (e *Engine) revalidate(h *hop, f *facts, c *conditions, now instant) {
 	d := h.domain
 	last := d.rechecked.Load()
-	if now.mono >= d.recheckAt(f) && now.mono-last >= int64(minTTL) && d.rechecked.CompareAndSwap(last, now.mono) {
+	if now.mono >= d.recheckAt(f) && (last == 0 || now.mono-last >= int64(minTTL)) && d.rechecked.CompareAndSwap(last, now.nonZero()) {
 		e.join(h.nextHop(), onUse)
 	}
 	due := func(s *daneState) bool { return s != nil && now.mono >= s.due }
-	if due(h.daneState.Load()) && c.daneMatters(f.kind) && !c.dane.off() {
+	if kind, _ := c.kindOf(h, f, now); due(h.daneState.Load()) && c.daneMatters(kind) && !c.dane.off() {
 		e.joinCheck(h, func(s *daneState) bool { return !due(s) })
 	}
 }

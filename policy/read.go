@@ -143,7 +143,7 @@ func (e *Engine) runRead(d *domain, r *storeRead) {
 		r.err = nil
 	}
 	if r.err != nil {
-		d.unread.Store(e.now().verified())
+		d.unread.Store(e.now().nonZero())
 		e.observe(Event{Kind: StoreFailed, Domain: d.name, Err: r.err, Op: OpGet})
 	}
 }
@@ -184,11 +184,11 @@ func (e *Engine) adopt(d *domain, changes uint16, stored cache.Entry, err error)
 		f, unsaved = d.missing(have, unsaved, now)
 	default:
 		if d.verified.Load() != neverRead {
-			d.verified.Store(now.verified())
+			d.verified.Store(now.nonZero())
 		}
 		return true
 	}
-	d.verified.Store(now.verified())
+	d.verified.Store(now.nonZero())
 	d.deleted = false
 	m.setUnsaved(d, unsaved)
 	if f != have {
@@ -197,8 +197,8 @@ func (e *Engine) adopt(d *domain, changes uint16, stored cache.Entry, err error)
 	return true
 }
 
-// verified is t for domain.verified.
-func (t instant) verified() int64 { return max(t.mono, neverRead+1) }
+// nonZero is t by the monotonic clock, where 0 means never.
+func (t instant) nonZero() int64 { return max(t.mono, neverRead+1) }
 
 // merge returns what counts of have, which memory knows, and f, made of what is
 // stored; and whether the store has yet to take it. A policy that is in force
@@ -287,7 +287,7 @@ func (e *Engine) setFacts(fl *flight, f *facts, unsaved, verified bool) bool {
 	now := e.now()
 	d.verified.Store(neverRead)
 	if verified {
-		d.verified.Store(now.verified())
+		d.verified.Store(now.nonZero())
 		d.deleted = false
 	}
 	m.setUnsaved(d, unsaved)

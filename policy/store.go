@@ -46,7 +46,7 @@ func (e *Engine) saved(d *domain, f *facts) {
 	if known := d.facts.Load(); known != nil && known.entry == f.entry {
 		m.setUnsaved(d, false)
 		if d.verified.Load() != hinted {
-			d.verified.Store(e.now().verified())
+			d.verified.Store(e.now().nonZero())
 		}
 	}
 }

@@ -282,6 +282,7 @@ func TestFaultReasonOfEndedWait(t *testing.T) {
 				x := newTrial(t, Config{Concurrency: 1, Timeout: 30 * time.Second})
 				defer x.close()
 				x.net.of("slow.example").set(func(n *fakeDomain) { n.hangs, n.delay = true, 20*time.Second })
+				x.net.of("a.example").set(func(n *fakeDomain) { n.delay = time.Second })
 				var asking sync.WaitGroup
 				asking.Go(func() { x.lookup("slow.example") })
 				time.Sleep(time.Second)

@@ -49,6 +49,17 @@ func (n *fakeNet) Policy(ctx context.Context, name string) (string, *sts.Policy,
 	return n.of(name).Policy(ctx, name)
 }
 
+// An absentFetcher finds no record anywhere.
+type absentFetcher struct{}
+
+func (absentFetcher) Record(context.Context, string) (stsfetch.Record, error) {
+	return stsfetch.Record{Why: sts.ErrNoRecord, TTL: time.Hour}, nil
+}
+
+func (absentFetcher) Policy(context.Context, string) (string, *sts.Policy, error) {
+	return "", nil, errors.New("nothing there")
+}
+
 // A faultStore is a store, shared or not, each of whose operations can be made to
 // fail.
 type faultStore struct {

@@ -382,13 +382,13 @@ func TestMemoryBusyCatchesUp(t *testing.T) {
 // only that owner's: honest ones stay in force, though they are used less.
 func TestMemoryHeavyOwner(t *testing.T) {
 	for _, unsaved := range []bool{false, true} {
-		s := newShelf(4096)
+		s := newShelf(1024)
 		for i := range 50 {
 			s.set(fmt.Sprintf("honest%d.example", i), s.policy(1000*time.Hour, 0), unsaved)
 		}
-		for i := range 1600 {
+		for i := range 150 {
 			s.set(fmt.Sprintf("d%d.evil.example", i), s.policy(1000*time.Hour, 64<<10), unsaved)
-			if s.bounds(t, 0, 0); i%100 == 0 {
+			if s.bounds(t, 0, 0); i%50 == 0 {
 				s.recount(t)
 			}
 		}
@@ -397,10 +397,10 @@ func TestMemoryHeavyOwner(t *testing.T) {
 				t.Errorf("unsaved %v: %s is evicted", unsaved, name)
 			}
 		}
-		for i := range 3000 { // and it is the owner's that go for others
+		for i := range 700 { // and it is the owner's that go for others
 			s.set(fmt.Sprintf("later%d.example", i), s.policy(1000*time.Hour, 0), unsaved)
 		}
-		for i := range 3000 {
+		for i := range 700 {
 			if name := fmt.Sprintf("later%d.example", i); !s.has(name) {
 				t.Fatalf("unsaved %v: %s is evicted", unsaved, name)
 			}
@@ -454,7 +454,7 @@ func TestFaultMemoryOfDANE(t *testing.T) {
 	defer e.Close()
 	e.AllowDANE(nil)
 	before := heapInUse()
-	for i := range 4000 {
+	for i := range 1500 {
 		if d := e.Lookup(t.Context(), dane.NextHop{Domain: fmt.Sprintf("d%d.example", i)}, false); d.Kind != DANEOnly {
 			t.Fatalf("decided %s: %s", d.Kind, d)
 		}

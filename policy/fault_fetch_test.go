@@ -143,7 +143,7 @@ func TestFaultNoneDuringFetch(t *testing.T) {
 				x.hint("a.example", false)
 				x.wantAtOnce("a.example", None, "N")
 			}
-			time.Sleep(copyAge)
+			time.Sleep(time.Minute)
 			for range 10 { // while the fetch is under way, and after it
 				if d := x.lookup("a.example"); d.Kind != None {
 					t.Errorf("hinted %v: decided %s: %s", hinted, d.Kind, d)
@@ -397,7 +397,7 @@ func TestFaultShortage(t *testing.T) {
 						x.net.of(name).set(func(n *fakeDomain) {
 							n.record.ID = "B"
 							if atRecord {
-								n.recordErr = fmt.Errorf("%s TXT: %w", name, short)
+								n.record, n.recordErr = stsfetch.Record{}, fmt.Errorf("%s TXT: %w", name, short)
 							} else {
 								n.policyErr = &stsfetch.Error{Domain: name, Step: stsfetch.StepConnect, Err: short}
 							}
@@ -424,7 +424,9 @@ func TestFaultShortage(t *testing.T) {
 						t.Errorf("%d times short", n)
 					}
 					synctest.Wait()
-					x.net.of("new.example").set(func(n *fakeDomain) { n.recordErr, n.policyErr = nil, nil })
+					x.net.of("new.example").set(func(n *fakeDomain) {
+						n.record, n.recordErr, n.policyErr = stsfetch.Record{ID: "B"}, nil, nil
+					})
 					x.want("new.example", Enforce, "B") // is not held against the domain
 				})
 			})

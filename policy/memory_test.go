@@ -14,6 +14,7 @@ import (
 
 	"stsmap/cache"
 	"stsmap/dane"
+	"stsmap/stsfetch"
 )
 
 // recount compares what a memory has counted with what it holds.
@@ -111,8 +112,12 @@ func (s *shelf) set(name string, e cache.Entry, unsaved bool) *domain {
 	defer s.mu.Unlock()
 	d := s.add(dane.NextHop{Domain: name}, s.now).domain
 	e.Domain = name
+	f := s.engine.newFacts(e, s.now, nil)
+	if (f.policy == nil) != (e.Policy == "") {
+		panic(f.noPolicy)
+	}
 	s.setUnsaved(d, unsaved)
-	s.setFacts(d, s.engine.newFacts(e, s.now, nil), s.now)
+	s.setFacts(d, f, s.now)
 	return d
 }
 
@@ -306,14 +311,15 @@ func TestMemoryOftenUsed(t *testing.T) {
 // of one that is stored.
 func TestMemoryNoBetterForWorse(t *testing.T) {
 	s := newShelf(20)
-	for i := range 19 {
+	for i := range 20 {
 		s.set(fmt.Sprintf("unsaved%d.example", i), s.policy(1000*time.Hour, 0), true)
 	}
 	for i := range 100 {
 		s.set(fmt.Sprintf("d%d.example", i), s.policy(1000*time.Hour, 0), false)
 		s.set(fmt.Sprintf("a%d.example", i), s.absence(), false)
+		s.bounds(t, 1, hopBytes) // the last one, until the next one comes
 	}
-	for i := range 19 {
+	for i := range 20 {
 		if name := fmt.Sprintf("unsaved%d.example", i); !s.has(name) {
 			t.Errorf("%s is evicted", name)
 		}
@@ -356,25 +362,31 @@ func TestMemoryBusy(t *testing.T) {
 }
 
 // TestMemoryBusyCatchesUp: more fetches under way than memory may have next-hops are
-// all answered, and evicted as they end.
+// all answered, and evicted as they end, whether they have found out something or
+// not.
 func TestMemoryBusyCatchesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		x := newTrial(t, Config{CacheSize: 10})
-		defer x.close()
-		var asking sync.WaitGroup
-		for i := range 100 {
-			name := fmt.Sprintf("d%d.example", i)
-			x.net.of(name).set(func(n *fakeDomain) { n.delay = time.Second })
-			asking.Go(func() {
-				if d := x.lookup(name); d.Kind != Enforce {
-					t.Errorf("%s is decided %s: %s", name, d.Kind, d)
-				}
-			})
+		for _, fails := range []error{nil, errors.New("SERVFAIL")} {
+			x := newTrial(t, Config{CacheSize: 10})
+			var asking sync.WaitGroup
+			for i := range 100 {
+				name := fmt.Sprintf("d%d.example", i)
+				x.net.of(name).set(func(n *fakeDomain) {
+					if n.delay = time.Second; fails != nil {
+						n.record, n.recordErr = stsfetch.Record{}, fails
+					}
+				})
+				asking.Go(func() {
+					if d := x.lookup(name); (d.Kind == Enforce) != (fails == nil) {
+						t.Errorf("%s is decided %s: %s", name, d.Kind, d)
+					}
+				})
+			}
+			asking.Wait()
+			synctest.Wait()
+			x.memory.bounds(t, 0, 0)
+			x.close()
 		}
-		asking.Wait()
-		synctest.Wait()
-		x.memory.bounds(t, 0, 0)
-		x.memory.recount(t)
 	})
 }
 
@@ -420,15 +432,14 @@ func TestFaultLargePolicies(t *testing.T) {
 		for i := range 50 {
 			name := fmt.Sprintf("honest%d.example", i)
 			x.want(name, Enforce, "A")
-			x.net.of(name).set(func(n *fakeDomain) { n.recordErr = errors.New("SERVFAIL") })
+			x.net.of(name).set(func(n *fakeDomain) { n.record, n.recordErr = stsfetch.Record{}, errors.New("SERVFAIL") })
 		}
 		large := "version: STSv1\nmode: enforce\nmx: mx.example.com\nmax_age: 604800\n" + strings.Repeat("x: "+strings.Repeat("y", 996)+"\n", 65)
 		for i := range 1600 {
 			name := fmt.Sprintf("d%d.evil.example", i)
 			x.net.of(name).set(func(n *fakeDomain) { n.text = large })
-			x.lookup(name)
+			x.want(name, Enforce, "A")
 		}
-		synctest.Wait()
 		for i := range 50 {
 			x.wantAtOnce(fmt.Sprintf("honest%d.example", i), Enforce, "A")
 		}

@@ -300,8 +300,7 @@ func (m *memory) victim(for_ *domain, limit evictionRank, now instant) (*domain,
 	}
 	c := candidates{memory: m, except: for_, now: now, limit: savedPolicy}
 	if m.onlyUnsaved < now.mono {
-		c.sampleHops(m.hops)
-		if c.best == nil && len(m.unsaved) > 0 {
+		if others := c.sampleHops(m.hops); !others {
 			m.onlyUnsaved = now.in(sampleAgain)
 		}
 	}
@@ -324,17 +323,20 @@ type candidates struct {
 }
 
 // sampleHops offers some domains that are not unsaved: the first of a walk, which
-// begins anywhere, and goes on to the end if it has to.
-func (c *candidates) sampleHops(hops map[string]*hop) {
+// begins anywhere, and goes on to the end if it has to. It reports whether there
+// are any, be they under way or not.
+func (c *candidates) sampleHops(hops map[string]*hop) (any bool) {
 	c.seen = 0
 	for _, h := range hops {
-		if _, unsaved := c.memory.unsaved[h.domain]; unsaved {
+		if _, unsaved := c.memory.unsaved[h.domain]; unsaved || h.domain == c.except {
 			continue
 		}
+		any = true
 		if c.offer(h.domain); c.seen >= samples {
-			return
+			break
 		}
 	}
+	return any
 }
 
 // sample offers some domains of a set. A walk over a map begins anywhere.

@@ -33,23 +33,22 @@ func (m *memory) recount(t *testing.T) {
 		}
 		d := h.domain
 		domains[d] = true
-		bytes += d.bytes
+		bytes += int64(d.bytes)
 		if d.owner != nil {
-			owned[d.owner] += d.bytes
+			owned[d.owner] += int64(d.bytes)
 			if _, there := d.owner.domains[d]; !there {
 				t.Errorf("%s does not have %s", d.owner.name, name)
 			}
 		}
 		n := hopBytes + int64(len(d.name)) + d.facts.Load().size() + d.daneState.Load().size()
-		for _, h := range d.others {
+		for h := d.next; h != nil; h = h.next {
 			n += hopBytes + int64(len(h.name)) + h.daneState.Load().size()
 			if m.hops[h.name] != h {
 				t.Errorf("%s is not kept", h.name)
 			}
 		}
-		_, unsaved := m.unsaved[d]
-		if _, cheap := m.cheap[d]; n != d.bytes || cheap == unsaved {
-			t.Errorf("%s has %d bytes, counted are %d; cheap %v, unsaved %v", name, n, d.bytes, cheap, unsaved)
+		if n != int64(d.bytes) {
+			t.Errorf("%s has %d bytes, counted are %d", name, n, d.bytes)
 		}
 	}
 	for name, h := range m.hops {
@@ -57,8 +56,13 @@ func (m *memory) recount(t *testing.T) {
 			t.Errorf("the domain of %s is not kept", name)
 		}
 	}
-	if bytes != m.bytes || len(m.cheap)+len(m.unsaved) != len(domains) {
-		t.Errorf("%d bytes are counted, %d taken; %d domains are counted, %d kept", m.bytes, bytes, len(m.cheap)+len(m.unsaved), len(domains))
+	if bytes != m.bytes {
+		t.Errorf("%d bytes are counted, %d taken", m.bytes, bytes)
+	}
+	for d := range m.unsaved {
+		if !domains[d] {
+			t.Errorf("%s is unsaved, and not kept", d.name)
+		}
 	}
 	if len(owned) != len(m.owners) {
 		t.Errorf("%d owners are counted, %d have something", len(m.owners), len(owned))
@@ -219,7 +223,7 @@ func TestMemoryChurn(t *testing.T) {
 	}
 	s.mu.Unlock()
 	s.recount(t)
-	if s.bytes != 0 || len(s.owners)+len(s.heavy)+len(s.cheap)+len(s.unsaved)+len(s.hops) != 0 {
+	if s.bytes != 0 || len(s.owners)+len(s.heavy)+len(s.unsaved)+len(s.hops) != 0 {
 		t.Errorf("%d bytes and %d owners are left", s.bytes, len(s.owners))
 	}
 }
@@ -337,7 +341,7 @@ func TestMemoryBusy(t *testing.T) {
 		"leaving": func(d *domain, on bool) { d.leaving = map[bool]*flight{true: {}}[on] },
 		"read":    func(d *domain, on bool) { d.read = map[bool]*storeRead{true: {}}[on] },
 		"check":   func(d *domain, on bool) { d.check = map[bool]*daneCheck{true: {}}[on] },
-		"another": func(d *domain, on bool) { d.others[0].check = map[bool]*daneCheck{true: {}}[on] },
+		"another": func(d *domain, on bool) { d.next.check = map[bool]*daneCheck{true: {}}[on] },
 	}
 	for name, set := range busy {
 		s := newShelf(10)

@@ -125,12 +125,13 @@ func (d *pipedDaemon) readGap() (seen, missing int) {
 // again, each lookup has its line or is counted where it is missing. While it is
 // full, SIGTERM ends the daemon.
 func TestLogPipeFull(t *testing.T) {
-	for _, format := range []string{"text", "json", "journal"} {
+	formats := []string{"text", "json"}
+	if !journal.Enabled() { // or else the lines would go into the journal of this machine
+		formats = append(formats, "journal")
+	}
+	for _, format := range formats {
 		t.Run(format, func(t *testing.T) {
 			t.Parallel()
-			if format == "journal" && journal.Enabled() {
-				t.Skip("the lines would go into the journal of this machine")
-			}
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			d := startPiped(ctx, t, format)

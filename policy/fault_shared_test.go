@@ -127,3 +127,19 @@ func TestHopsFollowDomain(t *testing.T) {
 		x.wantAsked("a.example", 3, 3)
 	})
 }
+
+// TestCopyIsAMinuteOld: what another host has stored counts within a minute without
+// any hint, and without a question to the domain.
+func TestCopyIsAMinuteOld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newSharedTrials(t, 1)[0]
+		defer x.close()
+		x.want("a.example", Enforce, "A")
+		x.wantAsked("a.example", 1, 1)
+		time.Sleep(time.Second)
+		x.put(storedPolicy("a.example", "N", "none", time.Now(), time.Hour))
+		time.Sleep(time.Minute)
+		x.wantAtOnce("a.example", None, "N")
+		x.wantAsked("a.example", 0, 0)
+	})
+}

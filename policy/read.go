@@ -77,7 +77,7 @@ func (e *Engine) hint(name string, deleted bool) {
 	}
 	d := h.domain
 	d.changes++
-	d.deleted = deleted
+	d.deleted = d.deleted || deleted // until the store is read, whatever came after it
 	d.verified.Store(hinted)
 	if f := d.facts.Load(); f != nil {
 		again := *f // another pointer, so that no decision is current
@@ -165,7 +165,7 @@ func (e *Engine) adopt(d *domain, changes uint16, stored cache.Entry, err error)
 	have := e.restoredFacts(d)
 	var f *facts
 	if err == nil {
-		f = e.newFacts(stored, now, have)
+		f = e.newFacts(withFailure(stored, have.decoded(d.name)), now, have)
 		if last := d.asked.Load(); last > 0 {
 			f.recheck = max(f.recheck, last+int64(minTTL)) // the other host's clock may be another
 		}
@@ -197,6 +197,17 @@ func (e *Engine) adopt(d *domain, changes uint16, stored cache.Entry, err error)
 	return true
 }
 
+// withFailure returns stored with the failure of known, if that is younger than
+// its download and its own: the store may not know of it.
+func withFailure(stored, known cache.Entry) cache.Entry {
+	failed := known.Retry.Add(-backOff(max(known.Failures, 1)))
+	if known.FailedID != "" && known.Retry.After(stored.Retry) && stored.Fetched.Before(failed) {
+		stored.Failures, stored.FailedID, stored.Retry = known.Failures, known.FailedID, known.Retry
+		stored.Error, stored.Result = known.Error, known.Result
+	}
+	return stored
+}
+
 // nonZero is t by the monotonic clock, where 0 means never.
 func (t instant) nonZero() int64 { return max(t.mono, neverRead+1) }
 
@@ -213,7 +224,7 @@ func (e *Engine) merge(d *domain, have, f *facts, stored cache.Entry, unsaved bo
 		return have, false
 	case have != nil && have.policy == nil && have.inForce(now) && !f.inForce(now):
 		return have.withPolicyKept(f, c, now), false // an absence that is younger
-	case f.policy == nil:
+	case f.policy == nil && !d.deleted:
 		return f.withPolicyKept(have, c, now), false
 	}
 	return f, false

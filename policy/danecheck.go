@@ -46,6 +46,9 @@ func (s *daneState) size() int64 {
 	if s.result != nil {
 		for _, h := range s.result.Hosts {
 			n += daneBytes + int64(len(h.Name)+len(h.Base))
+			if h.Err != nil {
+				n += errorBytes + 2*int64(len(h.Err.Error())) // with what it wraps
+			}
 		}
 	}
 	return n

@@ -286,7 +286,7 @@ func (e *Engine) fetch(ctx context.Context, fl *flight) {
 			attached, kept = e.noPolicy(fl, f, after, entry)
 		default:
 			if attached, kept = e.swapFacts(fl, f, after, true); kept {
-				saved = e.save(fl, entry, after, got.policy != nil)
+				saved = e.save(fl, entry, after, got.policy != nil) == nil
 			}
 		}
 		if !attached {

@@ -21,6 +21,7 @@ const (
 	hopBytes   = 430
 	factsBytes = 128
 	daneBytes  = 112
+	errorBytes = 64
 	// ownerShare is which part of the memory one owner of domains may take before
 	// what it takes is evicted first.
 	ownerShare = 64
@@ -294,9 +295,15 @@ func (m *memory) victim(for_ *domain, limit evictionRank, now instant) (*domain,
 	}
 	if heaviest != nil {
 		c := candidates{memory: m, except: for_, now: now, limit: unsavedPolicy}
-		// If all of it is being fetched, nobody else pays: it goes when that ends.
-		c.sample(heaviest.domains)
-		return c.best, c.rank
+		if c.sample(heaviest.domains); c.best != nil {
+			return c.best, c.rank
+		}
+		// All of it is being fetched, and goes when that ends. As long as the
+		// rest fits, nobody else pays for it.
+		if len(m.hops) <= m.maxHops && m.bytes-heaviest.bytes <= m.maxBytes {
+			return nil, 0
+		}
+		limit = savedPolicy
 	}
 	c := candidates{memory: m, except: for_, now: now, limit: savedPolicy}
 	if m.onlyUnsaved < now.mono {

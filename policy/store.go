@@ -13,11 +13,11 @@ import (
 
 // save stores entry, which f was made of, and publishes f: as soon as it is
 // stored, or when the store has had its time. downloaded says that its policy is
-// new. It reports whether the store took it, or has a later one.
-func (e *Engine) save(fl *flight, entry cache.Entry, f *facts, downloaded bool) bool {
+// new. The error says why the store has neither it nor a later one.
+func (e *Engine) save(fl *flight, entry cache.Entry, f *facts, downloaded bool) error {
 	if e.store == nil {
 		fl.publish(f, Missed)
-		return true
+		return nil
 	}
 	patience := time.AfterFunc(storePatience, func() { fl.publish(f, Missed) })
 	defer patience.Stop()
@@ -35,7 +35,7 @@ func (e *Engine) save(fl *flight, entry cache.Entry, f *facts, downloaded bool) 
 		e.saved(fl.domain, f)
 	}
 	fl.publish(f, Missed)
-	return err == nil
+	return err
 }
 
 // saved notes that the store has f, unless something else is known by now.
@@ -124,8 +124,8 @@ func (e *Engine) removeExpired(ctx context.Context, name string, last *facts) er
 	return nil
 }
 
-// saveUnsaved has the store take what it did not take before, until it fails
-// again.
+// saveUnsaved has the store take what it did not take before, until it is
+// unreachable again. What it refuses keeps nothing else from being saved.
 func (e *Engine) saveUnsaved(ctx context.Context) {
 	if e.store == nil {
 		return
@@ -138,28 +138,28 @@ func (e *Engine) saveUnsaved(ctx context.Context) {
 	}
 	m.mu.RUnlock()
 	for _, name := range names {
-		if ctx.Err() != nil || !e.saveAgain(ctx, name) {
+		if err := e.saveAgain(ctx, name); ctx.Err() != nil || errors.Is(err, cache.ErrUnreachable) {
 			return
 		}
 	}
 }
 
-// saveAgain has the store take the policy of one domain, as its flight, and
-// reports whether the store works. What is under way for it saves it by itself.
-func (e *Engine) saveAgain(ctx context.Context, name string) bool {
+// saveAgain has the store take the policy of one domain, as its flight. What is
+// under way for it saves it by itself.
+func (e *Engine) saveAgain(ctx context.Context, name string) error {
 	m := e.memory
 	m.mu.Lock()
 	h := m.hops[name]
 	if h == nil || h.domain.flight != nil || h.domain.leaving != nil {
 		m.mu.Unlock()
-		return true
+		return nil
 	}
 	d := h.domain
 	f := d.facts.Load()
 	if _, unsaved := m.unsaved[d]; !unsaved || f == nil || f.policy == nil {
 		m.setUnsaved(d, false)
 		m.mu.Unlock()
-		return true
+		return nil
 	}
 	fl := e.newFlight(d, onCommand)
 	d.flight = fl

@@ -73,6 +73,7 @@ func (c statesCollector) Collect(ch chan<- prometheus.Metric) {
 	out.serving(s)
 	out.surroundings(s)
 	out.remembered(s)
+	out.counter("stsmap_log_dropped_lines_total", "Lines of the log that were lost because they could not be written.", float64(s.Log.Dropped))
 	for _, name := range slices.Sorted(maps.Keys(s.Attributes)) {
 		out.yes("stsmap_tlsrpt_attributes_enabled", "Whether replies under a socketmap name have policy attributes.", s.Attributes[name], "zone", name)
 	}

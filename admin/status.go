@@ -54,6 +54,8 @@ type Status struct {
 	// Cache counts what is remembered; nil until that was done for the first
 	// time.
 	Cache *Survey `json:"cache,omitempty"`
+	// Log is how the log is.
+	Log LogStatus `json:"log"`
 }
 
 const (
@@ -106,6 +108,13 @@ type MemoryStatus struct {
 	Expired   uint64 `json:"evicted_expired"`
 	Unused    uint64 `json:"evicted_unused"`
 	Policies  uint64 `json:"evicted_policies"`
+}
+
+// A LogStatus is how the log is.
+type LogStatus struct {
+	// Dropped is how many lines were lost because they could not be written
+	// (LogQueue).
+	Dropped uint64 `json:"dropped_lines"`
 }
 
 // A DANEStatus tells whether DANE goes before policies.

@@ -29,7 +29,7 @@ const (
 // downloads.
 func (e *Engine) acquireClaim(ctx context.Context, fl *flight, got outcome) error {
 	for {
-		ok, err := e.shared.Claim(ctx, fl.domain.Domain, fl.timeout/claimFraction)
+		ok, err := e.shared.Claim(ctx, fl.domain.name, fl.timeout/claimFraction)
 		fl.claimed = ok && err == nil
 		// Between the last read and the claim another process may have finished.
 		_ = e.readStore(ctx, fl.domain)
@@ -55,5 +55,5 @@ func (e *Engine) releaseClaim(fl *flight) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), releasePatience)
 	defer cancel()
-	_ = e.shared.Release(ctx, fl.domain.Domain) // or else it ends by itself
+	_ = e.shared.Release(ctx, fl.domain.name) // or else it ends by itself
 }

@@ -46,6 +46,9 @@ func (s *daneState) size() int64 {
 	if s.result != nil {
 		for _, h := range s.result.Hosts {
 			n += daneBytes + int64(len(h.Name)+len(h.Base))
+			if h.Err != nil {
+				n += errorBytes + 2*int64(len(h.Err.Error())) // with what it wraps
+			}
 		}
 	}
 	return n
@@ -73,21 +76,31 @@ func (e *Engine) daneFor(h *hop, c *conditions) daneLookup {
 	if c.dane.off() {
 		return daneLookup{}
 	}
-	if s := h.daneState.Load(); s != nil && s.permission == c.dane && e.now().mono <= s.until {
+	if s := h.daneState.Load(); s.counts(c, e.now()) {
 		return daneLookup{state: s}
 	}
-	return daneLookup{check: e.joinCheck(h)}
+	return e.joinCheck(h, func(s *daneState) bool { return s.counts(c, e.now()) })
 }
 
-// joinCheck returns the check under way for h, and starts one if there is none,
-// or one that began under other conditions.
-func (e *Engine) joinCheck(h *hop) *daneCheck {
+// counts reports whether s, which can be nil, was found out under c and has not
+// expired.
+func (s *daneState) counts(c *conditions, now instant) bool {
+	return s != nil && s.permission == c.dane && now.mono <= s.until
+}
+
+// joinCheck returns the check under way for h, and starts one if there is none, or
+// one that began under other conditions; or the state, if a check that has just
+// ended left one that will do.
+func (e *Engine) joinCheck(h *hop, willDo func(*daneState) bool) daneLookup {
 	m := e.memory
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	c := e.conditions.Load()
 	if h.check != nil && h.check.permission == c.dane {
-		return h.check
+		return daneLookup{check: h.check}
+	}
+	if s := h.daneState.Load(); willDo(s) {
+		return daneLookup{state: s}
 	}
 	check := &daneCheck{hop: h, permission: c.dane, done: make(chan struct{})}
 	if last := h.daneState.Load(); last != nil && last.permission == c.dane {
@@ -99,7 +112,7 @@ func (e *Engine) joinCheck(h *hop) *daneCheck {
 		check.state = &daneState{permission: c.dane, err: errClosing, until: -1}
 		close(check.done)
 	}
-	return check
+	return daneLookup{check: check}
 }
 
 // runCheck runs check, and whatever happens leaves nothing waiting for it.
@@ -113,10 +126,11 @@ func (e *Engine) runCheck(check *daneCheck, c *conditions) {
 		if h.check == check {
 			h.check = nil
 		}
+		e.memory.evict(nil, e.now()) // what was under way could not go before
 	}()
 	defer func() {
 		if p := recover(); p != nil {
-			e.observe(Event{Kind: Panicked, Domain: h.Domain, Err: fmt.Errorf("%v", p), Stack: debug.Stack()})
+			e.observe(Event{Kind: Panicked, Domain: h.domain.name, Err: fmt.Errorf("%v", p), Stack: debug.Stack()})
 			failed(errors.New("internal error"))
 		}
 	}()
@@ -138,13 +152,13 @@ func (e *Engine) runCheck(check *daneCheck, c *conditions) {
 	}
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
-	place, err := e.checks.acquire(ctx, registrable(h.Domain), end)
+	place, err := e.checks.acquire(ctx, registrable(h.domain.name), end)
 	if err != nil {
 		failed(err)
 		return
 	}
 	defer place.release()
-	result, err := c.daneConfig.Check(ctx, h.NextHop)
+	result, err := c.daneConfig.Check(ctx, h.nextHop())
 	if errors.Is(context.Cause(ctx), errEnded) {
 		failed(errEnded)
 		return
@@ -174,7 +188,7 @@ func (e *Engine) publishState(check *daneCheck) {
 		}
 		e.memory.mu.Unlock()
 	}
-	ev := Event{Kind: DANEChecked, Domain: h.Domain, Err: s.err}
+	ev := Event{Kind: DANEChecked, Domain: h.domain.name, Err: s.err}
 	if s.conclusive {
 		ev.DANE = s.result
 	}

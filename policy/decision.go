@@ -95,7 +95,7 @@ type Decision struct {
 // under c. s is nil if DANE does not matter or must not be used; f can be nil
 // where an override decides alone. It does no I/O.
 func newDecision(h *hop, f *facts, s *daneState, c *conditions, now instant) *Decision {
-	d := &Decision{NextHop: h.name, Domain: h.Domain, from: f, under: c}
+	d := &Decision{NextHop: h.name, Domain: h.domain.name, from: f, under: c}
 	kind, o := c.kindOf(h, f, now)
 	if o != nil && o.Action != override.Enforce {
 		d.setOverride(o, c)
@@ -131,7 +131,7 @@ func newDecision(h *hop, f *facts, s *daneState, c *conditions, now instant) *De
 // that has a part in it: one that decides alone, or one that enforces a policy in
 // testing mode. f can be nil where an override decides alone.
 func (c *conditions) kindOf(h *hop, f *facts, now instant) (Kind, *override.Override) {
-	o := c.override(h.Domain, now.wall)
+	o := c.override(h.domain.name, now.wall)
 	switch {
 	case o != nil && o.Action != override.Enforce:
 		return None, o
@@ -174,14 +174,14 @@ func (d *Decision) endAt(t time.Time, c *conditions) {
 
 // setKind sets Kind and Reason, where MTA-STS alone says kind.
 func (d *Decision) setKind(kind Kind, f *facts, c *conditions) {
-	d.Kind, d.Reason = kind, f.noPolicy
+	d.Kind, d.Reason = kind, f.noPolicy()
 	if d.dane != nil && c.daneConfig.relevant(kind) {
 		if k, reason := c.daneConfig.combine(kind, d.dane); k != kind {
 			d.Kind, d.Reason = k, reason
 		}
 	}
-	if d.Kind == Enforce && f.renderErr != "" {
-		d.Kind, d.Reason = Failed, f.renderErr
+	if d.Kind == Enforce && f.policy != nil && f.reason != "" {
+		d.Kind, d.Reason = Failed, f.reason
 	}
 }
 
@@ -210,7 +210,7 @@ func (d *Decision) String() string {
 	var fetched int64
 	noPolicy := ""
 	if d.from != nil {
-		fetched, noPolicy = d.from.fetched, d.from.noPolicy
+		fetched, noPolicy = d.from.fetched, d.from.noPolicy()
 	}
 	text := noPolicy
 	if d.STS != nil {

@@ -14,14 +14,13 @@ type facts struct {
 	entry  string      // the cache.Entry, encoded; empty if nothing is to be kept
 	id     string      // of the policy
 	answer string      // Config.Render's
+	reason string      // why there is no policy, or why the client cannot enforce it
 	policy *sts.Policy // nil: none. MX and Lines are not kept: entry has them.
-	kind   Kind        // by MTA-STS alone
 
-	noPolicy  string // why there is none
-	renderErr string // why the client cannot enforce the policy; empty if it can
-	unknown   bool   // nothing could be found out: settings.deferred says what that means
-	lost      bool   // the store does not have the policy that memory has
-	bug       bool   // an internal error: mail must not be delivered on it
+	kind    Kind // by MTA-STS alone
+	unknown bool // nothing could be found out: settings.deferred says what that means
+	lost    bool // the store does not have the policy that memory has
+	bug     bool // an internal error: mail must not be delivered on it
 
 	fetched  int64 // when the policy was downloaded, in Unix nanoseconds
 	expires  int64 // when it expires, likewise
@@ -71,7 +70,7 @@ func (f *facts) decoded(domain string) cache.Entry {
 // unknownFacts are those of a domain of which nothing is known because finding
 // out failed with err. They are for the answers that wait, and not kept.
 func unknownFacts(err error) *facts {
-	return &facts{noPolicy: err.Error(), unknown: true}
+	return &facts{reason: err.Error(), unknown: true}
 }
 
 // newFacts returns what e means at now. last is what was known before; it can be
@@ -84,7 +83,7 @@ func (e *Engine) newFacts(entry cache.Entry, now instant, last *facts) *facts {
 	}
 	rules := &e.conditions.Load().rules
 	if entry.Policy == "" {
-		f.noPolicy = noPolicyReason(entry)
+		f.reason = noPolicyReason(entry)
 		// An absence that seems to last longer was kept by a clock ahead of ours.
 		if left := entry.Expires.Sub(now.wall); left >= 0 && left <= max(maxAbsence, maxRetry) {
 			f.deadline = now.in(left)
@@ -99,7 +98,7 @@ func (e *Engine) newFacts(entry cache.Entry, now instant, last *facts) *facts {
 	p, err := sts.ParsePolicy([]byte(entry.Policy))
 	if err != nil {
 		// It parsed when it was stored. Deciding nothing is right, guessing is not.
-		f.noPolicy, f.deadline = "stored policy is unreadable: "+err.Error(), now.mono-1
+		f.reason, f.deadline = "stored policy is unreadable: "+err.Error(), now.mono-1
 		return f
 	}
 	f.id, f.fetched, f.expires, f.refresh = entry.ID, nanos(entry.Fetched), nanos(entry.Expires), nanos(entry.Refresh)
@@ -137,10 +136,18 @@ func (e *Engine) renderPolicy(f *facts, domain string, p *sts.Policy) {
 	if e.render != nil && f.kind != None {
 		answer, err := e.render(&Decision{NextHop: domain, Domain: domain, STS: p, ID: f.id, Kind: f.kind})
 		if f.answer = answer; err != nil {
-			f.renderErr = err.Error()
+			f.reason = err.Error()
 		}
 	}
 	f.policy = e.memory.modes[p.Mode]
+}
+
+// noPolicy is why there is no policy; empty if there is one.
+func (f *facts) noPolicy() string {
+	if f.policy != nil {
+		return ""
+	}
+	return f.reason
 }
 
 // noPolicyReason says why e has no policy.
@@ -187,7 +194,7 @@ func (f *facts) size() int64 {
 	if f == nil {
 		return 0
 	}
-	return factsBytes + int64(len(f.entry)+len(f.answer)+len(f.renderErr)) + f.expired.size()
+	return factsBytes + int64(len(f.entry)+len(f.answer)+len(f.reason)) + f.expired.size()
 }
 
 // nanos is t in Unix nanoseconds, and 0 for the zero time.

@@ -151,8 +151,8 @@ func (e *Engine) run(fl *flight) {
 	defer e.land(fl)
 	defer func() {
 		if p := recover(); p != nil {
-			e.observe(Event{Kind: Panicked, Domain: fl.domain.Domain, Err: fmt.Errorf("%v", p), Stack: debug.Stack()})
-			fl.publish(&facts{noPolicy: "internal error", bug: true}, Missed)
+			e.observe(Event{Kind: Panicked, Domain: fl.domain.name, Err: fmt.Errorf("%v", p), Stack: debug.Stack()})
+			fl.publish(&facts{reason: "internal error", bug: true}, Missed)
 		}
 	}()
 	defer e.release(fl)
@@ -206,7 +206,7 @@ func (e *Engine) takePlace(ctx context.Context, fl *flight, background bool) (er
 	if background {
 		share = e.refreshes
 	}
-	fl.place, err = share.acquire(ctx, registrable(fl.domain.Domain), fl.cancel)
+	fl.place, err = share.acquire(ctx, registrable(fl.domain.name), fl.cancel)
 	return err
 }
 
@@ -236,7 +236,7 @@ func (e *Engine) giveUp(fl *flight, err error) {
 	f.unknown = !fl.answered.Load()
 	fl.publish(f, Missed)
 	if !errors.Is(err, errClosing) {
-		e.observe(Event{Kind: FetchEnded, Domain: fl.domain.Domain, Err: err})
+		e.observe(Event{Kind: FetchEnded, Domain: fl.domain.name, Err: err})
 	}
 }
 
@@ -260,13 +260,20 @@ func (e *Engine) fetch(ctx context.Context, fl *flight) {
 		// Another process changed the domain meanwhile. What was found out is
 		// about what is known now.
 		_ = e.readStore(ctx, fl.domain)
+		if !got.downloaded() && e.wanted(fl, got) {
+			if err := e.download(ctx, fl, &got); err != nil {
+				e.giveUp(fl, err)
+				return
+			}
+			now = e.now()
+		}
 	}
 	for {
 		f := e.restoredFacts(fl.domain)
 		old := e.oldEntry(fl, f)
 		before := old
 		if f != nil && f.policy != nil {
-			before = f.decoded(fl.domain.Domain) // also if it has expired
+			before = f.decoded(fl.domain.name) // also if it has expired
 		}
 		entry := fl.rules.next(old, got, now.wall, rand.Float64())
 		after := e.newFacts(entry, now, f).withPolicyKept(f, fl.conditions, now)
@@ -279,7 +286,7 @@ func (e *Engine) fetch(ctx context.Context, fl *flight) {
 			attached, kept = e.noPolicy(fl, f, after, entry)
 		default:
 			if attached, kept = e.swapFacts(fl, f, after, true); kept {
-				saved = e.save(fl, entry, after, got.policy != nil)
+				saved = e.save(fl, entry, after, got.policy != nil) == nil
 			}
 		}
 		if !attached {
@@ -295,7 +302,7 @@ func (e *Engine) fetch(ctx context.Context, fl *flight) {
 // oldEntry returns what is known of the domain of fl as next wants it: without a
 // policy that is not in force.
 func (e *Engine) oldEntry(fl *flight, f *facts) cache.Entry {
-	old := f.decoded(fl.domain.Domain)
+	old := f.decoded(fl.domain.name)
 	now := e.now()
 	if old.Retry.After(now.wall.Add(maxRetry)) {
 		old.Retry = now.wall // it was noted by a clock that has been set back
@@ -315,7 +322,7 @@ func (e *Engine) oldEntry(fl *flight, f *facts) cache.Entry {
 // failures for a while. A name server that does not answer would hold up every
 // message, though.
 func (e *Engine) recordFailed(ctx context.Context, fl *flight, have, f *facts, err error) (attached, kept bool) {
-	f.unknown, f.noPolicy = true, "record: "+err.Error()
+	f.unknown, f.reason = true, "record: "+err.Error()
 	attached, kept = true, true
 	if timedOut(err) && ctx.Err() == nil {
 		f.expireIn(recordRetry, e.now())
@@ -355,7 +362,7 @@ func (e *Engine) noPolicy(fl *flight, have, f *facts, entry cache.Entry) (attach
 // contact nothing is known.
 func (e *Engine) short(fl *flight, err error) {
 	fl.publish(unknownFacts(fmt.Errorf("this host is short of resources: %w", err)), Missed)
-	e.observe(Event{Kind: ResourcesShort, Domain: fl.domain.Domain, Err: err})
+	e.observe(Event{Kind: ResourcesShort, Domain: fl.domain.name, Err: err})
 }
 
 // shortage returns the error of got if it is a shortage on this host.
@@ -382,16 +389,23 @@ func timedOut(err error) bool {
 // error means that the download could not begin in time.
 func (e *Engine) ask(ctx context.Context, fl *flight) (got outcome, err error) {
 	d := fl.domain
-	d.asked.Store(e.now().mono)
-	got.record, got.recordErr = fl.fetcher.Record(ctx, d.Domain)
+	d.asked.Store(e.now().nonZero())
+	got.record, got.recordErr = fl.fetcher.Record(ctx, d.name)
 	fl.answered.Store(got.recordErr == nil)
-	if !e.wanted(fl, got) {
-		return got, nil
+	if e.wanted(fl, got) {
+		err = e.download(ctx, fl, &got)
 	}
+	return got, err
+}
+
+// download downloads the policy of the domain of fl, unless another process that
+// shares the store does so. The error means that it could not begin in time.
+func (e *Engine) download(ctx context.Context, fl *flight, got *outcome) error {
+	d := fl.domain
 	fl.setRecordFound()
 	if e.shared != nil && !d.facts.Load().hasPolicy(e.now()) {
-		if err := e.acquireClaim(ctx, fl, got); err != nil || !e.wanted(fl, got) {
-			return got, err
+		if err := e.acquireClaim(ctx, fl, *got); err != nil || !e.wanted(fl, *got) {
+			return err
 		}
 	}
 	// The download has a time of its own: what was spent on waiting is not the
@@ -399,9 +413,12 @@ func (e *Engine) ask(ctx context.Context, fl *flight) (got outcome, err error) {
 	ctx, cancel := context.WithTimeout(fl.ctx, fl.timeout)
 	defer cancel()
 	ctx = stsfetch.WithDialed(ctx, func(a netip.Addr) { fl.place.at(a) })
-	got.text, got.policy, got.policyErr = fl.fetcher.Policy(ctx, d.Domain)
-	return got, nil
+	got.text, got.policy, got.policyErr = fl.fetcher.Policy(ctx, d.name)
+	return nil
 }
+
+// downloaded reports whether a download was tried.
+func (got *outcome) downloaded() bool { return got.policy != nil || got.policyErr != nil }
 
 // wanted reports whether what the record said is reason to download, by what is
 // known now.

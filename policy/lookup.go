@@ -64,11 +64,12 @@ func (d *Decision) choose(strict bool) *Decision {
 func (e *Engine) revalidate(h *hop, f *facts, c *conditions, now instant) {
 	d := h.domain
 	last := d.rechecked.Load()
-	if now.mono >= d.recheckAt(f) && now.mono-last >= int64(minTTL) && d.rechecked.CompareAndSwap(last, now.mono) {
-		e.join(h.NextHop, onUse)
+	if now.mono >= d.recheckAt(f) && (last == 0 || now.mono-last >= int64(minTTL)) && d.rechecked.CompareAndSwap(last, now.nonZero()) {
+		e.join(h.nextHop(), onUse)
 	}
-	if s := h.daneState.Load(); s != nil && now.mono >= s.due && c.daneMatters(f.kind) && !c.dane.off() {
-		e.joinCheck(h)
+	due := func(s *daneState) bool { return s != nil && now.mono >= s.due }
+	if kind, _ := c.kindOf(h, f, now); due(h.daneState.Load()) && c.daneMatters(kind) && !c.dane.off() {
+		e.joinCheck(h, func(s *daneState) bool { return !due(s) })
 	}
 }
 
@@ -104,7 +105,7 @@ func (e *Engine) find(ctx context.Context, nextHop dane.NextHop, why trigger) (*
 	// An override goes before whatever is known, DANE included, and nothing is
 	// looked up for it: it is there because something about the domain is wrong,
 	// and mail must not wait for that to time out first.
-	if o := c.override(h.Domain, now.wall); o != nil && o.Action != override.Enforce {
+	if o := c.override(h.domain.name, now.wall); o != nil && o.Action != override.Enforce {
 		return h, e.decide(h, nil, nil), Fresh
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, c.timeout, errTimeout)
@@ -244,5 +245,5 @@ func (e *Engine) answered(h *hop, d *Decision, source Source, now instant) {
 	if used.Load() == hour || d.STS == nil && d.Override == nil || used.Swap(hour) == hour {
 		return
 	}
-	e.uses.add(h.Domain, now.wall.Truncate(time.Hour))
+	e.uses.add(h.domain.name, now.wall.Truncate(time.Hour))
 }

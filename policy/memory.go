@@ -4,6 +4,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/net/publicsuffix"
 
@@ -17,9 +18,10 @@ const (
 	bytesPerHop = 1536
 	// hopBytes, factsBytes and daneBytes are what the structures themselves take,
 	// with their part of the table.
-	hopBytes   = 560
-	factsBytes = 160
+	hopBytes   = 430
+	factsBytes = 128
 	daneBytes  = 112
+	errorBytes = 64
 	// ownerShare is which part of the memory one owner of domains may take before
 	// what it takes is evicted first.
 	ownerShare = 64
@@ -29,6 +31,9 @@ const (
 	// samples is how many domains are compared to find one to evict: enough for
 	// the one chosen to be among the least recently used.
 	samples = 16
+	// sampleAgain is how long it takes until all of a table in which everything is
+	// unsaved is gone through once more.
+	sampleAgain = time.Second
 )
 
 // memory holds what the Engine knows, by next-hop. It is bounded in next-hops
@@ -47,15 +52,17 @@ type memory struct {
 	owners  map[string]*owner    // by registrable domain; of some domains
 	heavy   map[*owner]struct{}  // which take more than their share
 	unsaved map[*domain]struct{} // whose policy the store has yet to take
-	cheap   map[*domain]struct{} // all others
-	evicted [unsavedPolicy + 1]uint64
+	// onlyUnsaved is until when nothing else is looked for: all of the table was
+	// gone through in vain.
+	onlyUnsaved int64
+	evicted     [unsavedPolicy + 1]uint64
 }
 
 // A hop is one next-hop.
 type hop struct {
-	dane.NextHop
-	name   string // NextHop.String()
+	name   string // dane.NextHop.String()
 	domain *domain
+	next   *hop // of the same domain, beside the one of its name
 
 	decision  atomic.Pointer[Decision]
 	daneState atomic.Pointer[daneState]
@@ -63,7 +70,15 @@ type hop struct {
 
 	check *daneCheck // under way; memory.mu guards it
 
+	port uint16
+	noMX bool
+
 	mu sync.Mutex // orders decisions
+}
+
+// nextHop returns what h is about.
+func (h *hop) nextHop() dane.NextHop {
+	return dane.NextHop{Domain: h.domain.name, Port: h.port, NoMX: h.noMX}
 }
 
 // A domain is a policy domain, and the next-hop of that name.
@@ -81,11 +96,10 @@ type domain struct {
 	flight  *flight    // under way
 	leaving *flight    // was detached, and has not ended yet
 	read    *storeRead // under way
-	changes uint64     // counts changes from outside: commands and hints
-	deleted bool       // the last of them was a deletion by another process
-	others  []*hop     // next-hops with a port or brackets
-	bytes   int64      // as counted
 	owner   *owner     // nil: too small to count
+	bytes   int32      // as counted
+	changes uint16     // counts changes from outside: commands and hints
+	deleted bool       // the last of them was a deletion by another process
 }
 
 // An owner is who has some domains: the registrable domain that they are below.
@@ -105,7 +119,6 @@ func newMemory(n int) *memory {
 		owners:   make(map[string]*owner),
 		heavy:    make(map[*owner]struct{}),
 		unsaved:  make(map[*domain]struct{}),
-		cheap:    make(map[*domain]struct{}),
 	}
 	for mode := range m.modes {
 		m.modes[mode] = &sts.Policy{Mode: sts.Mode(mode)}
@@ -137,23 +150,21 @@ func (m *memory) add(nextHop dane.NextHop, now instant) *hop {
 	if h := m.hops[name]; h != nil {
 		return h
 	}
+	name = strings.Clone(name) // the caller's can be a part of something large
 	if name == nextHop.Domain {
-		d := &domain{hop: hop{NextHop: nextHop, name: name}}
+		d := &domain{hop: hop{name: name}}
 		d.domain = d
-		m.cheap[d] = struct{}{}
 		m.insert(&d.hop, now)
 		return &d.hop
 	}
 	d := m.add(dane.NextHop{Domain: nextHop.Domain}, now).domain
-	h := &hop{NextHop: nextHop, name: name, domain: d}
-	d.others = append(d.others, h)
+	h := &hop{name: name, domain: d, port: nextHop.Port, noMX: nextHop.NoMX, next: d.next}
+	d.next = h
 	m.insert(h, now)
 	return h
 }
 
 func (m *memory) insert(h *hop, now instant) {
-	h.name = strings.Clone(h.name) // for all its parts
-	h.Domain = h.name[strings.Index(h.name, h.Domain):][:len(h.Domain)]
 	h.used.Store(now.minute())
 	m.hops[h.name] = h
 	m.count(h.domain)
@@ -170,29 +181,36 @@ func (m *memory) setFacts(d *domain, f *facts, now instant) {
 	m.evict(d, now)
 }
 
+// has reports whether d is in the table: it may have been evicted since it was
+// found there. The lock must be held.
+func (m *memory) has(d *domain) bool { return m.hops[d.name] == &d.hop }
+
 // count brings the accounting of d up to date. The lock must be held.
 func (m *memory) count(d *domain) {
+	if !m.has(d) {
+		return
+	}
 	n := hopBytes + int64(len(d.name)) + d.facts.Load().size() + d.daneState.Load().size()
-	for _, h := range d.others {
+	for h := d.next; h != nil; h = h.next {
 		n += hopBytes + int64(len(h.name)) + h.daneState.Load().size()
 	}
-	m.bytes += n - d.bytes
+	m.bytes += n - int64(d.bytes)
 	if d.owner == nil {
 		d.owner = m.ownerOf(d, n)
 		if d.owner != nil {
 			m.countOwner(d.owner, n)
 		}
 	} else {
-		m.countOwner(d.owner, n-d.bytes)
+		m.countOwner(d.owner, n-int64(d.bytes))
 	}
-	d.bytes = n
+	d.bytes = int32(n)
 }
 
 // ownerOf returns the owner to count d for, which takes n bytes: nil for a
 // domain of usual size that is a registrable domain itself, as most are.
 func (m *memory) ownerOf(d *domain, n int64) *owner {
-	name := registrable(d.Domain)
-	if name == d.Domain && n < ownerFrom && m.owners[name] == nil {
+	name := registrable(d.name)
+	if name == d.name && n < ownerFrom && m.owners[name] == nil {
 		return nil
 	}
 	o := m.owners[name]
@@ -277,13 +295,23 @@ func (m *memory) victim(for_ *domain, limit evictionRank, now instant) (*domain,
 	}
 	if heaviest != nil {
 		c := candidates{memory: m, except: for_, now: now, limit: unsavedPolicy}
-		// If all of it is being fetched, nobody else pays: it goes when that ends.
-		c.sample(heaviest.domains)
-		return c.best, c.rank
+		if c.sample(heaviest.domains); c.best != nil {
+			return c.best, c.rank
+		}
+		// All of it is being fetched, and goes when that ends. As long as the
+		// rest fits, nobody else pays for it.
+		if len(m.hops) <= m.maxHops && m.bytes-heaviest.bytes <= m.maxBytes {
+			return nil, 0
+		}
+		limit = savedPolicy
 	}
-	c := candidates{memory: m, except: for_, now: now, limit: limit}
-	c.sample(m.cheap)
-	if c.best == nil && limit == unsavedPolicy {
+	c := candidates{memory: m, except: for_, now: now, limit: savedPolicy}
+	if m.onlyUnsaved < now.mono {
+		if others := c.sampleHops(m.hops); !others {
+			m.onlyUnsaved = now.in(sampleAgain)
+		}
+	}
+	if c.limit = limit; c.best == nil && limit == unsavedPolicy {
 		c.sample(m.unsaved)
 	}
 	return c.best, c.rank
@@ -299,6 +327,23 @@ type candidates struct {
 	seen int
 	best *domain
 	rank evictionRank
+}
+
+// sampleHops offers some domains that are not unsaved: the first of a walk, which
+// begins anywhere, and goes on to the end if it has to. It reports whether there
+// are any, be they under way or not.
+func (c *candidates) sampleHops(hops map[string]*hop) (any bool) {
+	c.seen = 0
+	for _, h := range hops {
+		if _, unsaved := c.memory.unsaved[h.domain]; unsaved || h.domain == c.except {
+			continue
+		}
+		any = true
+		if c.offer(h.domain); c.seen >= samples {
+			break
+		}
+	}
+	return any
 }
 
 // sample offers some domains of a set. A walk over a map begins anywhere.
@@ -330,7 +375,7 @@ func (d *domain) busy() bool {
 	if d.flight != nil || d.leaving != nil || d.read != nil || d.check != nil {
 		return true
 	}
-	for _, h := range d.others {
+	for h := d.next; h != nil; h = h.next {
 		if h.check != nil {
 			return true
 		}
@@ -351,7 +396,7 @@ func (d *domain) recheckAt(f *facts) int64 {
 // lastUse is the minute in which any next-hop of d was last used.
 func (d *domain) lastUse() int64 {
 	last := d.used.Load()
-	for _, h := range d.others {
+	for h := d.next; h != nil; h = h.next {
 		last = max(last, h.used.Load())
 	}
 	return last
@@ -360,14 +405,13 @@ func (d *domain) lastUse() int64 {
 // remove removes d and its next-hops. The lock must be held.
 func (m *memory) remove(d *domain) {
 	delete(m.hops, d.name)
-	for _, h := range d.others {
+	for h := d.next; h != nil; h = h.next {
 		delete(m.hops, h.name)
 	}
 	delete(m.unsaved, d)
-	delete(m.cheap, d)
-	m.bytes -= d.bytes
+	m.bytes -= int64(d.bytes)
 	if o := d.owner; o != nil {
-		m.countOwner(o, -d.bytes)
+		m.countOwner(o, -int64(d.bytes))
 		if delete(o.domains, d); len(o.domains) == 0 {
 			delete(m.owners, o.name)
 			delete(m.heavy, o)
@@ -378,12 +422,10 @@ func (m *memory) remove(d *domain) {
 // setUnsaved notes whether the store has yet to take the policy of d. The lock
 // must be held.
 func (m *memory) setUnsaved(d *domain, unsaved bool) {
-	if unsaved {
+	if unsaved && m.has(d) {
 		m.unsaved[d] = struct{}{}
-		delete(m.cheap, d)
 	} else {
 		delete(m.unsaved, d)
-		m.cheap[d] = struct{}{}
 	}
 }
 

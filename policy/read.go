@@ -77,7 +77,7 @@ func (e *Engine) hint(name string, deleted bool) {
 	}
 	d := h.domain
 	d.changes++
-	d.deleted = deleted
+	d.deleted = d.deleted || deleted // until the store is read, whatever came after it
 	d.verified.Store(hinted)
 	if f := d.facts.Load(); f != nil {
 		again := *f // another pointer, so that no decision is current
@@ -120,10 +120,11 @@ func (e *Engine) runRead(d *domain, r *storeRead) {
 	defer func() {
 		if p := recover(); p != nil {
 			r.err = fmt.Errorf("panic: %v", p)
-			e.observe(Event{Kind: Panicked, Domain: d.Domain, Err: r.err, Stack: debug.Stack()})
+			e.observe(Event{Kind: Panicked, Domain: d.name, Err: r.err, Stack: debug.Stack()})
 		}
 		m.mu.Lock()
 		d.read = nil
+		m.evict(nil, e.now()) // what was under way could not go before
 		m.mu.Unlock()
 	}()
 	ctx, cancel := context.WithTimeout(e.ctx, e.conditions.Load().timeout)
@@ -132,7 +133,7 @@ func (e *Engine) runRead(d *domain, r *storeRead) {
 		m.mu.RLock()
 		changes := d.changes
 		m.mu.RUnlock()
-		stored, err := e.storedEntry(ctx, d.Domain)
+		stored, err := e.storedEntry(ctx, d.name)
 		if e.adopt(d, changes, stored, err) {
 			r.err = err
 			break
@@ -142,8 +143,8 @@ func (e *Engine) runRead(d *domain, r *storeRead) {
 		r.err = nil
 	}
 	if r.err != nil {
-		d.unread.Store(e.now().verified())
-		e.observe(Event{Kind: StoreFailed, Domain: d.Domain, Err: r.err, Op: OpGet})
+		d.unread.Store(e.now().nonZero())
+		e.observe(Event{Kind: StoreFailed, Domain: d.name, Err: r.err, Op: OpGet})
 	}
 }
 
@@ -159,12 +160,12 @@ func (e *Engine) storedEntry(ctx context.Context, name string) (cache.Entry, err
 
 // adopt makes known what the store said about d: stored, or err. It does nothing
 // and returns false if something else has changed d since changes was read.
-func (e *Engine) adopt(d *domain, changes uint64, stored cache.Entry, err error) bool {
+func (e *Engine) adopt(d *domain, changes uint16, stored cache.Entry, err error) bool {
 	now := e.now()
 	have := e.restoredFacts(d)
 	var f *facts
 	if err == nil {
-		f = e.newFacts(stored, now, have)
+		f = e.newFacts(withFailure(stored, have.decoded(d.name)), now, have)
 		if last := d.asked.Load(); last > 0 {
 			f.recheck = max(f.recheck, last+int64(minTTL)) // the other host's clock may be another
 		}
@@ -183,11 +184,11 @@ func (e *Engine) adopt(d *domain, changes uint64, stored cache.Entry, err error)
 		f, unsaved = d.missing(have, unsaved, now)
 	default:
 		if d.verified.Load() != neverRead {
-			d.verified.Store(now.verified())
+			d.verified.Store(now.nonZero())
 		}
 		return true
 	}
-	d.verified.Store(now.verified())
+	d.verified.Store(now.nonZero())
 	d.deleted = false
 	m.setUnsaved(d, unsaved)
 	if f != have {
@@ -196,8 +197,19 @@ func (e *Engine) adopt(d *domain, changes uint64, stored cache.Entry, err error)
 	return true
 }
 
-// verified is t for domain.verified.
-func (t instant) verified() int64 { return max(t.mono, neverRead+1) }
+// withFailure returns stored with the failure of known, if that is younger than
+// its download and its own: the store may not know of it.
+func withFailure(stored, known cache.Entry) cache.Entry {
+	failed := known.Retry.Add(-backOff(max(known.Failures, 1)))
+	if known.FailedID != "" && known.Retry.After(stored.Retry) && stored.Fetched.Before(failed) {
+		stored.Failures, stored.FailedID, stored.Retry = known.Failures, known.FailedID, known.Retry
+		stored.Error, stored.Result = known.Error, known.Result
+	}
+	return stored
+}
+
+// nonZero is t by the monotonic clock, where 0 means never.
+func (t instant) nonZero() int64 { return max(t.mono, neverRead+1) }
 
 // merge returns what counts of have, which memory knows, and f, made of what is
 // stored; and whether the store has yet to take it. A policy that is in force
@@ -212,7 +224,7 @@ func (e *Engine) merge(d *domain, have, f *facts, stored cache.Entry, unsaved bo
 		return have, false
 	case have != nil && have.policy == nil && have.inForce(now) && !f.inForce(now):
 		return have.withPolicyKept(f, c, now), false // an absence that is younger
-	case f.policy == nil:
+	case f.policy == nil && !d.deleted:
 		return f.withPolicyKept(have, c, now), false
 	}
 	return f, false
@@ -286,7 +298,7 @@ func (e *Engine) setFacts(fl *flight, f *facts, unsaved, verified bool) bool {
 	now := e.now()
 	d.verified.Store(neverRead)
 	if verified {
-		d.verified.Store(now.verified())
+		d.verified.Store(now.nonZero())
 		d.deleted = false
 	}
 	m.setUnsaved(d, unsaved)

@@ -129,7 +129,7 @@ func (e *Engine) dueInMemory(n int) (names []string) {
 			continue
 		}
 		d.leased.Store(now.in(lease))
-		if names = append(names, d.Domain); len(names) == n {
+		if names = append(names, d.name); len(names) == n {
 			break
 		}
 	}

@@ -14,7 +14,7 @@ const expiryNotice = 24 * time.Hour
 
 // report makes the events of a fetch. kept says that the store has after.
 func (e *Engine) report(fl *flight, before, after cache.Entry, got outcome, kept bool) {
-	ev := Event{Domain: fl.domain.Domain, Before: &before, After: &after, Took: time.Duration(e.now().mono - fl.began.mono), Trigger: fl.reason(before), Kept: kept}
+	ev := Event{Domain: fl.domain.name, Before: &before, After: &after, Took: time.Duration(e.now().mono - fl.began.mono), Trigger: fl.reason(before), Kept: kept}
 	switch {
 	case got.policy != nil && before.Policy == "":
 		ev.Kind = PolicyNew

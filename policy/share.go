@@ -19,6 +19,10 @@ var errEnded = errors.New("ended for others: too many fetches at once (fetch.con
 // addresses of a provider, take less.
 const addressPatience = 2 * time.Second
 
+// waitTick is how often a fetch that waits looks again whether one can be ended
+// for its sake.
+const waitTick = 250 * time.Millisecond
+
 // A fairShare bounds how many fetches run at once. Waiting costs little, so the
 // bound is high, and as long as it is not reached it does nothing. Then each
 // owner has the same right to places: whose fetch finds none takes that of the
@@ -36,6 +40,7 @@ type fairShare struct {
 	running int
 	owners  map[string][]*place // in the order in which they began
 	waiting []*waiter
+	retried time.Time // when one that waited was given the place of another
 }
 
 // A place is the right to fetch.
@@ -83,18 +88,48 @@ func (s *fairShare) acquire(ctx context.Context, owner string, end context.Cance
 	w := &waiter{place: p, ready: make(chan struct{})}
 	s.waiting = append(s.waiting, w)
 	s.mu.Unlock()
-	select {
-	case <-w.ready:
-		return p, nil
-	case <-ctx.Done():
+	tick := time.NewTicker(waitTick)
+	defer tick.Stop()
+	for {
+		select {
+		case <-w.ready:
+			return p, nil
+		case <-tick.C:
+			s.retry(w)
+		case <-ctx.Done():
+			if s.leave(w) {
+				return nil, fmt.Errorf("too many fetches at once (fetch.concurrency): %w", context.Cause(ctx))
+			}
+			return p, nil // it came just now
+		}
 	}
+}
+
+// retry looks again whether a fetch can be ended for the sake of w, if it waits for
+// longest: the others may have addresses by now, or have run for long. It does so
+// seldom, or those that wait for a place of their own network would leave nothing
+// that a new one could end at once.
+func (s *fairShare) retry(w *waiter) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if i := slices.Index(s.waiting, w); i >= 0 {
-		s.waiting = slices.Delete(s.waiting, i, i+1)
-		return nil, fmt.Errorf("too many fetches at once (fetch.concurrency): %w", context.Cause(ctx))
+	if len(s.waiting) == 0 || s.waiting[0] != w || time.Since(s.retried) < waitTick || !s.makeRoom(w.place.owners[0]) {
+		return
 	}
-	return p, nil // it came just now
+	s.retried = time.Now()
+	s.waiting = slices.Delete(s.waiting, 0, 1)
+	s.start(w.place)
+	close(w.ready)
+}
+
+// leave has w wait no longer, and reports whether it did until now.
+func (s *fairShare) leave(w *waiter) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i := slices.Index(s.waiting, w)
+	if i >= 0 {
+		s.waiting = slices.Delete(s.waiting, i, i+1)
+	}
+	return i >= 0
 }
 
 // start gives p its place. The lock must be held.

@@ -165,7 +165,7 @@ func (h *simHost) memoryUsed() (used, bound int) {
 	defer m.mu.Unlock()
 	used = int(m.bytes)
 	for name, hop := range m.hops {
-		if name == hop.Domain && hop.domain.busy() {
+		if name == hop.domain.name && hop.domain.busy() {
 			used -= int(hop.domain.bytes)
 		}
 	}

@@ -361,7 +361,7 @@ func (w *simWorld) beganFetch(f *simFetcher, d *simDomain) *simFetch {
 		switch {
 		case other.host == h.index && other.life == f.life:
 			w.breaks(lawOnce, d.index, "host %d downloads the policy of %s twice at once", h.index, d.name)
-		case other.began.Sub(w.deletedAt[d.index]) < 2*simHintDelay: // it could not know of that yet
+		case other.began.Sub(w.deletedAt[d.index]) < simTimeout: // it was under way, and could not know of that
 		case forced || fetch.known || other.known || w.store.writable.IsZero() || other.began.Sub(w.store.writable) < simStoreRetry+simTimeout:
 		case other.host != h.index && now.Sub(other.began) < simClaimTime && other.life == w.hosts[other.host].life && w.commandsOver(d, other.began) && other.began.After(w.lostAt) && !w.clocksWrong:
 			w.breaks(lawOnce, d.index, "host %d downloads the policy of %s, of which nothing is known, while host %d does", h.index, d.name, other.host)

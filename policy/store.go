@@ -13,11 +13,11 @@ import (
 
 // save stores entry, which f was made of, and publishes f: as soon as it is
 // stored, or when the store has had its time. downloaded says that its policy is
-// new. It reports whether the store took it, or has a later one.
-func (e *Engine) save(fl *flight, entry cache.Entry, f *facts, downloaded bool) bool {
+// new. The error says why the store has neither it nor a later one.
+func (e *Engine) save(fl *flight, entry cache.Entry, f *facts, downloaded bool) error {
 	if e.store == nil {
 		fl.publish(f, Missed)
-		return true
+		return nil
 	}
 	patience := time.AfterFunc(storePatience, func() { fl.publish(f, Missed) })
 	defer patience.Stop()
@@ -35,7 +35,7 @@ func (e *Engine) save(fl *flight, entry cache.Entry, f *facts, downloaded bool) 
 		e.saved(fl.domain, f)
 	}
 	fl.publish(f, Missed)
-	return err == nil
+	return err
 }
 
 // saved notes that the store has f, unless something else is known by now.
@@ -46,7 +46,7 @@ func (e *Engine) saved(d *domain, f *facts) {
 	if known := d.facts.Load(); known != nil && known.entry == f.entry {
 		m.setUnsaved(d, false)
 		if d.verified.Load() != hinted {
-			d.verified.Store(e.now().verified())
+			d.verified.Store(e.now().nonZero())
 		}
 	}
 }
@@ -86,7 +86,7 @@ func (e *Engine) sweep(ctx context.Context, fl *flight, f *facts) {
 	if last == nil && f.inForce(now) || last != nil && !e.current(now).expiredForLong(time.Unix(0, last.expires), now) {
 		return // an absence that counts, or the clock may be wrong
 	}
-	name := fl.domain.Domain
+	name := fl.domain.name
 	if err := e.removeExpired(ctx, name, last); err != nil {
 		e.observe(Event{Kind: StoreFailed, Domain: name, Err: err, Op: OpDelete})
 		return
@@ -124,8 +124,8 @@ func (e *Engine) removeExpired(ctx context.Context, name string, last *facts) er
 	return nil
 }
 
-// saveUnsaved has the store take what it did not take before, until it fails
-// again.
+// saveUnsaved has the store take what it did not take before, until it is
+// unreachable again. What it refuses keeps nothing else from being saved.
 func (e *Engine) saveUnsaved(ctx context.Context) {
 	if e.store == nil {
 		return
@@ -134,32 +134,32 @@ func (e *Engine) saveUnsaved(ctx context.Context) {
 	m.mu.RLock()
 	names := make([]string, 0, len(m.unsaved))
 	for d := range m.unsaved {
-		names = append(names, d.Domain)
+		names = append(names, d.name)
 	}
 	m.mu.RUnlock()
 	for _, name := range names {
-		if ctx.Err() != nil || !e.saveAgain(ctx, name) {
+		if err := e.saveAgain(ctx, name); ctx.Err() != nil || errors.Is(err, cache.ErrUnreachable) {
 			return
 		}
 	}
 }
 
-// saveAgain has the store take the policy of one domain, as its flight, and
-// reports whether the store works. What is under way for it saves it by itself.
-func (e *Engine) saveAgain(ctx context.Context, name string) bool {
+// saveAgain has the store take the policy of one domain, as its flight. What is
+// under way for it saves it by itself.
+func (e *Engine) saveAgain(ctx context.Context, name string) error {
 	m := e.memory
 	m.mu.Lock()
 	h := m.hops[name]
 	if h == nil || h.domain.flight != nil || h.domain.leaving != nil {
 		m.mu.Unlock()
-		return true
+		return nil
 	}
 	d := h.domain
 	f := d.facts.Load()
 	if _, unsaved := m.unsaved[d]; !unsaved || f == nil || f.policy == nil {
 		m.setUnsaved(d, false)
 		m.mu.Unlock()
-		return true
+		return nil
 	}
 	fl := e.newFlight(d, onCommand)
 	d.flight = fl
@@ -241,8 +241,8 @@ func (e *Engine) Entries(ctx context.Context) iter.Seq2[cache.Entry, error] {
 			if f == nil || f.unknown {
 				continue
 			}
-			seen[d.Domain] = true
-			if !yield(d.withUse(f.decoded(d.Domain)), nil) {
+			seen[d.name] = true
+			if !yield(d.withUse(f.decoded(d.name)), nil) {
 				return
 			}
 		}
@@ -266,7 +266,7 @@ func (m *memory) domains() []*domain {
 	defer m.mu.RUnlock()
 	all := make([]*domain, 0, len(m.hops))
 	for name, h := range m.hops {
-		if name == h.Domain {
+		if name == h.domain.name {
 			all = append(all, h.domain)
 		}
 	}
@@ -301,7 +301,7 @@ func (e *Engine) Retrieve(ctx context.Context, domain string, force bool) (cache
 		if fl.facts == nil {
 			continue // it was detached
 		}
-		return cache.Entry{Domain: domain, Error: fl.facts.noPolicy}, nil
+		return cache.Entry{Domain: domain, Error: fl.facts.reason}, nil
 	}
 }
 

@@ -7,7 +7,7 @@ import (
 	"log/slog"
 	"strconv"
 	"strings"
-	"sync"
+	"time"
 	"unicode"
 
 	"github.com/coreos/go-systemd/v22/journal"
@@ -20,31 +20,35 @@ func InJournal() bool {
 	return ok && err == nil
 }
 
+// lateAfter is how old a line is when its text says when it was logged.
+const lateAfter = time.Second
+
 // NewJournalHandler returns a handler that logs to the journal. Attributes
 // become fields: "domain" is searched for as STSMAP_DOMAIN=…. If the journal's
 // own socket cannot be reached, lines with a priority prefix are written to
-// fallback instead (sd-daemon(3)). No line has a time: the journal knows it.
-func NewJournalHandler(fallback io.Writer, level slog.Leveler) slog.Handler {
-	return &journalHandler{
-		level:  level,
-		native: journal.Enabled(),
-		out:    &lineWriter{w: fallback},
+// fallback instead (sd-daemon(3)).
+//
+// The handler calls queue for each line, with about its size in bytes and what
+// writes it. queue decides when that is, must write one line at a time, and
+// must not fail. When a line was logged is in SYSLOG_TIMESTAMP, in the form of
+// RFC 3339. Its text has no time, because the journal knows it, unless it is
+// written more than a second late.
+func NewJournalHandler(fallback io.Writer, level slog.Leveler, queue func(size int, write func() error)) slog.Handler {
+	h := &journalHandler{level: level, fallback: fallback, queue: queue}
+	if journal.Enabled() {
+		h.send = journal.Send
 	}
+	return h
 }
 
 // journalHandler implements slog.Handler.
 type journalHandler struct {
-	level  slog.Leveler
-	native bool
-	out    *lineWriter
-	group  string      // prefix of attribute names, ending in "."
-	attrs  []slog.Attr // with group already applied
-}
-
-// lineWriter writes one line at a time.
-type lineWriter struct {
-	mu sync.Mutex
-	w  io.Writer
+	level    slog.Leveler
+	send     func(string, journal.Priority, map[string]string) error // nil without the journal's socket
+	fallback io.Writer
+	queue    func(size int, write func() error)
+	group    string      // prefix of attribute names, ending in "."
+	attrs    []slog.Attr // with group already applied
 }
 
 // Enabled implements slog.Handler.
@@ -94,12 +98,41 @@ func (h *journalHandler) Handle(_ context.Context, r slog.Record) error {
 		add(h.group, a)
 		return true
 	})
-	if h.native && journal.Send(message.String(), priority(r.Level), fields) == nil {
+	line := journalLine{logged: r.Time, priority: priority(r.Level), message: message.String(), fields: fields}
+	h.queue(line.size(), func() error { return h.write(line) })
+	return nil
+}
+
+// A journalLine is one line in the journal.
+type journalLine struct {
+	logged   time.Time // zero if unknown
+	priority journal.Priority
+	message  string
+	fields   map[string]string
+}
+
+// size is about how many bytes of memory the line takes.
+func (l journalLine) size() int {
+	n := len(l.message)
+	for key, value := range l.fields {
+		n += len(key) + len(value)
+	}
+	return n
+}
+
+// write writes l to the journal, or else to the fallback.
+func (h *journalHandler) write(l journalLine) error {
+	if !l.logged.IsZero() {
+		logged := l.logged.UTC().Format("2006-01-02T15:04:05.000000Z07:00")
+		l.fields["SYSLOG_TIMESTAMP"] = logged
+		if time.Since(l.logged) > lateAfter {
+			l.message += " time=" + logged
+		}
+	}
+	if h.send != nil && h.send(l.message, l.priority, l.fields) == nil {
 		return nil
 	}
-	h.out.mu.Lock()
-	defer h.out.mu.Unlock()
-	_, err := fmt.Fprintf(h.out.w, "<%d>%s\n", priority(r.Level), message.String())
+	_, err := fmt.Fprintf(h.fallback, "<%d>%s\n", l.priority, l.message)
 	return err
 }
 

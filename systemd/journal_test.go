@@ -2,19 +2,33 @@ package systemd
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"github.com/coreos/go-systemd/v22/journal"
 )
 
 // plain returns a handler that has no journal's socket to speak to: tests must
 // not write into the journal of the machine that they run on, which the
 // library knows by a fixed path.
 func plain(w io.Writer, level slog.Leveler) *slog.Logger {
-	return slog.New(&journalHandler{level: level, out: &lineWriter{w: w}})
+	return slog.New(&journalHandler{level: level, fallback: w, queue: new(oneByOne).add})
+}
+
+// oneByOne is a queue that writes each line at once.
+type oneByOne struct{ mu sync.Mutex }
+
+func (q *oneByOne) add(_ int, write func() error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	_ = write()
 }
 
 // TestJournalLines: without the socket, one line a record with its priority
@@ -56,6 +70,51 @@ type valuer struct{}
 
 func (valuer) LogValue() slog.Value { return slog.StringValue("of a valuer") }
 
+// TestJournalTime: the journal gets the time when a line was logged, and a line
+// that waited in the queue ends with it.
+func TestJournalTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		var queued []func() error
+		h := &journalHandler{level: slog.LevelInfo, fallback: &out}
+		h.queue = func(size int, write func() error) {
+			if want := len("MESSAGE") + len("m"); size < want {
+				t.Errorf("size %d", size)
+			}
+			queued = append(queued, write)
+		}
+		var sent []string
+		h.send = func(message string, _ journal.Priority, fields map[string]string) error {
+			sent = append(sent, message+"|"+fields["SYSLOG_TIMESTAMP"]+"|"+fields["STSMAP_DOMAIN"])
+			return nil
+		}
+		log := slog.New(h)
+		for _, delay := range []time.Duration{0, time.Hour} {
+			log.Info("m", "domain", "example.com")
+			time.Sleep(delay)
+			for _, write := range queued {
+				if err := write(); err != nil {
+					t.Error(err)
+				}
+			}
+			queued = nil
+		}
+		const at = "2000-01-01T00:00:00.000000Z"
+		want := []string{"m domain=example.com|" + at + "|example.com", "m domain=example.com time=" + at + "|" + at + "|example.com"}
+		if !slices.Equal(sent, want) {
+			t.Errorf("sent %q\nwant %q", sent, want)
+		}
+
+		// Without the journal's socket, the line has what its text has.
+		h.send = func(string, journal.Priority, map[string]string) error { return errors.New("no socket") }
+		log.Info("m")
+		time.Sleep(time.Hour)
+		if err := queued[0](); err != nil || out.String() != "<6>m time=2000-01-01T01:00:00.000000Z\n" {
+			t.Errorf("got %q (%v)", out.String(), err)
+		}
+	})
+}
+
 // TestJournalLevel: what is below the level makes no line, and the level can
 // change.
 func TestJournalLevel(t *testing.T) {
@@ -70,7 +129,7 @@ func TestJournalLevel(t *testing.T) {
 	if got := out.String(); got != "<7>yes a=1\n" {
 		t.Errorf("got %q", got)
 	}
-	if h := NewJournalHandler(io.Discard, slog.LevelWarn); h.Enabled(t.Context(), slog.LevelInfo) || !h.Enabled(t.Context(), slog.LevelWarn) {
+	if h := NewJournalHandler(io.Discard, slog.LevelWarn, new(oneByOne).add); h.Enabled(t.Context(), slog.LevelInfo) || !h.Enabled(t.Context(), slog.LevelWarn) {
 		t.Error("NewJournalHandler does not keep to its level")
 	}
 }

@@ -100,6 +100,7 @@ func (d *daemon) status() admin.Status {
 		Read:    time.Unix(0, d.read.Load()).UTC(),
 		Memory:  d.memoryStatus(),
 		Cache:   d.surveyor.Last(),
+		Log:     admin.LogStatus{Dropped: d.lines.Dropped()},
 
 		Overrides: d.overrides.status(time.Now()),
 	}

@@ -27,6 +27,9 @@ import (
 const (
 	// drainLimit is how long answers under way may take after SIGTERM.
 	drainLimit = 10 * time.Second
+	// flushLimit is how long the daemon waits at its end until the last lines
+	// of the log are written.
+	flushLimit = 2 * time.Second
 	// statusEvery is how often the line for systemctl status is renewed.
 	statusEvery = 30 * time.Second
 	// releaseLimit is how long the first answer waits at most for postconf,
@@ -56,6 +59,7 @@ type daemon struct {
 	globals    *globals
 	cfg        *config.Config
 	log        *slog.Logger
+	lines      *admin.LogQueue // what log writes to
 	level      *slog.LevelVar
 	monitor    *admin.Monitor
 	history    *admin.History
@@ -80,11 +84,33 @@ type daemon struct {
 	since       time.Time // when it began to serve
 }
 
-// serve runs the daemon until a signal ends it.
-func serve(ctx context.Context, c console, g *globals, cfg *config.Config) error {
+// serve runs the daemon until a signal ends it. All lines of the log are
+// written when it returns, unless that takes longer than flushLimit.
+func serve(ctx context.Context, c console, g *globals, cfg *config.Config) (err error) {
 	d := &daemon{globals: g, cfg: cfg, level: new(slog.LevelVar)}
 	d.level.Set(admin.ParseLevel(cfg.Log.Level))
-	d.log = slog.New(logHandler(c.err, cfg.Log.Format, d.level))
+	d.log, d.lines = newLog(c.err, cfg.Log.Format, d.level)
+	defer func() {
+		if flushed := d.lines.Close(flushLimit); !flushed && err != nil {
+			// Printing it would block like the log, and keep the process.
+			err = unprinted(err)
+		}
+	}()
+	return d.serve(ctx)
+}
+
+// unprinted returns an error with the exit code of err that is not printed.
+func unprinted(err error) error {
+	code := exitFailed
+	if f, ok := errors.AsType[*failure](err); ok {
+		code = f.code
+	}
+	return &failure{code: code, err: errSilent}
+}
+
+// serve is the function serve with a log.
+func (d *daemon) serve(ctx context.Context) error {
+	cfg := d.cfg
 	d.monitor, d.history = admin.NewMonitor(d.log, cfg.Log.Lookups), admin.NewHistory()
 	d.metrics = admin.NewMetrics(d.monitor, strings.TrimSpace(release), revision(), d.status)
 	d.minutes = admin.NewMinutes(d.metrics)
@@ -144,6 +170,7 @@ func (d *daemon) run(ctx context.Context, listeners []net.Listener, signals <-ch
 			}
 		})
 	}
+	d.running.Go(func() { tendMemory(ctx) })
 	d.running.Go(func() { d.store.run(ctx) })
 	d.running.Go(func() { d.engine.Run(ctx) })
 	d.running.Go(func() { d.overrides.run(ctx) })

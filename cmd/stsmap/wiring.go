@@ -22,12 +22,30 @@ import (
 	"stsmap/systemd"
 )
 
-// logHandler returns the handler for log.format.
-func logHandler(w io.Writer, format string, level slog.Leveler) slog.Handler {
-	if format == "journal" || format == "auto" && systemd.InJournal() {
-		return systemd.NewJournalHandler(w, level)
+// newLog returns the logger for log.format, and its queue, which must be
+// closed. Nothing that logs waits for w.
+func newLog(w io.Writer, format string, level slog.Leveler) (*slog.Logger, *admin.LogQueue) {
+	// The queue reports dropped lines at every level: they may be errors.
+	direct := slog.New(logHandler(w, format, slog.LevelDebug, func(_ int, write func() error) { _ = write() }))
+	queue := admin.NewLogQueue(direct)
+	if inJournal(format) {
+		return slog.New(logHandler(w, format, level, queue.Add)), queue
+	}
+	return slog.New(logHandler(queue.Writer(w), format, level, nil)), queue
+}
+
+// logHandler returns the handler for log.format. In the journal's, queue
+// decides when lines are written.
+func logHandler(w io.Writer, format string, level slog.Leveler, queue func(int, func() error)) slog.Handler {
+	if inJournal(format) {
+		return systemd.NewJournalHandler(w, level, queue)
 	}
 	return admin.NewHandler(w, format, level)
+}
+
+// inJournal reports whether log.format means the journal.
+func inJournal(format string) bool {
+	return format == "journal" || format == "auto" && systemd.InJournal()
 }
 
 // newResolver makes who asks DNS; observe is told of each question, unless it is nil.

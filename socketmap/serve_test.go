@@ -23,6 +23,7 @@ const hang = 30 * time.Second
 // obey is the handler of most tests: the map name of a request says what to do, so that a dialogue needs
 // no Go. "OK", "NOTFOUND", "TEMP", "TIMEOUT" and "PERM" answer that with the key as the text; "big" answers
 // OK with as many letters as the key says; "status" answers with the status of that number; "panic" panics.
+// "more" answers OK with the key, of which what follows the first "|" is appended; "more-big" is like "big".
 func obey(_ context.Context, r Request) Reply {
 	name, key := string(r.Map), string(r.Key)
 	if status, ok := parseStatus(name); ok {
@@ -36,8 +37,23 @@ func obey(_ context.Context, r Request) Reply {
 		return Reply{Status: Status(n), Text: "text"}
 	case "panic":
 		panic("as told: " + key)
+	case "more":
+		text, rest, _ := strings.Cut(key, "|")
+		return Reply{Status: OK, Text: text, More: appended(rest)}
+	case "more-big":
+		return Reply{Status: OK, More: appended(strings.Repeat("x", n))}
 	}
 	return Reply{Status: Perm, Text: "unknown map " + name}
+}
+
+// An appended is a part of a text. "panic" panics.
+type appended string
+
+func (a appended) AppendTo(b []byte) []byte {
+	if a == "panic" {
+		panic("as told")
+	}
+	return append(b, a...)
 }
 
 // A lockedBuffer is a log that can be read while it is written.

@@ -165,3 +165,29 @@ func eventually(t testing.TB, what string, ok func() bool) {
 		}
 	}
 }
+
+// TestPlain: wherever a byte stands and whatever is beside it, it is found.
+func TestPlain(t *testing.T) {
+	plain := func(b byte) bool { return b >= ' ' && b < 0x7f }
+	for pair := range 1 << 16 {
+		one, two := byte(pair>>8), byte(pair)
+		for _, at := range []int{0, 6, 7, 15, 16} {
+			text := []byte("a text of 18 bytes")
+			text[at], text[at+1] = one, two
+			if got := isPlain(text); got != (plain(one) && plain(two)) {
+				t.Fatalf("%q: %t", text, got)
+			}
+		}
+	}
+}
+
+// TestWithText: the text of a reply is the same for who reads it.
+func TestWithText(t *testing.T) {
+	for _, r := range []Reply{
+		{Status: OK, Text: "ab"}, {Status: OK, Text: "a", More: appended("b")}, {Status: OK, More: appended("ab")},
+	} {
+		if got := r.WithText(); got != (Reply{Status: OK, Text: "ab"}) {
+			t.Errorf("%v becomes %v", r, got)
+		}
+	}
+}

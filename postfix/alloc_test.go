@@ -42,6 +42,7 @@ text = "encrypt"
 		maps[name] = m
 	}
 	h := &postfix.Handler{Engine: d.engine, Bracketed: true, Maps: maps, Attributes: &known}
+	buf := make([]byte, 0, 1024) // as a connection has
 	for _, c := range []struct {
 		key    string
 		status socketmap.Status
@@ -63,8 +64,12 @@ text = "encrypt"
 		request := socketmap.Request{Map: []byte(name), Key: []byte(key)}
 		ctx := context.Background()
 		answer := func() {
-			if got := h.ServeSocketmap(ctx, request); got.Status != c.status {
+			got := h.ServeSocketmap(ctx, request)
+			if got.Status != c.status {
 				t.Errorf("key %s: %s %q, want %s", c.key, got.Status, got.Text, c.status)
+			}
+			if got.More != nil {
+				buf = got.More.AppendTo(buf[:0])
 			}
 		}
 		answer() // retrieves

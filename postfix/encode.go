@@ -1,7 +1,6 @@
 package postfix
 
 import (
-	"encoding/binary"
 	"errors"
 	"strings"
 	"unicode/utf8"
@@ -25,113 +24,169 @@ var (
 // Render encodes the policy of d for replies, for policy.Config.Render. Reply reads
 // the result. The error is why Postfix cannot enforce the policy.
 func Render(d *policy.Decision) (string, error) {
-	match, err := matchList(d.STS.MX)
-	enforce := ""
+	c := newContent(d.Domain, d.STS)
+	size, err := c.matchSize()
+	var with, alone extent
 	if err == nil {
-		enforce = beforeMatch + match + afterMatch
+		with = c.fits(maxValue - size)
 	}
-	with, alone := attributes(d.Domain, d.STS, maxValue-len(enforce)), ""
 	if d.STS.Mode == sts.Testing {
-		alone = attributes(d.Domain, d.STS, maxValue-len(longestLevel))
+		alone = c.fits(maxValue - len(longestLevel))
 	}
-	return string(pack(enforce, with, alone)), err
+	return string(c.pack(err == nil, with, alone)), err
 }
 
-// The parts of a value around the names in match=, and the longest start of a value
-// without match=.
+// The constant parts of a value, and the longest start of one without match=.
 const (
-	beforeMatch  = "secure match="
-	afterMatch   = " servername=hostname"
-	longestLevel = "encrypt"
+	beforeMatch   = "secure match="
+	afterMatch    = " servername=hostname"
+	beforeDomain  = " policy_type=sts policy_domain="
+	beforePattern = " mx_host_pattern="
+	beforeLine    = " { policy_string = "
+	afterLine     = " }"
+	longestLevel  = "encrypt"
 )
 
-// A packed is an encoded policy: the attributes that every release from 3.4 on
-// understands, those of 3.10 and later, and the latter once more for a reply
-// without the former, if more of them fit then. Most replies are a substring of
-// it, so a lookup does not allocate for any release, and an upgrade of Postfix
-// needs no new encoding.
-type packed string
-
-// header is the size of the two offsets before the text, in bytes: the length of
-// its first part, and that of its first two.
-const header = 8
-
-func pack(enforce, with, alone string) packed {
-	if alone == with {
-		alone = ""
-	}
-	b := binary.BigEndian.AppendUint32(nil, uint32(len(enforce)))
-	b = binary.BigEndian.AppendUint32(b, uint32(len(enforce)+len(with)))
-	return packed(string(b) + enforce + with + alone)
+// A content is what a policy contributes to a value.
+type content struct {
+	domain   string
+	patterns []string // what mx_host_pattern= can have, each once
+	lines    []string // what policy_string can have
 }
 
-// offsets returns the ends of the first and the second part.
-func (p packed) offsets() (enforce, with int) {
-	if len(p) < header {
-		return len(p), len(p)
+func newContent(domain string, p *sts.Policy) *content {
+	c := &content{domain: domain}
+	for _, pattern := range p.MX { // without duplicates
+		if name, _ := strings.CutPrefix(string(pattern), "*."); plainName(name) {
+			c.patterns = append(c.patterns, string(pattern))
+		}
 	}
-	b := []byte(p[:header])
-	return header + int(binary.BigEndian.Uint32(b)), header + int(binary.BigEndian.Uint32(b[4:]))
+	for _, line := range p.Lines {
+		if line, ok := policyString(line); ok {
+			c.lines = append(c.lines, line)
+		}
+	}
+	return c
 }
 
-// enforce returns the value that enforces the policy, with or without policy
-// attributes. It is empty if the policy cannot be enforced.
-func (p packed) enforce(attributes bool) string {
-	old, all := p.offsets()
+// matchSize returns the size of a value that enforces the policy without policy
+// attributes. The error is why there is none.
+func (c *content) matchSize() (int, error) {
+	n := 0
+	for _, pattern := range c.patterns {
+		if matchable(pattern) {
+			n += len(matchName(pattern)) + len(":")
+		}
+	}
+	if n == 0 {
+		return 0, errNoHost
+	}
+	if n += len(beforeMatch+afterMatch) - len(":"); n > maxValue {
+		return 0, errManyHosts
+	}
+	return n, nil
+}
+
+// An extent is how much of the policy attributes is sent.
+type extent uint8
+
+const (
+	noAttributes extent = iota
+	firstLine           // all attributes, with the first line of the policy only
+	allLines
+)
+
+// fits returns how much of the policy attributes, which Postfix knows from 3.10 on,
+// fits into room bytes: the policy for TLSRPT (RFC 8460, Section 4.4), and the
+// patterns that the names of MX hosts have to match from 3.10.5 on. There are none
+// without at least one pattern and one line: 3.10.0 to 3.10.5 crash then.
+//
+// Two are never sent: policy_failure, which defers mail where RFC 8461, Section 3.3
+// demands delivery, and policy_ttl, which Postfix does not use.
+func (c *content) fits(room int) extent {
+	if !validHostname(c.domain) || len(c.patterns) == 0 || len(c.lines) == 0 {
+		return noAttributes
+	}
+	n := len(beforeDomain) + len(c.domain)
+	for _, pattern := range c.patterns {
+		n += len(beforePattern) + len(pattern)
+	}
+	first := 0
+	for _, line := range c.lines {
+		n += len(beforeLine) + len(line) + len(afterLine)
+		if first == 0 {
+			first = n
+		}
+	}
 	switch {
-	case old <= header:
-		return ""
-	case attributes:
-		return string(p[header:all])
+	case first > room:
+		return noAttributes
+	case n > room:
+		return firstLine
 	}
-	return string(p[header:old])
+	return allLines
 }
 
-// report returns the policy attributes for a value that does not enforce the
-// policy, with a space before the first. It is empty if they cannot be sent.
-func (p packed) report() string {
-	old, all := p.offsets()
-	if all < len(p) {
-		return string(p[all:])
+// pack returns the answer that has what replies need: match= if enforce is set, and
+// policy attributes with and without it.
+func (c *content) pack(enforce bool, with, alone extent) answer {
+	patterns, lines := c.patterns, c.lines
+	switch max(with, alone) {
+	case noAttributes:
+		lines = nil
+		if !enforce {
+			patterns = nil
+		}
+	case firstLine:
+		lines = lines[:1]
 	}
-	return string(p[old:all])
+	b := appendForms(nil, enforce, with, alone)
+	for _, line := range lines {
+		switch {
+		case len(patterns) == 0 || !hasPattern(line, patterns[0]):
+			b = appendPiece(b, otherLine, line)
+			continue
+		case line == beforeMX+patterns[0] && matchable(patterns[0]):
+			b = appendPiece(b, mxLine, line)
+		default:
+			b = appendPattern(appendPiece(b, otherLine, line), patterns[0])
+		}
+		patterns = patterns[1:]
+	}
+	for _, pattern := range patterns {
+		b = appendPattern(b, pattern)
+	}
+	return answer(b)
 }
 
-// matchList returns the value of match= for patterns.
+// hasPattern reports whether line is that of pattern, however it is spelt.
+func hasPattern(line, pattern string) bool {
+	value, ok := strings.CutPrefix(line, "mx:")
+	return ok && strings.EqualFold(strings.TrimLeft(value, " "), pattern)
+}
+
+// appendPattern appends a pattern that is not part of a line.
+func appendPattern(b []byte, pattern string) []byte {
+	if matchable(pattern) {
+		return appendPiece(b, matchPattern, pattern)
+	}
+	return appendPiece(b, otherPattern, pattern)
+}
+
+// matchName returns what match= has for a pattern.
 //
 // "*.example.com" becomes ".example.com", which Postfix matches with names of any
 // depth below it (tls/tls_client.c), where RFC 8461, Section 4.1 means one label.
 // The literal form would match only a wildcard certificate. From Postfix 3.10.5 on
 // the policy attributes are exact.
-func matchList(patterns []sts.Pattern) (string, error) {
-	var b strings.Builder
-	for _, p := range patterns {
-		name, wildcard := strings.CutPrefix(string(p), "*.")
-		if !matchable(name, wildcard) {
-			continue
-		}
-		if b.Len() > 0 {
-			b.WriteByte(':')
-		}
-		if wildcard {
-			b.WriteByte('.')
-		}
-		b.WriteString(name)
-	}
-	switch {
-	case b.Len() == 0:
-		return "", errNoHost
-	case b.Len() > maxValue-len(beforeMatch+afterMatch):
-		return "", errManyHosts
-	}
-	return b.String(), nil
-}
+func matchName(pattern string) string { return strings.TrimPrefix(pattern, "*") }
 
-// matchable reports whether a name of a policy may be in match=. The parser
+// matchable reports whether a pattern of a policy may be in match=. The parser
 // enforces RFC 8461; this is about how Postfix reads the name. Single labels are
 // omitted because some are keywords ("hostname", "nexthop", "dot-nexthop"), and
 // addresses because they are not names of MX hosts.
-func matchable(name string, wildcard bool) bool {
+func matchable(pattern string) bool {
+	name, wildcard := strings.CutPrefix(pattern, "*.")
 	if isAddress(name) || !wildcard && !strings.Contains(name, ".") {
 		return false
 	}
@@ -149,56 +204,6 @@ func plainName(name string) bool {
 		}
 	}
 	return name != ""
-}
-
-// attributes returns the policy attributes, which Postfix knows from 3.10 on: the
-// policy for TLSRPT (RFC 8460, Section 4.4), and the patterns that the names of MX
-// hosts have to match from 3.10.5 on. The result begins with a space. It is empty
-// if they do not fit into room bytes, or if there is not at least one pattern and
-// one string: 3.10.0 to 3.10.5 crash then.
-//
-// Two are never sent: policy_failure, which defers mail where RFC 8461, Section 3.3
-// demands delivery, and policy_ttl, which Postfix does not use.
-func attributes(domain string, p *sts.Policy, room int) string {
-	if !validHostname(domain) {
-		return ""
-	}
-	var b strings.Builder
-	b.WriteString(" policy_type=sts policy_domain=")
-	b.WriteString(domain)
-	before := b.Len()
-	for _, pattern := range p.MX { // without duplicates
-		if name, _ := strings.CutPrefix(string(pattern), "*."); plainName(name) {
-			b.WriteString(" mx_host_pattern=")
-			b.WriteString(string(pattern))
-		}
-	}
-	if b.Len() == before || b.Len() > room {
-		return ""
-	}
-	short := "" // with the first line only
-	for _, line := range p.Lines {
-		line, ok := policyString(line)
-		if !ok {
-			continue
-		}
-		b.WriteString(" { policy_string = ")
-		b.WriteString(line)
-		b.WriteString(" }")
-		if short == "" {
-			short = b.String()
-		}
-		if b.Len() > room {
-			break
-		}
-	}
-	switch {
-	case short == "" || len(short) > room:
-		return ""
-	case b.Len() > room:
-		return short
-	}
-	return b.String()
 }
 
 // policyString returns a line of a policy for a value in braces. There is no escape

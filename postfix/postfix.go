@@ -143,14 +143,14 @@ func (h *Handler) ServeSocketmap(ctx context.Context, r socketmap.Request) socke
 		began, a.SampleWeight = time.Now(), sampleInterval
 	}
 	var buf [maxKey]byte
-	reply := socketmap.Reply{Status: socketmap.NotFound}
+	out := socketmap.Reply{Status: socketmap.NotFound}
 	if hop, ok := appendNextHop(buf[:0], r.Key, h.Bracketed); ok {
 		strict := m.Testing == Enforce
 		if a.Decision = h.Engine.Cached(hop.text, strict); a.Decision == nil {
 			began, a.SampleWeight, a.Miss = time.Now(), 1, true
 			a.Decision = h.Engine.Lookup(ctx, hop.clone(), strict)
 		}
-		reply = Reply(a.Decision, m, h.Attributes != nil && h.Attributes.Load())
+		out = reply(a.Decision, m, h.Attributes != nil && h.Attributes.Load())
 	}
 	if m.Observe != nil {
 		if a.SampleWeight > 0 {
@@ -158,7 +158,7 @@ func (h *Handler) ServeSocketmap(ctx context.Context, r socketmap.Request) socke
 		}
 		m.Observe(a)
 	}
-	return reply
+	return out
 }
 
 // SendsAttributes returns whether replies have policy attributes now, by map name.

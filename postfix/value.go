@@ -19,16 +19,25 @@ const maxReason = 200
 // A reply without policy attributes has only match and servername, which every
 // Postfix from 3.4 on understands.
 func Reply(d *policy.Decision, m Map, known bool) socketmap.Reply {
+	return reply(d, m, known).WithText()
+}
+
+// reply is Reply without the parts of the text that come from a policy: those are
+// appended where the text is needed. It does not allocate if d has an Answer.
+func reply(d *policy.Decision, m Map, known bool) socketmap.Reply {
 	send := m.sendAttributes(known)
 	switch d.Kind {
 	case policy.Enforce:
-		text := encoded(d).enforce(send)
-		if text == "" {
+		d := rendered(d)
+		switch a := answer(d.Answer); {
+		case !a.canEnforce():
 			// Only without Config.Render, which makes this Failed.
 			_, err := Render(d)
 			return temp(d.Domain, err.Error())
+		case send && a.with() != noAttributes:
+			return socketmap.Reply{Status: socketmap.OK, Text: beforeMatch, More: (*matchAndAttributes)(d)}
 		}
-		return socketmap.Reply{Status: socketmap.OK, Text: text}
+		return socketmap.Reply{Status: socketmap.OK, Text: beforeMatch, More: (*matchOnly)(d)}
 	case policy.Failed:
 		return temp(d.Domain, d.Reason)
 	case policy.Replied:
@@ -41,8 +50,8 @@ func Reply(d *policy.Decision, m Map, known bool) socketmap.Reply {
 		return socketmap.Reply{Status: socketmap.OK, Text: "dane"}
 	case policy.Testing:
 		if m.Testing == Report && send {
-			if text := encoded(d).report(); text != "" {
-				return socketmap.Reply{Status: socketmap.OK, Text: m.level() + text}
+			if d := rendered(d); answer(d.Answer).alone() != noAttributes {
+				return socketmap.Reply{Status: socketmap.OK, Text: m.level(), More: (*attributesOnly)(d)}
 			}
 		}
 	}
@@ -51,19 +60,44 @@ func Reply(d *policy.Decision, m Map, known bool) socketmap.Reply {
 	return socketmap.Reply{Status: socketmap.NotFound}
 }
 
+// The parts of a text that come from a policy. They are decisions, since a pointer
+// to what is there already makes an Appender without allocation. Each has the
+// result of Render.
+type (
+	matchOnly          policy.Decision
+	matchAndAttributes policy.Decision
+	attributesOnly     policy.Decision
+)
+
+// AppendTo appends what follows "secure match=".
+func (d *matchOnly) AppendTo(b []byte) []byte { return answer(d.Answer).appendMatch(b) }
+
+// AppendTo appends what follows "secure match=".
+func (d *matchAndAttributes) AppendTo(b []byte) []byte {
+	a := answer(d.Answer)
+	return a.appendAttributes(a.appendMatch(b), d.Domain, a.with())
+}
+
+// AppendTo appends what follows the level.
+func (d *attributesOnly) AppendTo(b []byte) []byte {
+	a := answer(d.Answer)
+	return a.appendAttributes(b, d.Domain, a.alone())
+}
+
 // sendAttributes reports whether replies have policy attributes, where known is
 // whether the installed Postfix knows them.
 func (m Map) sendAttributes(known bool) bool {
 	return m.Attributes == Always || m.Attributes == ByRelease && known
 }
 
-// encoded returns the result of Render in d, or calls Render now.
-func encoded(d *policy.Decision) packed {
+// rendered returns d with the result of Render in it, or what a reply needs of it
+// with that of Render now.
+func rendered(d *policy.Decision) *policy.Decision {
 	if d.Answer != "" {
-		return packed(d.Answer)
+		return d
 	}
 	text, _ := Render(d)
-	return packed(text)
+	return &policy.Decision{Domain: d.Domain, STS: d.STS, Answer: text}
 }
 
 // minReason is the length to which a reason may always grow, and minName that to

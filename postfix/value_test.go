@@ -162,6 +162,77 @@ func TestReportBudget(t *testing.T) {
 	}
 }
 
+// TestReportLongest: a value without match= has room, too, where the policy has no
+// name for match= at all.
+func TestReportLongest(t *testing.T) {
+	reported := 0
+	for padding := range 63 {
+		p := &sts.Policy{Mode: sts.Testing, Lines: []string{"version: STSv1"}}
+		for i := range 3907 {
+			p.MX = append(p.MX, sts.Pattern(fmt.Sprintf("mx%04d", i))) // 23 bytes of a value
+		}
+		p.MX = append(p.MX, sts.Pattern(strings.Repeat("x", padding+1)))
+		got := postfix.Reply(&policy.Decision{Domain: "example.com", Kind: policy.Testing, STS: p},
+			postfix.Map{Testing: postfix.Report, Level: "encrypt"}, true)
+		if len(got.Text) > 90000 {
+			t.Errorf("%d bytes", len(got.Text))
+		}
+		if got.Status == socketmap.OK {
+			reported++
+		}
+	}
+	if reported == 0 || reported == 63 {
+		t.Errorf("%d of 63 are reported: the limit is not among them", reported)
+	}
+}
+
+// TestReplySpelling: the reply does not depend on where the patterns stand in the
+// lines, and how they are spelt there.
+func TestReplySpelling(t *testing.T) {
+	for _, lines := range []string{
+		"mx: a.example",
+		"mx:a.example|mx: b.example|mx:  c.example|mx:\td.example|mx: \t *.e.example",
+		"mx: A.Example|mx: b.example|mx: *.C.example|mx: d.example",
+		"mx: a.example|mx: a.example|mx: A.EXAMPLE|mx: b.example|mx: a.example",
+		"mx: host|mx: a.example|mx: 192.0.2.1|mx: *.example|mx: b.example",
+		"mx: host|mx: 192.0.2.1",
+		"mx: a.example|x: a.example|x: b.example|mx: b.example|x: {|y: }|z: {}|xx: c.example|mx: c.example",
+		"x: " + strings.Repeat("x", 27) + "|y: " + strings.Repeat("y", 28) + "|z: " + strings.Repeat("z", 29) + "|mx: a.example",
+		"x: " + strings.Repeat("x", 4090) + "|y: " + strings.Repeat("y", 4092) + "|z: " + strings.Repeat("z", 4093) + "|mx: a.example",
+		"mx: " + nameOf(27, 20) + "|mx: " + nameOf(28, 20) + "|mx: *." + nameOf(240, 60) + "|mx: b.example",
+		"x: b\u00fccher|mx: a.example|y: \u2028",
+	} {
+		for _, mode := range []string{"enforce", "testing"} {
+			body := "version: STSv1\r\nmode: " + mode + "\r\nmax_age: 1\r\n" + strings.ReplaceAll(lines, "|", "\r\n") + "\r\n"
+			p, err := sts.ParsePolicy([]byte(body))
+			if err != nil {
+				t.Fatalf("%q: %v", body, err)
+			}
+			checkPolicy(t, p, []byte(body))
+		}
+	}
+}
+
+// TestAnswerSize: what is kept of a policy for replies is little more than its
+// lines, and no more than the names where it cannot be enforced.
+func TestAnswerSize(t *testing.T) {
+	for _, n := range []int{1, 5, 100} {
+		body := policyText(n)
+		p, err := sts.ParsePolicy([]byte(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := postfix.Render(&policy.Decision{Domain: "mail.example.com", Kind: policy.Enforce, STS: p})
+		if want := 1 + len(body) - len(p.Lines); err != nil || len(got) > want {
+			t.Errorf("%d names: %d bytes for a policy of %d, want at most %d; %v", n, len(got), len(body), want, err)
+		}
+	}
+	p := &sts.Policy{Mode: sts.Enforce, MX: []sts.Pattern{"host"}, Lines: []string{"version: STSv1"}}
+	if got, err := postfix.Render(&policy.Decision{Domain: "example.com", Kind: policy.Enforce, STS: p}); err == nil || len(got) != 1 {
+		t.Errorf("%d bytes for a policy that cannot be enforced; %v", len(got), err)
+	}
+}
+
 // TestReplyForeign: what the parser does not accept does not get into
 // attributes, should it ever get past it.
 func TestReplyForeign(t *testing.T) {

@@ -183,9 +183,8 @@ func parseReply(payload string) (Reply, error) {
 	case !ok:
 		return Reply{}, &ProtocolError{Reason: "no space after the status"}
 	}
-	r := Reply{Status: status, Text: text}
-	if reason := r.unfit(); reason != "" {
+	if reason := unfit(status, []byte(text)); reason != "" {
 		return Reply{}, &ProtocolError{Reason: reason}
 	}
-	return r, nil
+	return Reply{Status: status, Text: text}, nil
 }

@@ -35,18 +35,18 @@ func TestClient(t *testing.T) {
 			want      Reply
 			bad       bool
 		}{
-			{"OK", "secure", Reply{OK, "secure"}, false},
-			{"NOTFOUND", "", Reply{NotFound, ""}, false},
-			{"TEMP", "a b  c", Reply{Temp, "a b  c"}, false},
-			{"TIMEOUT", "größe", Reply{Timeout, "größe"}, false},
-			{"PERM", "x", Reply{Perm, "x"}, false},
+			{"OK", "secure", Reply{Status: OK, Text: "secure"}, false},
+			{"NOTFOUND", "", Reply{Status: NotFound, Text: ""}, false},
+			{"TEMP", "a b  c", Reply{Status: Temp, Text: "a b  c"}, false},
+			{"TIMEOUT", "größe", Reply{Status: Timeout, Text: "größe"}, false},
+			{"PERM", "x", Reply{Status: Perm, Text: "x"}, false},
 			{"", "x", Reply{}, true},
 			{"a b", "x", Reply{}, true},
 			{"OK", strings.Repeat("x", 9998), Reply{}, true},
-			{"OK", strings.Repeat("x", 9997), Reply{OK, strings.Repeat("x", 9997)}, false},
-			{"big", "99997", Reply{OK, strings.Repeat("x", 99997)}, false},
-			{"big", "99998", Reply{Temp, "internal error"}, false},
-			{"OK", "last", Reply{OK, "last"}, false},
+			{"OK", strings.Repeat("x", 9997), Reply{Status: OK, Text: strings.Repeat("x", 9997)}, false},
+			{"big", "99997", Reply{Status: OK, Text: strings.Repeat("x", 99997)}, false},
+			{"big", "99998", Reply{Status: Temp, Text: "internal error"}, false},
+			{"OK", "last", Reply{Status: OK, Text: "last"}, false},
 		} {
 			ctx, cancel := context.WithTimeout(t.Context(), hang)
 			got, err := c.Do(ctx, x.name, x.key)

@@ -40,9 +40,6 @@ type conn struct {
 	mu sync.Mutex // guards the order of setting retired and of setting the read deadline
 }
 
-// A replyBuffer holds a reply that is being written.
-type replyBuffer struct{ b []byte }
-
 func newConn(s *Server, nc net.Conn) *conn {
 	c := &conn{srv: s, nc: nc}
 	c.in = c.small[:]
@@ -133,32 +130,31 @@ func (c *conn) endRequest(size int) {
 }
 
 // ask calls the handler and returns a reply that can be sent.
-func (c *conn) ask(ctx context.Context, req Request) (r Reply) {
+func (c *conn) ask(ctx context.Context, req Request) (out *replyBuffer) {
 	defer func() {
 		if p := recover(); p != nil {
 			c.srv.panics.Add(1)
 			c.srv.log().Error("panic in the handler", "remote", c.remote(),
 				"map", string(req.Map), "key", string(req.Key), "panic", p, "stack", string(debug.Stack()))
-			r = Reply{Status: Temp, Text: internalError}
+			out = newInternalError()
 		}
 	}()
-	r = c.srv.Handler.ServeSocketmap(ctx, req)
-	if reason := r.unfit(); reason != "" {
+	r := c.srv.Handler.ServeSocketmap(ctx, req)
+	out = c.srv.replies.Get().(*replyBuffer) // only now: a lookup can be slow
+	if reason := out.encode(r); reason != "" {
 		c.srv.unfit.Add(1)
 		c.srv.log().Error("reply cannot be sent", "remote", c.remote(),
 			"map", string(req.Map), "key", string(req.Key), "reason", reason)
-		return Reply{Status: Temp, Text: internalError}
+		return newInternalError()
 	}
-	return r
+	return out
 }
 
-// write sends the reply in a single write, so that it is not cut in two where everything is well. Replies
+// write sends a reply in a single write, so that it is not cut in two where everything is well. Replies
 // to pipelined requests are not gathered: Postfix does not pipeline, and a reply that is
 // ready should not wait for a lookup that may be slow.
-func (c *conn) write(r Reply) error {
-	out := c.srv.replies.Get().(*replyBuffer)
+func (c *conn) write(out *replyBuffer) error {
 	defer c.srv.replies.Put(out)
-	out.b = r.appendTo(out.b[:0])
 
 	// A deadline for each reply would cost more than all the rest here. One that is renewed when
 	// half of it is over gives a client no more than Timeout, and no less than half of it.
@@ -167,7 +163,7 @@ func (c *conn) write(r Reply) error {
 		c.writeBy = c.wrote + timeout
 		c.nc.SetWriteDeadline(c.srv.epoch.Add(c.writeBy))
 	}
-	_, err := c.nc.Write(out.b)
+	_, err := c.nc.Write(out.netstring())
 	return err
 }
 

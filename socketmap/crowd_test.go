@@ -163,7 +163,7 @@ func resendLikePostfix(l net.Listener, n int) error {
 			return err
 		}
 		r, derr := c.Do(ctx, "OK", "one")
-		if derr == nil && r == (Reply{OK, "one"}) {
+		if derr == nil && r == (Reply{Status: OK, Text: "one"}) {
 			i++
 			continue
 		}

@@ -2,6 +2,7 @@ package socketmap
 
 import (
 	"context"
+	"encoding/binary"
 	"strconv"
 	"unicode/utf8"
 )
@@ -54,14 +55,42 @@ type Request struct {
 	Map, Key []byte
 }
 
-// A Reply is the answer to a request. Text is the value if Status is OK, and then not empty; otherwise
-// it is a reason for people, which Postfix logs, and may be empty.
+// A Reply is the answer to a request. Its text is Text, followed by what More appends. It is the value
+// if Status is OK, and then not empty; otherwise it is a reason for people, which Postfix logs, and may
+// be empty.
 //
 // The text must be valid UTF-8 without control characters (bytes below 0x20, and 0x7f), and with the
 // status and the space not longer than 100000 bytes. [Server] sends nothing else: see there.
 type Reply struct {
 	Status Status
 	Text   string
+	// More appends the rest of the text; nil if Text is all of it. A server has it append to the
+	// buffer that is written, so that a text that is made for each reply needs no allocation.
+	More Appender
+}
+
+// An Appender is a part of a text. AppendTo appends it to b and returns the extended slice; it must not
+// keep b. It is called after the handler has returned, when the request is no longer valid. A pointer
+// as an Appender needs no allocation.
+type Appender interface {
+	AppendTo(b []byte) []byte
+}
+
+// WithText returns r with all of its text in Text, for callers that read it.
+func (r Reply) WithText() Reply {
+	if r.More == nil {
+		return r
+	}
+	return Reply{Status: r.Status, Text: string(r.appendText(nil))}
+}
+
+// appendText appends the text.
+func (r Reply) appendText(b []byte) []byte {
+	b = append(b, r.Text...)
+	if r.More != nil {
+		b = r.More.AppendTo(b)
+	}
+	return b
 }
 
 // A Handler answers requests. ServeSocketmap is called from one goroutine per connection, and so must be
@@ -81,9 +110,6 @@ type HandlerFunc func(context.Context, Request) Reply
 // ServeSocketmap calls f.
 func (f HandlerFunc) ServeSocketmap(ctx context.Context, r Request) Reply { return f(ctx, r) }
 
-// internalError is what a server answers in the place of a reply that it does not have or cannot send.
-const internalError = "internal error"
-
 // unfit says why a reply must not be sent, or is empty if it may.
 //
 // This is the last gate, and it is for bugs: handlers are supposed to know better, but what they put in
@@ -91,41 +117,85 @@ const internalError = "internal error"
 // to more domains than the stranger's own. OK without a text is rejected by Postfix itself
 // (global/maps.c), with a message that does not say whose fault it is. C1 controls (U+0080 to U+009F)
 // pass: they are not in Postfix's way.
-func (r Reply) unfit() string {
-	if r.Status > Perm {
+func unfit(s Status, text []byte) string {
+	if s > Perm {
 		return "unknown status"
 	}
-	if r.Status == OK && r.Text == "" {
+	if s == OK && len(text) == 0 {
 		return "OK without a text"
 	}
-	if r.size() > maxReply {
+	if len(s.String())+1+len(text) > maxReply {
 		return "longer than " + strconv.Itoa(maxReply) + " bytes"
 	}
-	// Bytes rather than runes, and UTF-8 only where it is not ASCII: every reply passes here.
-	var all byte
-	for i := range len(r.Text) {
-		c := r.Text[i]
+	if isPlain(text) {
+		return ""
+	}
+	for _, c := range text { // bytes rather than runes, since C1 controls pass
 		if c < 0x20 || c == 0x7f {
 			return "control character in the text"
 		}
-		all |= c
 	}
-	if all >= utf8.RuneSelf && !utf8.ValidString(r.Text) {
+	if !utf8.Valid(text) {
 		return "text is not UTF-8"
 	}
 	return ""
 }
 
-// size returns the length of the payload.
-func (r Reply) size() int { return len(r.Status.String()) + 1 + len(r.Text) }
+// isPlain reports whether text is ASCII without control characters. Every reply
+// passes here, so it takes eight bytes at a time: the highest bit of a byte is set if
+// it is not ASCII, or is 0x7f and 1 is added, and is not set if the byte is below 0x20
+// and 0x60 is added. No byte carries into the next one, but from one that is not ASCII.
+func isPlain(text []byte) bool {
+	const each = 0x0101010101010101
+	var found uint64
+	for ; len(text) >= 8; text = text[8:] {
+		x := binary.LittleEndian.Uint64(text)
+		found |= x | (x + each) | ^(x + 0x60*each)
+	}
+	for _, c := range text {
+		if c < 0x20 || c >= 0x7f {
+			return false
+		}
+	}
+	return found&(0x80*each) == 0
+}
 
-// appendTo appends the reply as a netstring. The space is always there, also before an empty text: Postfix
-// manages without it, but socketmap_table(5) does not allow that.
-func (r Reply) appendTo(b []byte) []byte {
-	b = strconv.AppendInt(b, int64(r.size()), 10)
-	b = append(b, ':')
+// A replyBuffer holds a reply that is being written.
+type replyBuffer struct {
+	b     []byte
+	start int // of the netstring in b, which has room for a longer length before it
+}
+
+// lengthRoom is the size of the longest length of a netstring, with its colon.
+const lengthRoom = len("100000:")
+
+// encode makes the netstring of r, or returns why r must not be sent. The space is always there, also
+// before an empty text: Postfix manages without it, but socketmap_table(5) does not allow that.
+func (o *replyBuffer) encode(r Reply) (reason string) {
+	b := append(o.b[:0], "100000:"...)
 	b = append(b, r.Status.String()...)
 	b = append(b, ' ')
-	b = append(b, r.Text...)
-	return append(b, ',')
+	text := len(b)
+	b = r.appendText(b)
+	if reason := unfit(r.Status, b[text:]); reason != "" {
+		return reason
+	}
+	o.start = lengthRoom - 1
+	for n := len(b) - lengthRoom; n > 0; n /= 10 {
+		o.start--
+		b[o.start] = byte('0' + n%10)
+	}
+	o.b = append(b, ',')
+	return ""
+}
+
+// netstring returns what encode made.
+func (o *replyBuffer) netstring() []byte { return o.b[o.start:] }
+
+// newInternalError returns what a server answers in the place of a reply that it does not have or
+// cannot send.
+func newInternalError() *replyBuffer {
+	out := new(replyBuffer)
+	out.encode(Reply{Status: Temp, Text: "internal error"})
+	return out
 }

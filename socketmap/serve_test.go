@@ -23,6 +23,7 @@ const hang = 30 * time.Second
 // obey is the handler of most tests: the map name of a request says what to do, so that a dialogue needs
 // no Go. "OK", "NOTFOUND", "TEMP", "TIMEOUT" and "PERM" answer that with the key as the text; "big" answers
 // OK with as many letters as the key says; "status" answers with the status of that number; "panic" panics.
+// "more" answers OK with the key, of which what follows the first "|" is appended; "more-big" is like "big".
 func obey(_ context.Context, r Request) Reply {
 	name, key := string(r.Map), string(r.Key)
 	if status, ok := parseStatus(name); ok {
@@ -36,8 +37,23 @@ func obey(_ context.Context, r Request) Reply {
 		return Reply{Status: Status(n), Text: "text"}
 	case "panic":
 		panic("as told: " + key)
+	case "more":
+		text, rest, _ := strings.Cut(key, "|")
+		return Reply{Status: OK, Text: text, More: appended(rest)}
+	case "more-big":
+		return Reply{Status: OK, More: appended(strings.Repeat("x", n))}
 	}
 	return Reply{Status: Perm, Text: "unknown map " + name}
+}
+
+// An appended is a part of a text. "panic" panics.
+type appended string
+
+func (a appended) AppendTo(b []byte) []byte {
+	if a == "panic" {
+		panic("as told")
+	}
+	return append(b, a...)
 }
 
 // A lockedBuffer is a log that can be read while it is written.
@@ -146,6 +162,32 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	for end := time.Now().Add(hang); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("timed out waiting: %s", what)
+		}
+	}
+}
+
+// TestPlain: wherever a byte stands and whatever is beside it, it is found.
+func TestPlain(t *testing.T) {
+	plain := func(b byte) bool { return b >= ' ' && b < 0x7f }
+	for pair := range 1 << 16 {
+		one, two := byte(pair>>8), byte(pair)
+		for _, at := range []int{0, 6, 7, 15, 16} {
+			text := []byte("a text of 18 bytes")
+			text[at], text[at+1] = one, two
+			if got := isPlain(text); got != (plain(one) && plain(two)) {
+				t.Fatalf("%q: %t", text, got)
+			}
+		}
+	}
+}
+
+// TestWithText: the text of a reply is the same for who reads it.
+func TestWithText(t *testing.T) {
+	for _, r := range []Reply{
+		{Status: OK, Text: "ab"}, {Status: OK, Text: "a", More: appended("b")}, {Status: OK, More: appended("ab")},
+	} {
+		if got := r.WithText(); got != (Reply{Status: OK, Text: "ab"}) {
+			t.Errorf("%v becomes %v", r, got)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -19,6 +20,7 @@ type job struct {
 	Addr  string
 	Conns int
 	Keys  series
+	Mixed bool // "each" asks in random order, and not in that of the keys
 	Time  time.Duration
 	Pace  time.Duration
 }
@@ -119,6 +121,9 @@ func rate(askers []*asker, j job) (tally, error) {
 // each shares the keys out among the askers, one at a time.
 func each(askers []*asker, j job) (tally, error) {
 	requests := j.Keys.requests()
+	if j.Mixed {
+		rand.Shuffle(len(requests), func(i, k int) { requests[i], requests[k] = requests[k], requests[i] })
+	}
 	times := make([]time.Duration, len(requests))
 	kinds := make([]byte, len(requests))
 	errs := make([]error, len(askers))

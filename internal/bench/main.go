@@ -71,6 +71,8 @@ func run(args []string) error {
 		return answerCalls(new(network).call)
 	case "load":
 		return answerCalls(generate)
+	case "refresh":
+		return serveRefreshes()
 	case "profiled":
 		return serveProfiled(flags.Arg(0), flags.Arg(1))
 	}
@@ -104,6 +106,8 @@ func (b *bench) sections() []section {
 		{"cold", b.cold},
 		{"dane", b.dane},
 		{"crowd", b.crowd},
+		{"starve", b.starve},
+		{"refresh", b.refreshes},
 		{"memory", b.memory},
 		{"start", b.start},
 		{"stores", b.stores},

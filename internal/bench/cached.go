@@ -42,7 +42,7 @@ type result struct {
 	load float64 // the load generator's share of all CPU time, beside the daemon
 }
 
-// cached measures answers that the daemon has at hand.
+// cached measures answers that the daemon has in memory.
 func (b *bench) cached() error {
 	keys := series{policyNow, 100000, 10000}
 	if err := b.fill(b.file("cached"), keys); err != nil {
@@ -234,7 +234,7 @@ func allocations(socket string, keys series, n int) (float64, error) {
 		}
 	}
 	monitor := admin.NewMonitor(slog.New(slog.NewTextHandler(io.Discard, nil)), "changes")
-	engine := policy.New(policy.Config{Store: store, Fetch: nobody{}, Observe: monitor.Observe, Render: postfix.Render, CacheSize: keys.N * 10})
+	engine := policy.New(policy.Config{Store: store, Fetch: noNetwork{}, Observe: monitor.Observe, Render: postfix.Render, CacheSize: keys.N * 10})
 	defer engine.Close()
 	l, err := net.Listen("unix", socket)
 	if err != nil {
@@ -271,13 +271,13 @@ func allocations(socket string, keys series, n int) (float64, error) {
 	return float64(after.Mallocs-before.Mallocs) / float64(n), nil
 }
 
-// nobody is a fetcher for an engine that need not fetch.
-type nobody struct{}
+// noNetwork is a fetcher for an engine that need not fetch.
+type noNetwork struct{}
 
-func (nobody) Record(context.Context, string) (stsfetch.Record, error) {
+func (noNetwork) Record(context.Context, string) (stsfetch.Record, error) {
 	return stsfetch.Record{}, errors.New("no network")
 }
 
-func (nobody) Policy(context.Context, string) (string, *sts.Policy, error) {
+func (noNetwork) Policy(context.Context, string) (string, *sts.Policy, error) {
 	return "", nil, errors.New("no network")
 }

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// A job is what the load generator is told to do.
+// A job is what the load generator has to do.
 type job struct {
 	// What is "rate": ask for Time, for keys at random; "each": ask for each key once; "probe": ask for one key after
 	// the other, one every Pace, until there is another job, which is not carried out; "hang": ask for each key once,

@@ -70,7 +70,10 @@ func (b *bench) growth(name string, keys series) error {
 		err = fmt.Errorf("%d of %d answers have no policy", t.Answers-t.Found, t.Answers)
 	}
 	end := mark{at: time.Since(began), domains: keys.N}
-	if end.cpu, err = d.cpu(); err != nil {
+	if err == nil {
+		end.cpu, err = d.cpu()
+	}
+	if err != nil {
 		return errors.Join(err, d.kill())
 	}
 	if err := d.stop(); err != nil {
@@ -130,12 +133,14 @@ func (b *bench) growthRows(d *daemon, name string, marks []mark) error {
 		}
 		b.table.row("  live heap", fmt.Sprintf("%.0f bytes", live), "", "")
 	}
+	// Nothing but what is new to the daemon allocates, and no daemon is met with that many new domains a second.
 	for _, p := range []struct {
 		name     string
 		from, to mark
-	}{{"learning them", marks[0], marks[full]}, {"answering about them", marks[full], end}} {
+		target   string
+	}{{"learning", marks[0], marks[full], ""}, {"answering", marks[full], end, "<= 3 %"}} {
 		share := cycles.cpu(p.from.at, p.to.at).Seconds() / (p.to.cpu - p.from.cpu).Seconds()
-		b.table.row("  collections' share of CPU, "+p.name, percent(share), "<= 3 %", "")
+		b.table.row("  collections' share of CPU, "+p.name, percent(share), p.target, "")
 	}
 	return nil
 }

@@ -58,12 +58,13 @@ func extent(b []byte) (start, size int) {
 
 // A series is many domains, or one if the pattern has no number.
 type series struct {
-	Pattern string // with %d
+	Pattern string // with %d, and %o for the number of an owner
 	Low, N  int
 }
 
 func (s series) domain(i int) string {
-	return strings.Replace(s.Pattern, "%d", strconv.Itoa(s.Low+i), 1)
+	name := strings.Replace(s.Pattern, "%d", strconv.Itoa(s.Low+i), 1)
+	return strings.Replace(name, "%o", strconv.Itoa((s.Low+i)%hostileOwners), 1)
 }
 
 // request is the lookup of a domain.

@@ -42,7 +42,7 @@ type result struct {
 	load float64 // the load generator's share of all CPU time, beside the daemon
 }
 
-// cached measures answers that the daemon has at hand.
+// cached measures answers that the daemon has in memory.
 func (b *bench) cached() error {
 	keys := series{policyNow, 100000, 10000}
 	if err := b.fill(b.file("cached"), keys); err != nil {
@@ -54,6 +54,9 @@ func (b *bench) cached() error {
 	}
 	err = b.cachedBy(d, keys)
 	if err := errors.Join(err, d.stop()); err != nil {
+		return err
+	}
+	if err := b.onceEach(); err != nil {
 		return err
 	}
 	allocs, err := allocations(filepath.Join(b.dir, "allocs.sock"), keys, b.some(100000))
@@ -101,13 +104,53 @@ func (b *bench) cachedBy(d *daemon, keys series) error {
 				return err
 			}
 			what := fmt.Sprintf("cached, %s, %d at once, 1/%d keys: ", on.name, conns, keys.N)
-			b.table.row(what+"rate", fmt.Sprintf("%.1f/%.1f %%", 100*one.rate, 100*many.rate), ">= 97 %", "")
+			b.table.row(what+"rate", fmt.Sprintf("%.1f/%.1f %%", 100*one.rate, 100*many.rate), ">= 97/95 %", "")
 			b.table.row("  CPU per answer", fmt.Sprintf("%+.1f/%+.1f %%", 100*(one.cpu-1), 100*(many.cpu-1)), "<= +10 %", "")
 			shares = append(shares, one.load, many.load)
 		}
 	}
 	b.table.row("cached: load generator's share of CPU", percent(median(shares)), "", "")
 	return nil
+}
+
+// onceEach compares a daemon that is asked once for each of 50,000 domains in its memory to the same daemon that is
+// asked as often for one of them. There are as many with -quick: a tenth of them would fit into the processor's cache.
+func (b *bench) onceEach() error {
+	keys := series{policyNow, 100000, 50000}
+	if err := b.fill(b.file("once"), keys); err != nil {
+		return err
+	}
+	d, err := b.daemon("once", setup{})
+	if err != nil {
+		return err
+	}
+	hot := series{keys.domain(0), 0, keys.N}
+	var once, same []float64
+	for round := range 1 + max(b.some(20), 5) {
+		for turn := range 2 {
+			many := (round+turn)%2 == 0
+			j := job{What: "each", Addr: d.tcp, Conns: 8, Keys: hot, Mixed: true}
+			if many {
+				j.Keys = keys
+			}
+			t, err := call[tally](b.load, j)
+			if err == nil && t.Found != t.Answers {
+				err = fmt.Errorf("%d of %d domains have no policy", t.Answers-t.Found, t.Answers)
+			}
+			switch {
+			case err != nil:
+				return errors.Join(err, d.kill())
+			case round == 0: // it fills the memory
+			case many:
+				once = append(once, t.perSecond())
+			default:
+				same = append(same, t.perSecond())
+			}
+		}
+	}
+	higher := func(a, b float64) int { return cmp.Compare(b, a) }
+	b.table.row(fmt.Sprintf("cached, %d domains once each, of the hot rate", keys.N), percent(best(once, higher)/best(same, higher)), ">= 90 %", "108 %")
+	return d.stop()
 }
 
 // compare gives the two their turns: many and short ones, for how the scheduler happens to place two processes that
@@ -191,7 +234,7 @@ func allocations(socket string, keys series, n int) (float64, error) {
 		}
 	}
 	monitor := admin.NewMonitor(slog.New(slog.NewTextHandler(io.Discard, nil)), "changes")
-	engine := policy.New(policy.Config{Store: store, Fetch: nobody{}, Observe: monitor.Observe, Render: postfix.Render, CacheSize: keys.N * 10})
+	engine := policy.New(policy.Config{Store: store, Fetch: noNetwork{}, Observe: monitor.Observe, Render: postfix.Render, CacheSize: keys.N * 10})
 	defer engine.Close()
 	l, err := net.Listen("unix", socket)
 	if err != nil {
@@ -228,13 +271,13 @@ func allocations(socket string, keys series, n int) (float64, error) {
 	return float64(after.Mallocs-before.Mallocs) / float64(n), nil
 }
 
-// nobody is a fetcher for an engine that need not fetch.
-type nobody struct{}
+// noNetwork is a fetcher for an engine that need not fetch.
+type noNetwork struct{}
 
-func (nobody) Record(context.Context, string) (stsfetch.Record, error) {
+func (noNetwork) Record(context.Context, string) (stsfetch.Record, error) {
 	return stsfetch.Record{}, errors.New("no network")
 }
 
-func (nobody) Policy(context.Context, string) (string, *sts.Policy, error) {
+func (noNetwork) Policy(context.Context, string) (string, *sts.Policy, error) {
 	return "", nil, errors.New("no network")
 }

@@ -167,20 +167,35 @@ func cpuTime(pid int) (time.Duration, error) {
 
 func (d *daemon) cpu() (time.Duration, error) { return cpuTime(d.cmd.Process.Pid) }
 
-// resident is how many bytes of memory the process has that are not those of a file: the pages of the store are the
-// system's cache, and go when somebody needs the room (proc_pid_status(5), RssAnon).
-func (d *daemon) resident() (int64, error) {
+// A footprint is how much memory a process has in use, in bytes.
+type footprint struct {
+	rss  int64 // all of it
+	anon int64 // without the pages of files, which the kernel drops if it needs the room
+}
+
+// footprint reads what the kernel counts for the daemon (proc_pid_status(5), VmRSS and RssAnon).
+func (d *daemon) footprint() (footprint, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.cmd.Process.Pid))
 	if err != nil {
-		return 0, err
+		return footprint{}, err
 	}
+	var f footprint
 	for line := range strings.Lines(string(text)) {
-		if rest, ok := strings.CutPrefix(line, "RssAnon:"); ok {
-			kb, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 10, 64)
-			return kb << 10, err
+		name, rest, _ := strings.Cut(line, ":")
+		field := map[string]*int64{"VmRSS": &f.rss, "RssAnon": &f.anon}[name]
+		if field == nil {
+			continue
 		}
+		kb, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 10, 64)
+		if err != nil {
+			return footprint{}, err
+		}
+		*field = kb << 10
 	}
-	return 0, errors.New("/proc/PID/status has no RssAnon")
+	if f.rss == 0 || f.anon == 0 {
+		return footprint{}, errors.New("/proc/PID/status has no VmRSS or no RssAnon")
+	}
+	return f, nil
 }
 
 // ask asks once on a connection of its own, and returns the size of the reply.

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -10,15 +11,17 @@ import (
 	"time"
 )
 
-// A job is what the load generator is told to do.
+// A job is what the load generator has to do.
 type job struct {
 	// What is "rate": ask for Time, for keys at random; "each": ask for each key once; "probe": ask for one key after
-	// the other, one every Pace, until there is another job, which is not carried out; "bare": retrieve the policy of
+	// the other, one every Pace, until there is another job, which is not carried out; "hang": ask for each key once,
+	// with a connection each, and count those that were answered when there is another job, likewise; "bare": retrieve the policy of
 	// each key without a daemon, Addr being the file of the certificate; "bare-dane": check for DANE instead.
 	What  string
 	Addr  string
 	Conns int
 	Keys  series
+	Mixed bool // "each" asks in random order, and not in that of the keys
 	Time  time.Duration
 	Pace  time.Duration
 }
@@ -69,6 +72,8 @@ func generate(j job, next <-chan job) (tally, error) {
 		t, err = each(askers, j)
 	case "probe":
 		t, err = probe(askers[0], j, next)
+	case "hang":
+		t = hang(askers, j, next)
 	default:
 		err = fmt.Errorf("no job %q", j.What)
 	}
@@ -119,6 +124,9 @@ func rate(askers []*asker, j job) (tally, error) {
 // each shares the keys out among the askers, one at a time.
 func each(askers []*asker, j job) (tally, error) {
 	requests := j.Keys.requests()
+	if j.Mixed {
+		rand.Shuffle(len(requests), func(i, k int) { requests[i], requests[k] = requests[k], requests[i] })
+	}
 	times := make([]time.Duration, len(requests))
 	kinds := make([]byte, len(requests))
 	errs := make([]error, len(askers))
@@ -149,6 +157,27 @@ func each(askers []*asker, j job) (tally, error) {
 	}
 	t.Median, t.Slowest = median(times), slices.Max(times)
 	return t, errors.Join(errs...)
+}
+
+// hang asks for keys about which there may be no answer.
+func hang(askers []*asker, j job, next <-chan job) tally {
+	var answers atomic.Int64
+	var all sync.WaitGroup
+	began := time.Now()
+	for i, a := range askers {
+		all.Go(func() {
+			if _, err := a.ask(request(j.Keys.domain(i))); err == nil {
+				answers.Add(1)
+			}
+		})
+	}
+	<-next
+	t := tally{Answers: int(answers.Load()), Took: time.Since(began)}
+	for _, a := range askers {
+		a.nc.Close()
+	}
+	all.Wait()
+	return t
 }
 
 // probe looks how long an answer takes while something else goes on.

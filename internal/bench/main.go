@@ -1,6 +1,7 @@
 // Bench prints the figures that stsmap promises, next to their targets and to what the best other program of its kind
 // reached on a machine like the one they were set on. All are measured in one run: rates as a share of what a bare
-// echo server does in the same minutes, cold lookups beside those of a client that does nothing else.
+// echo server does in the same minutes, cold lookups beside those of a client that does nothing else, first contacts
+// under attack beside undisturbed ones. Only refreshes are counted on a clock of their own, for an hour of them.
 //
 // It asserts nothing, and its exit status says only whether everything could be measured: a figure depends on the
 // machine and on who else uses it. It does not time parts of the program, either; the packages have benchmarks for
@@ -71,6 +72,8 @@ func run(args []string) error {
 		return answerCalls(new(network).call)
 	case "load":
 		return answerCalls(generate)
+	case "refresh":
+		return serveRefreshes()
 	case "profiled":
 		return serveProfiled(flags.Arg(0), flags.Arg(1))
 	}
@@ -104,6 +107,8 @@ func (b *bench) sections() []section {
 		{"cold", b.cold},
 		{"dane", b.dane},
 		{"crowd", b.crowd},
+		{"starve", b.starve},
+		{"refresh", b.refreshes},
 		{"memory", b.memory},
 		{"start", b.start},
 		{"stores", b.stores},

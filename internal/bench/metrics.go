@@ -15,7 +15,7 @@ import (
 	"stsmap/socketmap"
 )
 
-// metrics measures what counting costs an answer at hand: the same daemon as far as answers go, with and without, each in a
+// metrics measures what counting costs a cached answer: the same daemon as far as answers go, with and without, each in a
 // process of its own, in turns. What is scraped meanwhile is not part of it; that happens four times a minute.
 func (b *bench) metrics() error {
 	keys := series{policyNow, 100000, 1000}
@@ -53,7 +53,7 @@ type answererCall struct {
 	Counted bool   // whether answers are counted
 }
 
-// An answerer is the part of a daemon that answers what is at hand.
+// An answerer is the part of a daemon that answers from memory.
 type answerer struct{}
 
 func (answerer) call(q answererCall, _ <-chan answererCall) (struct{}, error) {
@@ -63,7 +63,7 @@ func (answerer) call(q answererCall, _ <-chan answererCall) (struct{}, error) {
 			return struct{}{}, err
 		}
 	}
-	c := policy.Config{Store: store, Fetch: nobody{}, Render: postfix.Render, CacheSize: q.Keys.N * 10}
+	c := policy.Config{Store: store, Fetch: noNetwork{}, Render: postfix.Render, CacheSize: q.Keys.N * 10}
 	var m postfix.Map
 	if q.Counted {
 		monitor := admin.NewMonitor(slog.New(slog.DiscardHandler), "none")

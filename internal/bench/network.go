@@ -61,9 +61,11 @@ func description() string {
 		text += fmt.Sprintf("!delay %v %s\n", delay, pattern)
 	}
 	text += fmt.Sprintf("%s. A 127.0.0.11\n_25._tcp.%s. TLSA 3 1 1 %064d\n", daneHost, daneHost, 0)
-	text += "-- https --\n"
+	hostileDNS, hostileHTTPS := hostileWorld()
+	text += hostileDNS + "-- https --\n" + hostileHTTPS
 	text += "mta-sts.silent.example addr=127.0.0.3 stall=accept\n"
-	text += "-- bulk --\n"
+	text += hostilePolicy + "-- bulk --\n"
+	text += fmt.Sprintf("policy %s %s addr=127.0.9.100 mx=mx%%d.mail.example dnsdelay=%v httpdelay=%v\n", neighbour, all, delay, delay)
 	text += fmt.Sprintf("policy %s %s addr=127.0.0.2 mx=mx%%d.mail.example\n", policyNow, all)
 	text += fmt.Sprintf("policy %s %s addr=127.0.0.2 mx=mx%%d.mail.example dnsdelay=%v httpdelay=%v\n", policySlow, all, delay, delay)
 	text += fmt.Sprintf("policy %s %s addr=127.0.0.3 mx=mx%%d.mail.example\n", policySilent, all)

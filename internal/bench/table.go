@@ -12,11 +12,11 @@ import (
 // A table prints the figures, a line each, as they come.
 type table struct{ out io.Writer }
 
-const tableRow = "%-46s %13s %9s %9s\n"
+const tableRow = "%-50s %14s %10s %9s\n"
 
 func (t *table) head() {
 	fmt.Fprintf(t.out, tableRow, "figure", "measured", "target", "best peer")
-	fmt.Fprintln(t.out, strings.Repeat("-", 80))
+	fmt.Fprintln(t.out, strings.Repeat("-", 86))
 }
 
 // row prints a figure. Peers that were not measured have "".
@@ -26,7 +26,7 @@ func (t *table) row(figure, measured, target, peer string) {
 
 // foot tells what the figures depend on.
 func (t *table) foot(took time.Duration, quick bool) {
-	fmt.Fprintln(t.out, strings.Repeat("-", 80))
+	fmt.Fprintln(t.out, strings.Repeat("-", 86))
 	how := ""
 	if quick {
 		how = ", quick"

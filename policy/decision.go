@@ -47,16 +47,7 @@ func (k Kind) String() string {
 // A Decision says which policy applies to a next-hop, and why. It is shared and
 // must not be changed.
 type Decision struct {
-	// NextHop is where the mail goes, in the form of dane.NextHop.
-	NextHop string
-	// Domain is the policy domain, in A-label form. It is part of NextHop.
-	Domain string
-	// Answer is what Config.Render made of the policy, also where that is not
-	// in force; empty if it was not called. This package never reads it.
-	Answer string
-
-	// What an answer reads stands up to here, in one line of the processor's
-	// cache.
+	// What an answer reads stands first, for the processor's cache.
 
 	until   int64 // monotonic: when the decision expires
 	recheck int64 // monotonic: when something is to be looked up again on use
@@ -71,6 +62,20 @@ type Decision struct {
 	// set for a policy in mode none. Of a Decision that an Engine returns it has
 	// only the Mode.
 	STS *sts.Policy
+
+	answered   atomic.Bool // was given as an answer before
+	overridden bool        // an override decided, whatever the facts are
+	// Kind is what the decision means for mail.
+	Kind Kind
+
+	// Domain is the policy domain, in A-label form.
+	Domain string
+	// Answer is what Config.Render made of the policy, also where that is not
+	// in force; empty if it was not called. This package never reads it.
+	Answer string
+	// NextHop is where the mail goes, in the form of dane.NextHop.
+	NextHop string
+
 	// ID is the version of the policy (RFC 8461, Section 3.1).
 	ID string
 	// Reason says why there is no policy, or why it is not in force; it is empty
@@ -83,12 +88,6 @@ type Decision struct {
 	// Strict is the decision as if a policy in testing mode were in mode
 	// enforce. It is set for such a policy, with Config.Strict.
 	Strict *Decision
-
-	answered   atomic.Bool // was given as an answer before
-	overridden bool        // an override decided, whatever the facts are
-
-	// Kind is what the decision means for mail.
-	Kind Kind
 }
 
 // newDecision returns what facts f and DANE state s mean for mail to h at now,

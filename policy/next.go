@@ -73,7 +73,7 @@ func (r rules) next(old cache.Entry, got outcome, now time.Time, jitter float64)
 		e.Failures, e.FailedID, e.Error, e.Result, e.Retry = 0, "", "", "", time.Time{}
 	}
 	switch {
-	case e.Policy != "" && e.Refresh.After(now.Add(r.refresh)):
+	case e.Policy != "" && (e.Refresh.IsZero() || e.Refresh.After(now.Add(r.refresh))):
 		e.Refresh = now // it was not to be refreshed any more, but is in use again
 	case e.Policy == "" && (old.Policy != "" || !old.Refresh.IsZero()):
 		e.Refresh = e.Expires // to be removed from where the policy was kept

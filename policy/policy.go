@@ -22,13 +22,15 @@
 // cached Decision is valid as long as those are still current, which is all
 // that is compared: nothing has to be cleared when something changes.
 //
-//	Cached ─► decision current? ── yes ─► answer, no I/O, no allocation
-//	Lookup ─► override? ───────── yes ─► newDecision
+//	Cached ─► decision current? ─────── yes ─► answer, no I/O, no allocation
+//	Lookup ─► override? ─────────────── yes ─► newDecision
 //	   │
-//	   ├────► facts valid? ────── yes ─► newDecision; recheck behind the answer
+//	   ├────► store read, not long ago? ─ no ─► read it ─► facts
+//	   │
+//	   ├────► facts in force? ───────── yes ─► newDecision; recheck behind the answer
 //	   │        │ no
 //	   │        ▼
-//	   │   the domain's one flight ─► store ─► record ─► policy ─► next ─► facts ─► store
+//	   │   the domain's one flight ─► record ─► policy ─► next ─► facts ─► store
 //	   │        ▲
 //	   │   Run ─┴─ what is due for a refresh
 //	   │
@@ -37,10 +39,11 @@
 // The facts are the memory: there is no second copy before the store. What the
 // store does not take is kept in the facts, evicted last, and saved later.
 //
-// All that one domain does to network and store is one flight at a time: a
-// fetch, a deletion, an import, a save. A flight publishes facts, and everybody
-// who waits decides for himself, under the conditions of that moment. A change
-// from outside (a deletion, another host's write) detaches the flight under
+// A domain has one flight at a time, which fetches or changes it: a fetch, a
+// deletion, an import, a save. A flight publishes facts, and each lookup that
+// waits decides by itself, under the conditions of that moment. What a fetch has
+// found out is applied to what is known when it ends: another process may have
+// changed the domain meanwhile. A deletion or an import detaches the flight under
 // way: it is cancelled, can publish nothing more, and is not joined.
 //
 // # Time
@@ -53,10 +56,11 @@
 //
 // # Locks
 //
-// memory.mu guards the table of next-hops, the flight of each domain and the
-// accounting. hop.mu orders the decisions about one next-hop. They are never
-// held together, nor across I/O. conditionsMu orders writers of conditions and
-// is taken last, as are the locks inside fairShare.
+// memory.mu guards the table of next-hops, what is under way for each domain,
+// writes of facts, and the accounting. hop.mu orders the decisions about one
+// next-hop. They are never held together, nor across I/O. Engine.mu (is it
+// closed?) and conditionsMu (writers of conditions) are taken last, as are the
+// locks inside fairShare and uses.
 package policy
 
 import (

@@ -8,7 +8,7 @@
 // policy, which also keeps the entries in use in memory. It has no opinion of
 // what a domain name may look like either, beyond its length.
 //
-// Trust: whoever can change what a store returns can switch MTA-STS off for any
+// Trust: an attacker able to change what a store returns can switch MTA-STS off for any
 // domain, or on with servers of their choice; a store is as much part of the
 // mail system's security as Postfix's own configuration. Loss: a lost absence
 // costs one DNS question, a lost policy the protection of the first message to
@@ -37,7 +37,7 @@ var ErrClosed = errors.New("cache: store is closed")
 
 // An Entry is all that is remembered about one domain. It holds what the domain
 // published, not what was made of it: the policy is kept as served, and parsed
-// again by whoever reads it.
+// again by its reader.
 //
 // An entry with a Policy is called a policy, one without is an absence: the
 // domain has none, or retrieving it failed and is not to be repeated yet.
@@ -55,7 +55,7 @@ type Entry struct {
 	Recheck time.Time // when the record is to be looked at again on use
 
 	Failures int       // in a row, for FailedID; 0 to 2³¹-1
-	FailedID string    // of the record whose policy could not be had
+	FailedID string    // of the record whose policy could not be downloaded
 	Error    string    // the last failure, for people
 	Result   string    // the last failure, in the words of RFC 8460, Section 4.3
 	Retry    time.Time // no download of FailedID before
@@ -74,8 +74,8 @@ type Entry struct {
 // So a policy never gives way to one that was downloaded earlier and arrives
 // later, nor, until it expires, to an absence: the disappearance of a record or
 // of the HTTPS server does not remove a cached policy (RFC 8461, Section 3.3),
-// and an absence, having downloaded nothing, has a zero Fetched. Whoever keeps
-// a policy and changes other fields carries its Fetched along; with the same
+// and an absence, having downloaded nothing, has a zero Fetched. A caller that
+// keeps a policy and changes other fields carries its Fetched along; with the same
 // Fetched the last Put wins. An absence gives way to anything, and so does a
 // policy that had expired when put was Checked.
 //

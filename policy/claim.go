@@ -9,7 +9,7 @@ import (
 
 const (
 	// claimFraction is for which part of the time for a fetch a claim on a domain
-	// counts: whoever waits for one that has died still has time to fetch.
+	// counts: a process that waits for one that has died still has time to fetch.
 	claimFraction = 3
 	// claimPoll is about how often a flight looks whether another process has
 	// learned something.

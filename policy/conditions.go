@@ -7,7 +7,7 @@ import (
 	"stsmap/override"
 )
 
-// conditions are what decisions depend on beside what is known of a domain.
+// conditions are what decisions depend on beside the facts of a domain.
 // They are not changed but replaced, so that a Decision made under other ones
 // is recognised by their pointer.
 type conditions struct {

@@ -54,7 +54,7 @@ func (c DANEConfig) relevant(k Kind) bool { return c.Check != nil && (c.All || k
 // "dane" lets Postfix use hosts without records at its level "may", and demands
 // TLS of hosts whose records are unusable (smtp/smtp_tls_policy.c); with
 // "dane-only" such hosts are not used. With insecure MX records DANE is an
-// option (RFC 7672, Section 2.2.1), and the policy is stronger: whoever forges
+// option (RFC 7672, Section 2.2.1), and the policy is stronger: an attacker who forges
 // them can name a host without TLSA records, but none that the policy lists.
 // For the same reason an insecure answer that there is no mail takes no policy
 // out of force.

@@ -63,14 +63,14 @@ type daneCheck struct {
 	done       chan struct{}   // closed when state can be read
 }
 
-// A daneLookup is what is known about DANE for a next-hop, or else the check that
+// A daneLookup is the DANE state of a next-hop, or else the check that
 // finds it out; neither if DANE must not be used.
 type daneLookup struct {
 	state *daneState
 	check *daneCheck
 }
 
-// daneFor returns what is known about DANE for h if that has not expired, or has
+// daneFor returns the DANE state of h if that has not expired, or has
 // it found out.
 func (e *Engine) daneFor(h *hop, c *conditions) daneLookup {
 	if c.dane.off() {
@@ -203,8 +203,7 @@ func (e *Engine) publishState(check *daneCheck) {
 
 // conclude makes a state of what a check found out at now, where last, which can
 // be nil, was known before. A result that is not conclusive leaves the last one
-// that was in force: DNS that fails is no reason to drop what is known, whatever
-// it was.
+// that was in force: DNS that fails is no reason to drop it, whatever it was.
 func conclude(last *daneState, r dane.Result, err error, now instant) *daneState {
 	s := &daneState{err: err, conclusive: err == nil, until: -1}
 	wait := min(max(r.TTL, minTTL), maxTTL)

@@ -231,7 +231,7 @@ func (d *Decision) String() string {
 }
 
 // DANEError returns why it could not be found out whether DANE applies to the
-// next-hop, or why what is known of it cannot be renewed; nil if there is no
+// next-hop, or why its last state cannot be renewed; nil if there is no
 // such reason, or DANE does not matter. It is to be escaped like Reason.
 func (d *Decision) DANEError() error {
 	if d.dane == nil {
@@ -241,7 +241,7 @@ func (d *Decision) DANEError() error {
 }
 
 // Expires returns when the decision expires: with its policy or absence, with
-// what is known about DANE, or with an override. The zero time means at once, or
+// the DANE state, or with an override. The zero time means at once, or
 // if an override without an end decided, never.
 func (d *Decision) Expires() time.Time {
 	if d.until <= 0 || d.until == math.MaxInt64 || d.under == nil {

@@ -80,7 +80,7 @@ type Event struct {
 	Source   Source    // Source is what had to be done for the answer.
 
 	Before *cache.Entry // Before is what was known; without policy, if none was.
-	After  *cache.Entry // After is what is known now.
+	After  *cache.Entry // After is what is cached now.
 	Err    error        // Err is the reason of a failure.
 	Op     Op           // Op is what the store was to do.
 
@@ -105,7 +105,7 @@ const (
 	// Stale: nothing, what was known still counted; but a look at the domain
 	// was due, and began behind the answer (RFC 8461, Section 5.1).
 	Stale
-	// Missed: the domain was asked, or somebody already did so.
+	// Missed: the domain was fetched, by this lookup or one before it.
 	Missed
 )
 
@@ -121,7 +121,7 @@ const (
 	// OnRefresh: it was time to, whatever the record says (RFC 8461, Section
 	// 10.2).
 	OnRefresh
-	// OnRequest: somebody wanted it.
+	// OnRequest: an administrator wanted it.
 	OnRequest
 )
 
@@ -135,7 +135,7 @@ type Op uint8
 const (
 	// OpOther: one that the store did by itself.
 	OpOther Op = iota
-	// OpGet: to read what is known of a domain.
+	// OpGet: to read the entry of a domain.
 	OpGet
 	// OpPut: to keep what was learned.
 	OpPut

@@ -7,7 +7,7 @@ import (
 	"stsmap/sts"
 )
 
-// facts are what is known of one domain: what its cache.Entry means, rendered
+// facts are what the Engine knows of one domain: what its cache.Entry means, rendered
 // once for the client. That there is no policy is a fact, too. Facts are shared
 // and not changed.
 type facts struct {

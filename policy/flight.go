@@ -258,7 +258,7 @@ func (e *Engine) fetch(ctx context.Context, fl *flight) {
 	}
 	if e.mustReadAgain(fl.domain, e.now()) && fl.domain.facts.Load() != nil {
 		// Another process changed the domain meanwhile. What was found out is
-		// about what is known now.
+		// about the facts of now.
 		_ = e.readStore(ctx, fl.domain)
 		if !got.downloaded() && e.wanted(fl, got) {
 			if err := e.download(ctx, fl, &got); err != nil {
@@ -299,7 +299,7 @@ func (e *Engine) fetch(ctx context.Context, fl *flight) {
 	}
 }
 
-// oldEntry returns what is known of the domain of fl as next wants it: without a
+// oldEntry returns the entry of the domain of fl as next wants it: without a
 // policy that is not in force.
 func (e *Engine) oldEntry(fl *flight, f *facts) cache.Entry {
 	old := f.decoded(fl.domain.name)
@@ -358,8 +358,8 @@ func (e *Engine) noPolicy(fl *flight, have, f *facts, entry cache.Entry) (attach
 }
 
 // short ends fl because this host has too few descriptors or too little memory.
-// That is not the domain's failure: what is known stays as it is, and of a first
-// contact nothing is known.
+// That is not the domain's failure: its facts stay as they are, and of a first contact
+// nothing is known.
 func (e *Engine) short(fl *flight, err error) {
 	fl.publish(unknownFacts(fmt.Errorf("this host is short of resources: %w", err)), Missed)
 	e.observe(Event{Kind: ResourcesShort, Domain: fl.domain.name, Err: err})

@@ -17,7 +17,7 @@ var errExpired = errors.New("the policy has expired")
 // Import caches a policy that was downloaded elsewhere, or before: by the daemon
 // whose export it is. It is kept for as long as RFC 8461, Section 3.2 allows,
 // counted from Fetched, and the record is looked up when the domain is used.
-// Whoever can import can switch protection off, or on with servers of his
+// A user able to import can switch protection off, or on with servers of his
 // choice.
 //
 // An entry without a policy, with one that does not parse or has expired, or

@@ -51,7 +51,7 @@ func (e *Engine) Cached(nextHop []byte, strict bool) *Decision {
 	return d
 }
 
-// choose returns d, or Strict if that is asked for and there.
+// choose returns d, or Strict if that is wanted and there.
 func (d *Decision) choose(strict bool) *Decision {
 	if strict && d.Strict != nil {
 		return d.Strict
@@ -207,7 +207,7 @@ func (e *Engine) await(ctx context.Context, h *hop, f *facts, early daneLookup) 
 }
 
 // decide returns the decision about h by facts f and DANE state s, and caches it:
-// as long as they are what is known, it is current. All goroutines that decide
+// as long as they are not replaced, it is current. All goroutines that decide
 // the same at the same time return the same decision.
 func (e *Engine) decide(h *hop, f *facts, s *daneState) *Decision {
 	h.mu.Lock()

@@ -31,8 +31,8 @@ const (
 	// samples is how many domains are compared to find one to evict: enough for
 	// the one chosen to be among the least recently used.
 	samples = 16
-	// sampleAgain is how long it takes until all of a table in which everything is
-	// unsaved is gone through once more.
+	// sampleAgain is how long it takes until a table in which everything is unsaved is
+	// searched once more.
 	sampleAgain = time.Second
 )
 
@@ -106,7 +106,7 @@ type domain struct {
 	_ [16]byte
 }
 
-// An owner is who has some domains: the registrable domain that they are below.
+// An owner has some domains: it is the registrable domain that they are below.
 type owner struct {
 	name    string
 	bytes   int64
@@ -303,7 +303,7 @@ func (m *memory) victim(for_ *domain, limit evictionRank, now instant) (*domain,
 			return c.best, c.rank
 		}
 		// All of it is being fetched, and goes when that ends. As long as the
-		// rest fits, nobody else pays for it.
+		// rest fits, no other owner pays for it.
 		if len(m.hops) <= m.maxHops && m.bytes-heaviest.bytes <= m.maxBytes {
 			return nil, 0
 		}

@@ -100,7 +100,7 @@ func (r rules) downloaded(e cache.Entry, got outcome, now time.Time, jitter floa
 	e.Refresh = now.Add(wait)
 	if wait < firstRetry || now.Sub(e.Used) > r.forget {
 		// No policy is worth a download every few seconds, and none is worth
-		// one that nobody writes to any more. When it comes up next it has
+		// one for a domain that gets no mail any more. When it comes up next it has
 		// expired, and is dropped.
 		e.Refresh = e.Expires.Add(time.Second)
 	}

@@ -42,7 +42,7 @@
 // A domain has one flight at a time, which fetches or changes it: a fetch, a
 // deletion, an import, a save. A flight publishes facts, and each lookup that
 // waits decides by itself, under the conditions of that moment. What a fetch has
-// found out is applied to what is known when it ends: another process may have
+// found out is applied to the facts when it ends: another process may have
 // changed the domain meanwhile. A deletion or an import detaches the flight under
 // way: it is cancelled, can publish nothing more, and is not joined.
 //
@@ -143,7 +143,7 @@ type Config struct {
 // concurrently.
 type Engine struct {
 	store   cache.Store  // nil: memory only
-	shared  cache.Shared // nil: nobody else uses store
+	shared  cache.Shared // nil: no other process uses store
 	render  func(*Decision) (string, error)
 	observe func(Event)
 

@@ -11,7 +11,7 @@ import (
 	"stsmap/sts"
 )
 
-// copyAge is how old what is known may be before a shared store is read again:
+// copyAge is how old facts may be before a shared store is read again:
 // RFC 8461, Section 5.1 wants a changed record noticed, and five minutes are what
 // Config.Recheck allows for that. Hints shorten it, and may be lost.
 const copyAge = time.Minute
@@ -30,7 +30,7 @@ type storeRead struct {
 	err  error
 }
 
-// mustRead reports whether the store has to be read before what is known of d is
+// mustRead reports whether the store has to be read before the facts of d are
 // used. What the store has yet to take is newer, unless another process has
 // changed it since.
 func (e *Engine) mustRead(d *domain, now instant) bool {
@@ -267,7 +267,7 @@ func (e *Engine) restoredFacts(d *domain) *facts {
 	return d.facts.Load()
 }
 
-// swapFacts makes f what is known of the domain of fl in place of have. It does
+// swapFacts makes f the facts of the domain of fl in place of have. It does
 // nothing if fl was detached, or if something else is known by now. unsaved says
 // that the store has yet to take f.
 func (e *Engine) swapFacts(fl *flight, have, f *facts, unsaved bool) (attached, swapped bool) {
@@ -285,7 +285,7 @@ func (e *Engine) swapFacts(fl *flight, have, f *facts, unsaved bool) (attached, 
 	return true, true
 }
 
-// setFacts makes f what is known of the domain of fl, unless fl was detached, and
+// setFacts makes f the facts of the domain of fl, unless fl was detached, and
 // reports whether it did. unsaved says that the store has yet to take it, verified
 // that it is what the store has.
 func (e *Engine) setFacts(fl *flight, f *facts, unsaved, verified bool) bool {

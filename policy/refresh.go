@@ -100,7 +100,7 @@ func (e *Engine) refreshDue(ctx context.Context, slots chan struct{}, running *s
 
 // due takes the domains that are due for a refresh, at most n, and reports
 // whether there may be more. A store that does not work can lease none; what
-// memory holds is refreshed then all the same, since a lease is for sharing the
+// memory holds is refreshed then, too, since a lease is for sharing the
 // work and no condition of it.
 func (e *Engine) due(ctx context.Context, n int) (names []string, more bool) {
 	if e.store != nil {

@@ -25,11 +25,12 @@ const waitTick = 250 * time.Millisecond
 
 // A fairShare bounds how many fetches run at once. Waiting costs little, so the
 // bound is high, and as long as it is not reached it does nothing. Then each
-// owner has the same right to places: whose fetch finds none takes that of the
-// owner who holds most, if that holds at least two more. The one that has run
-// for longest there is ended. Only who holds as many as anybody waits.
+// owner has the same right to places: a fetch that finds none takes that of the
+// owner that holds most, if that holds at least two more. The one that has run
+// for longest there is ended. A fetch waits only if its owner holds
+// as many as any other.
 //
-// An owner is the registrable domain of a policy domain: whoever has it can make
+// An owner is the registrable domain of a policy domain: its holder can make
 // any number of names below it, whose hosts never answer. Once the address of
 // the policy host is known, a fetch counts for its network, too; so a network
 // full of domains of one owner is found, and a new domain in it is not refused
@@ -212,8 +213,8 @@ func (s *fairShare) remove(p *place) {
 	}
 }
 
-// admit gives free places to those who wait: first to who holds the fewest, and
-// of these to who has waited longest. The lock must be held.
+// admit gives free places to waiting fetches: first to those of the owner that
+// holds the fewest, and of these to the one that has waited longest. The lock must be held.
 func (s *fairShare) admit() {
 	for s.running < s.max && len(s.waiting) > 0 {
 		next := 0

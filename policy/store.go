@@ -206,7 +206,7 @@ func (e *Engine) writeUses(ctx context.Context) {
 	}
 }
 
-// Entry returns what is known of a domain, or cache.ErrNotFound. Another error
+// Entry returns the entry of a domain, or cache.ErrNotFound. Another error
 // means that the store could not be read.
 func (e *Engine) Entry(ctx context.Context, domain string) (cache.Entry, error) {
 	if d := e.memory.domainOf(domain); d != nil {
@@ -277,7 +277,7 @@ func (m *memory) domains() []*domain {
 // know about a domain, as a lookup would but without giving an answer, and
 // returns it. If force is set it fetches whatever is known, even if the record
 // has not changed or a download has just failed; otherwise it returns at once
-// what is known and in force. That the domain has no policy, or that it could
+// what is cached and in force. That the domain has no policy, or that it could
 // not be downloaded, is in the entry and no error. The domain is one as for
 // Lookup.
 func (e *Engine) Retrieve(ctx context.Context, domain string, force bool) (cache.Entry, error) {

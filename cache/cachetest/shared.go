@@ -291,7 +291,7 @@ func watch(t *testing.T, s, other cache.Shared) *watcher {
 		cancel()
 		<-w.done
 	})
-	// From when it begins is all that is promised, and nobody can see when.
+	// From when it begins is all that is promised, and a test cannot see when.
 	e := none("begins.example")
 	for began := time.Now(); w.times(e.Domain) == 0; time.Sleep(20 * time.Millisecond) {
 		put(t, other, e)

@@ -25,7 +25,7 @@ type Files struct {
 	Key string
 }
 
-// NewFiles makes Files in dir, with an authority of their own. Whoever runs as
+// NewFiles makes Files in dir, with an authority of their own. A program that runs as
 // another user than the caller has to be given Key.
 func NewFiles(t testing.TB, dir string) Files {
 	t.Helper()

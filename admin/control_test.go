@@ -40,8 +40,8 @@ func TestStatus(t *testing.T) {
 	want := Status{
 		Version: "1", Since: now, Answers: map[string]int64{"none": 3, "dane-only": 1},
 		DANE:     DANEStatus{Mode: "precede", State: "off", Since: now, Reasons: []string{"a", "b"}},
-		Resolver: ResolverStatus{Servers: []string{"127.0.0.1"}, Validates: Finding{Verdict: "no", At: now, Reason: "r", Error: "e"}},
-		Postfix:  PostfixStatus{Release: "3.7.11", DNSSEC: Finding{Verdict: "yes"}},
+		Resolver: ResolverStatus{Servers: []string{"127.0.0.1"}, Validates: ProbeResult{Verdict: "no", At: now, Reason: "r", Error: "e"}},
+		Postfix:  PostfixStatus{Release: "3.7.11", DNSSEC: ProbeResult{Verdict: "yes"}},
 		Store:    StoreStatus{Name: "redis:", Reading: Condition{Since: now}, Writing: Condition{Error: "full", Since: now}, Waiting: 2},
 		Listen:   []string{"127.0.0.1:8461", "unix:/s"},
 	}

@@ -30,7 +30,7 @@ func fullStatus() Status {
 	bytes := int64(4096)
 	return Status{
 		DANE:        DANEStatus{State: "on"},
-		Resolver:    ResolverStatus{Validates: Finding{Verdict: "yes"}},
+		Resolver:    ResolverStatus{Validates: ProbeResult{Verdict: "yes"}},
 		Store:       StoreStatus{Bytes: &bytes},
 		Checks:      []Check{{Name: "configuration"}, {Name: "store", Error: "away"}, {Name: "resolver"}},
 		Connections: ConnectionStatus{Listeners: map[string]int{"127.0.0.1:8461": 3}},

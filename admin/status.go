@@ -136,7 +136,7 @@ type ResolverStatus struct {
 	// Answering tells whether there are answers at all.
 	Answering Condition `json:"answering,omitzero"`
 	// Validates tells whether its answers can be secure.
-	Validates Finding `json:"validates"`
+	Validates ProbeResult `json:"validates"`
 }
 
 // A PostfixStatus tells about Postfix.
@@ -150,7 +150,7 @@ type PostfixStatus struct {
 	// decides in which words it is answered.
 	Attributes bool `json:"attributes"`
 	// DNSSEC tells whether it looks up DNSSEC.
-	DNSSEC Finding `json:"dnssec"`
+	DNSSEC ProbeResult `json:"dnssec"`
 }
 
 // A StoreStatus tells about the store.
@@ -175,8 +175,8 @@ type Condition struct {
 	Since time.Time `json:"since,omitzero"`
 }
 
-// A Finding is the answer to a question that is asked again and again.
-type Finding struct {
+// A ProbeResult is the result of a periodic probe.
+type ProbeResult struct {
 	// Verdict is "yes" or "no", the last that was found out; "unknown" if
 	// nothing could be, and empty if nobody asks.
 	Verdict string `json:"verdict,omitempty"`

@@ -137,11 +137,11 @@ func authorities(n int) string {
 }
 
 // eachSetup makes a check on each instance of Postfix that has services for it.
-func (e *exam) eachSetup(services func(*postconf.Setup) []postconf.Service, make func(*postconf.Setup, []postconf.Service) []Finding) []Finding {
+func (e *exam) eachSetup(services func(*postconf.Setup) []postconf.Service, make func(*postconf.Setup, []postconf.Service) []Result) []Result {
 	if len(e.setups) == 0 {
-		return []Finding{e.noSetup()}
+		return []Result{e.noSetup()}
 	}
-	var all []Finding
+	var all []Result
 	for _, s := range e.setups {
 		if some := services(s); len(some) > 0 {
 			all = append(all, make(s, some)...)
@@ -151,7 +151,7 @@ func (e *exam) eachSetup(services func(*postconf.Setup) []postconf.Service, make
 		all = append(all, e.noSetup())
 	}
 	if len(all) == 0 {
-		return []Finding{skip("no service in master.cf runs smtp(8); see LOC-02")}
+		return []Result{skip("no service in master.cf runs smtp(8); see LOC-02")}
 	}
 	return all
 }

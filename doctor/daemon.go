@@ -24,8 +24,8 @@ var errNoSocket = errors.New("admin.socket is empty")
 const noDomain = "."
 
 // checkDaemon is LOC-01.
-func checkDaemon(ctx context.Context, e *exam) []Finding {
-	var all []Finding
+func checkDaemon(ctx context.Context, e *exam) []Result {
+	var all []Result
 	for _, address := range e.addresses() {
 		all = append(all, e.probe(ctx, address))
 	}
@@ -54,7 +54,7 @@ func (e *exam) addresses() []string {
 }
 
 // probe asks the daemon at an address a question that needs only itself.
-func (e *exam) probe(ctx context.Context, address string) Finding {
+func (e *exam) probe(ctx context.Context, address string) Result {
 	ctx, cancel := context.WithTimeout(ctx, askLimit)
 	defer cancel()
 	reply, err := ask(ctx, address, "postfix", noDomain)
@@ -125,20 +125,20 @@ func reason(err error) string {
 }
 
 // told is what the daemon says of itself.
-func (e *exam) told() []Finding {
+func (e *exam) told() []Result {
 	if e.status == nil {
 		if errors.Is(e.statusBy, errNoSocket) {
-			return []Finding{info("admin.socket is empty: the daemon cannot be asked how it is")}
+			return []Result{info("admin.socket is empty: the daemon cannot be asked how it is")}
 		}
 		f := skip("the control socket %s: %s", e.Settings.Admin.Socket, reason(e.statusBy))
 		if errors.Is(e.statusBy, fs.ErrPermission) {
 			f.Seen += "; run it as root, or as the daemon's user"
 		}
-		return []Finding{f}
+		return []Result{f}
 	}
 	s := e.status
 	up := time.Since(s.Since).Truncate(time.Second)
-	all := []Finding{ok("stsmap %s, up since %s (%s)", s.Version, s.Since.Local().Format("2006-01-02 15:04:05 MST"), up)}
+	all := []Result{ok("stsmap %s, up since %s (%s)", s.Version, s.Since.Local().Format("2006-01-02 15:04:05 MST"), up)}
 	if s.Version != e.Version {
 		all = append(all, warn("the daemon is stsmap %s, and this program is %s", s.Version, e.Version).
 			because("it was upgraded, and the old one still runs").fix(e.restartLines()...))
@@ -221,7 +221,7 @@ func sameFile(a, b string) bool {
 }
 
 // noSetup says why nothing is known of Postfix.
-func (e *exam) noSetup() Finding {
+func (e *exam) noSetup() Result {
 	if errors.Is(e.setupBy, postconf.ErrNotFound) {
 		return skip("%v: Postfix is not on this machine, or in a container", e.setupBy)
 	}

@@ -21,8 +21,8 @@ const resolvConf = "/etc/resolv.conf"
 const bogusName = "dnssec-failed.org"
 
 // checkResolver is LOC-07.
-func checkResolver(ctx context.Context, e *exam) []Finding {
-	var all []Finding
+func checkResolver(ctx context.Context, e *exam) []Result {
+	var all []Result
 	for _, h := range e.Resolver.Examine(ctx, bogusName) {
 		all = append(all, e.judgeServer(h)...)
 	}
@@ -30,13 +30,13 @@ func checkResolver(ctx context.Context, e *exam) []Finding {
 }
 
 // judgeServer is about one server.
-func (e *exam) judgeServer(h resolver.Health) []Finding {
+func (e *exam) judgeServer(h resolver.Health) []Result {
 	if h.Err != nil {
-		return []Finding{fail("%s: %v", h.Server, h.Err).
+		return []Result{fail("%s: %v", h.Server, h.Err).
 			because("without DNS no policy is retrieved, and Postfix may not deliver at all").
 			fix("dig @"+digServer(h.Server)+" . NS", "# or name another resolver in dns.servers of "+e.fileName())}
 	}
-	var all []Finding
+	var all []Result
 	if h.TCP != nil {
 		all = append(all, warn("%s: no answer over TCP: %v", h.Server, h.TCP).
 			because("large answers get lost, among them TLSA records").fix("# let TCP to port 53 of it through", "dig +tcp @"+digServer(h.Server)+" . NS"))
@@ -74,7 +74,7 @@ func (e *exam) judgeServer(h resolver.Health) []Finding {
 }
 
 // unless makes what is not needed a matter of information.
-func (e *exam) unless(needed bool, f Finding) Finding {
+func (e *exam) unless(needed bool, f Result) Result {
 	if !needed {
 		f.Severity = Info
 	}
@@ -97,10 +97,10 @@ func digServer(text string) string {
 
 // compareServers compares whom stsmap asks with whom Postfix asks. Without
 // Postfix here, there is nobody to compare with.
-func (e *exam) compareServers() (all []Finding) {
+func (e *exam) compareServers() (all []Result) {
 	mine, err := e.servers()
 	if err != nil {
-		return []Finding{warn("%v", err).because("127.0.0.1 is asked then").fix("echo nameserver 127.0.0.1 > " + resolvConf)}
+		return []Result{warn("%v", err).because("127.0.0.1 is asked then").fix("echo nameserver 127.0.0.1 > " + resolvConf)}
 	}
 	for _, s := range e.setups {
 		for _, chrooted := range []bool{false, true} {
@@ -130,7 +130,7 @@ func nameservers(path string) (all []string, err error) {
 
 // compareWith compares with what some services ask, which is in a file of their
 // root.
-func (e *exam) compareWith(s *postconf.Setup, services []postconf.Service, mine []string) Finding {
+func (e *exam) compareWith(s *postconf.Setup, services []postconf.Service, mine []string) Result {
 	path := resolvConf
 	if services[0].Chroot {
 		queue, _ := s.Main("queue_directory")

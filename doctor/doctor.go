@@ -61,7 +61,7 @@ type Check struct {
 	// Title says what is looked at.
 	Title string
 
-	make func(context.Context, *exam) []Finding
+	make func(context.Context, *exam) []Result
 }
 
 // Checks returns all there are, in the order of their IDs.
@@ -85,11 +85,11 @@ func Checks() []Check {
 // Examine makes the checks and returns what was found, in the order of their
 // IDs; each has at least one finding. It ends when ctx does, and takes no longer
 // than a minute whatever hangs.
-func Examine(ctx context.Context, c Config) []Finding {
+func Examine(ctx context.Context, c Config) []Result {
 	e := &exam{Config: c}
 	e.collect(ctx)
 	checks := Checks()
-	found := make([][]Finding, len(checks))
+	found := make([][]Result, len(checks))
 	var making sync.WaitGroup
 	for i, check := range checks {
 		if c.Only != nil && !slices.Contains(c.Only, check.ID) {

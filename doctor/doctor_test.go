@@ -65,13 +65,13 @@ func TestHanging(t *testing.T) {
 	defer cancel()
 	found := Examine(ctx, Config{Settings: &cfg, Resolver: r, Fetcher: f, Program: "/bin/false", Domain: "example.com"})
 	for _, c := range Checks() {
-		i := slices.IndexFunc(found, func(f Finding) bool { return f.ID == c.ID })
+		i := slices.IndexFunc(found, func(f Result) bool { return f.ID == c.ID })
 		if i < 0 {
 			t.Errorf("%s has no finding", c.ID)
 		}
 	}
 	for id, want := range map[string]string{"LOC-01": "it takes too long", "LOC-03": "postconf: context deadline exceeded", "LOC-07": "timeout"} {
-		if !slices.ContainsFunc(found, func(f Finding) bool { return f.ID == id && f.Severity == Fail && strings.Contains(f.Seen, want) }) {
+		if !slices.ContainsFunc(found, func(f Result) bool { return f.ID == id && f.Severity == Fail && strings.Contains(f.Seen, want) }) {
 			t.Errorf("%s does not say %q: %v", id, want, found)
 		}
 	}

@@ -15,35 +15,35 @@ import (
 )
 
 // checkHTTPS is LOC-08.
-func checkHTTPS(ctx context.Context, e *exam) []Finding {
+func checkHTTPS(ctx context.Context, e *exam) []Result {
 	return append(append(e.anchors(), e.retrieve(ctx)...), e.clock()...)
 }
 
 // anchors is about the certification authorities for policy hosts.
-func (e *exam) anchors() []Finding {
+func (e *exam) anchors() []Result {
 	const why = "no policy is ever retrieved"
 	if path := e.Settings.Fetch.CAFile; path != "" {
 		n, err := countCertificates(path)
 		if err != nil {
-			return []Finding{fail("fetch.ca_file: %v", err).because(why).fix("# in " + e.fileName() + ": remove fetch.ca_file")}
+			return []Result{fail("fetch.ca_file: %v", err).because(why).fix("# in " + e.fileName() + ": remove fetch.ca_file")}
 		}
-		return []Finding{ok("fetch.ca_file: %s has %s", path, authorities(n))}
+		return []Result{ok("fetch.ca_file: %s has %s", path, authorities(n))}
 	}
 	pool, err := x509.SystemCertPool()
 	if err == nil && pool.Equal(x509.NewCertPool()) {
 		err = errors.New("this system has no certification authorities")
 	}
 	if err != nil {
-		return []Finding{fail("%v", err).because(why).fix("# install the package ca-certificates")}
+		return []Result{fail("%v", err).because(why).fix("# install the package ca-certificates")}
 	}
-	return []Finding{ok("this system has certification authorities")}
+	return []Result{ok("this system has certification authorities")}
 }
 
 // retrieve tries policy hosts. One that fails can have itself to blame; if all
 // do, it is something here.
-func (e *exam) retrieve(ctx context.Context) []Finding {
+func (e *exam) retrieve(ctx context.Context) []Result {
 	if len(e.domains) == 0 {
-		return []Finding{skip("no policy host is known to try; name a domain with a policy: stsmap doctor --domain DOMAIN")}
+		return []Result{skip("no policy host is known to try; name a domain with a policy: stsmap doctor --domain DOMAIN")}
 	}
 	errs := make([]error, len(e.domains))
 	var trying sync.WaitGroup
@@ -52,7 +52,7 @@ func (e *exam) retrieve(ctx context.Context) []Finding {
 	}
 	trying.Wait()
 	var worked []string
-	var all []Finding
+	var all []Result
 	for i, domain := range e.domains {
 		if errs[i] == nil {
 			worked = append(worked, "mta-sts."+domain)
@@ -79,7 +79,7 @@ func (e *exam) retrieve(ctx context.Context) []Finding {
 }
 
 // judgeFetch says what can be the matter with a retrieval.
-func (e *exam) judgeFetch(domain string, err error) Finding {
+func (e *exam) judgeFetch(domain string, err error) Result {
 	f := warn("mta-sts.%s: %v", domain, err).because("policies that cannot be retrieved protect nobody; those that are known hold until they expire")
 	step := stsfetch.Step("")
 	if failure, ok := errors.AsType[*stsfetch.Error](err); ok {
@@ -107,21 +107,21 @@ const (
 
 // clock looks for signs that the clock is wrong: a certificate is valid only for
 // some time, and a policy too.
-func (e *exam) clock() []Finding {
+func (e *exam) clock() []Result {
 	now := time.Now()
 	for _, path := range e.dated() {
 		info, err := os.Stat(path)
 		if err == nil && info.ModTime().Sub(now) > future {
-			return []Finding{warn("it is %s here, and %s was changed at %s", now.UTC().Format(time.RFC3339), path, info.ModTime().UTC().Format(time.RFC3339)).
+			return []Result{warn("it is %s here, and %s was changed at %s", now.UTC().Format(time.RFC3339), path, info.ModTime().UTC().Format(time.RFC3339)).
 				because("with a wrong clock valid certificates are refused, and policies lapse too early or too late").
 				fix("timedatectl status")}
 		}
 	}
 	var t syscall.Timex
 	if _, err := syscall.Adjtimex(&t); err == nil && t.Status&unsynchronised != 0 {
-		return []Finding{info("clock: the kernel does not know whether it is right; it says %s", now.UTC().Format(time.RFC3339))}
+		return []Result{info("clock: the kernel does not know whether it is right; it says %s", now.UTC().Format(time.RFC3339))}
 	}
-	return []Finding{ok("clock: no sign that it is wrong; it says %s", now.UTC().Format(time.RFC3339))}
+	return []Result{ok("clock: no sign that it is wrong; it says %s", now.UTC().Format(time.RFC3339))}
 }
 
 // dated are files whose time says something about the clock.

@@ -10,8 +10,8 @@ import (
 const dnsLevel = "smtp_dns_support_level"
 
 // checkLevel is LOC-03.
-func checkLevel(_ context.Context, e *exam) []Finding {
-	return e.eachSetup(mailers, func(s *postconf.Setup, services []postconf.Service) (all []Finding) {
+func checkLevel(_ context.Context, e *exam) []Result {
+	return e.eachSetup(mailers, func(s *postconf.Setup, services []postconf.Service) (all []Result) {
 		blind := false
 		for _, c := range cohorts(s, services, "smtp_tls_security_level", "smtp_use_tls", "smtp_enforce_tls", dnsLevel) {
 			f := e.judgeLevel(s, c)
@@ -26,7 +26,7 @@ func checkLevel(_ context.Context, e *exam) []Finding {
 }
 
 // judgeLevel is about what holds where stsmap has nothing to say.
-func (e *exam) judgeLevel(s *postconf.Setup, c cohort) Finding {
+func (e *exam) judgeLevel(s *postconf.Setup, c cohort) Result {
 	const parameter = "smtp_tls_security_level"
 	where, level := e.where(s, c.services), c.values[0]
 	seen := fmt.Sprintf("%s%s = %s", where, parameter, orNothing(level))
@@ -54,7 +54,7 @@ func (e *exam) judgeLevel(s *postconf.Setup, c cohort) Finding {
 }
 
 // judgeDNSSEC is about whether DANE can go first.
-func (e *exam) judgeDNSSEC(s *postconf.Setup, services []postconf.Service) Finding {
+func (e *exam) judgeDNSSEC(s *postconf.Setup, services []postconf.Service) Result {
 	if e.Settings.DANE.Mode == "off" {
 		return info(`dane.mode = "off": policies are answered where DANE may apply`)
 	}

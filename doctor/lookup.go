@@ -23,19 +23,19 @@ import (
 const absent = "stsmap.invalid"
 
 // checkLookup is LOC-12.
-func checkLookup(ctx context.Context, e *exam) []Finding {
-	return e.eachSetup(mailers, func(s *postconf.Setup, services []postconf.Service) []Finding {
+func checkLookup(ctx context.Context, e *exam) []Result {
+	return e.eachSetup(mailers, func(s *postconf.Setup, services []postconf.Service) []Result {
 		for _, service := range services {
 			for _, t := range e.asking(s, service) {
-				return []Finding{e.compareLookup(ctx, s, service, t)}
+				return []Result{e.compareLookup(ctx, s, service, t)}
 			}
 		}
-		return []Finding{skip("%sstsmap is not asked; see LOC-02", e.where(s, services))}
+		return []Result{skip("%sstsmap is not asked; see LOC-02", e.where(s, services))}
 	})
 }
 
 // compareLookup asks by way of postmap(1) and directly, and compares.
-func (e *exam) compareLookup(ctx context.Context, s *postconf.Setup, service postconf.Service, t postconf.Table) Finding {
+func (e *exam) compareLookup(ctx context.Context, s *postconf.Setup, service postconf.Service, t postconf.Table) Result {
 	where, domain := e.where(s, []postconf.Service{service}), absent
 	if len(e.domains) > 0 {
 		domain = e.domains[0]

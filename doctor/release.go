@@ -12,8 +12,8 @@ import (
 )
 
 // checkRelease is LOC-06.
-func checkRelease(_ context.Context, e *exam) []Finding {
-	return e.eachSetup(mailers, func(s *postconf.Setup, services []postconf.Service) []Finding {
+func checkRelease(_ context.Context, e *exam) []Result {
+	return e.eachSetup(mailers, func(s *postconf.Setup, services []postconf.Service) []Result {
 		where := e.where(s, services)
 		all := append(e.believed(s), e.askedAs(s, services)...)
 		switch {
@@ -26,7 +26,7 @@ func checkRelease(_ context.Context, e *exam) []Finding {
 		default:
 			all = append(all, e.patterns(s, services)...)
 		}
-		if !slices.ContainsFunc(all, func(f Finding) bool { return f.Severity >= Info }) {
+		if !slices.ContainsFunc(all, func(f Result) bool { return f.Severity >= Info }) {
 			all = append(all, ok("%sPostfix %s knows policy attributes, and compares the names of MX hosts", where, s.Release))
 		}
 		return all
@@ -56,7 +56,7 @@ func attributes(release string) bool {
 
 // believed compares the release with what the configuration and the daemon take
 // it for.
-func (e *exam) believed(s *postconf.Setup) (all []Finding) {
+func (e *exam) believed(s *postconf.Setup) (all []Result) {
 	if said := e.Settings.Postfix.Release; said != "auto" && attributes(said) != attributes(s.Release) {
 		f := warn("postfix.release = %q, and this Postfix is %s", said, s.Release).because("policy attributes are left out: names of MX hosts are not compared, and TLS reports name no policy")
 		if attributes(said) {
@@ -88,7 +88,7 @@ func orElse(s, otherwise string) string {
 func (e *exam) fileName() string { return orElse(e.File, "/etc/stsmap/stsmap.toml") }
 
 // askedAs is about the names of the socketmaps.
-func (e *exam) askedAs(s *postconf.Setup, services []postconf.Service) (all []Finding) {
+func (e *exam) askedAs(s *postconf.Setup, services []postconf.Service) (all []Result) {
 	told := make(map[string]bool)
 	for _, c := range cohorts(s, services, policyMaps) {
 		for _, t := range e.asking(s, c.services[0]) {
@@ -105,7 +105,7 @@ func (e *exam) askedAs(s *postconf.Setup, services []postconf.Service) (all []Fi
 }
 
 // judgeName is about one of them.
-func (e *exam) judgeName(s *postconf.Setup, c cohort, t postconf.Table) (Finding, bool) {
+func (e *exam) judgeName(s *postconf.Setup, c cohort, t postconf.Table) (Result, bool) {
 	where := e.where(s, c.services)
 	m, known := e.Settings.Map(t.Map)
 	plain := strings.TrimSuffix(t.Text, t.Map) + "postfix"
@@ -121,11 +121,11 @@ func (e *exam) judgeName(s *postconf.Setup, c cohort, t postconf.Table) (Finding
 		return info("%sthe socketmap name %s has no policy attributes, which Postfix %s knows", where, t.Map, s.Release).
 			because("names of MX hosts are not compared, and TLS reports name no policy").fix(rename...), true
 	}
-	return Finding{}, false
+	return Result{}, false
 }
 
 // patterns is about the switch for comparing names.
-func (e *exam) patterns(s *postconf.Setup, services []postconf.Service) (all []Finding) {
+func (e *exam) patterns(s *postconf.Setup, services []postconf.Service) (all []Result) {
 	const parameter = "smtp_tls_enforce_sts_mx_patterns"
 	for _, c := range cohorts(s, services, parameter) {
 		if c.values[0] == "no" {

@@ -21,8 +21,8 @@ type standpoint struct {
 }
 
 // checkSocket is LOC-05.
-func checkSocket(ctx context.Context, e *exam) []Finding {
-	return e.eachSetup(mailers, func(s *postconf.Setup, services []postconf.Service) (all []Finding) {
+func checkSocket(ctx context.Context, e *exam) []Result {
+	return e.eachSetup(mailers, func(s *postconf.Setup, services []postconf.Service) (all []Result) {
 		from := make(map[standpoint][]postconf.Service)
 		var order []standpoint
 		tables := make(map[string]postconf.Table)
@@ -42,7 +42,7 @@ func checkSocket(ctx context.Context, e *exam) []Finding {
 			all = append(all, e.reach(ctx, s, from[p], tables[p.table]))
 		}
 		if len(order) == 0 {
-			return []Finding{skip("%sstsmap is not asked; see LOC-02", e.where(s, services))}
+			return []Result{skip("%sstsmap is not asked; see LOC-02", e.where(s, services))}
 		}
 		return all
 	})
@@ -57,7 +57,7 @@ func proxy(s *postconf.Setup, service postconf.Service) postconf.Service {
 }
 
 // reach asks over the socket of a table as the services would.
-func (e *exam) reach(ctx context.Context, s *postconf.Setup, services []postconf.Service, t postconf.Table) Finding {
+func (e *exam) reach(ctx context.Context, s *postconf.Setup, services []postconf.Service, t postconf.Table) Result {
 	service, where := services[0], e.where(s, services)
 	queue, _ := s.Main("queue_directory")
 	who, err := runsAs(s, service)

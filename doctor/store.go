@@ -16,8 +16,8 @@ import (
 )
 
 // checkStore is LOC-09.
-func checkStore(ctx context.Context, e *exam) []Finding {
-	var all []Finding
+func checkStore(ctx context.Context, e *exam) []Result {
+	var all []Result
 	if path, bolt := strings.CutPrefix(e.Settings.Cache.Store, "bolt:"); bolt {
 		all = append(all, e.directory(ctx, path)...)
 	} else if e.Settings.Cache.Store == "memory:" {
@@ -28,7 +28,7 @@ func checkStore(ctx context.Context, e *exam) []Finding {
 }
 
 // directory is about the file of a store, and where it is.
-func (e *exam) directory(ctx context.Context, path string) (all []Finding) {
+func (e *exam) directory(ctx context.Context, path string) (all []Result) {
 	dir := filepath.Dir(path)
 	who, known := e.daemonUser(dir)
 	name := orElse(who.name, fmt.Sprint(who.uid))
@@ -37,10 +37,10 @@ func (e *exam) directory(ctx context.Context, path string) (all []Finding) {
 			err = syscall.ENOTDIR
 		}
 		if errors.Is(err, fs.ErrPermission) {
-			return []Finding{skip("%s: run it as root", dir)}
+			return []Result{skip("%s: run it as root", dir)}
 		}
 		f := fail("%s: %s", dir, reason(err)).because("the daemon cannot remember policies, and begins with none at each start")
-		return []Finding{f.fix("install -d -m 700 -o " + daemonName() + " " + quoted(dir))}
+		return []Result{f.fix("install -d -m 700 -o " + daemonName() + " " + quoted(dir))}
 	}
 	for _, p := range []string{dir, path} {
 		if info, err := os.Stat(p); err == nil && info.Mode().Perm()&0o022 != 0 {
@@ -118,11 +118,11 @@ func peer(path string) (*syscall.Ucred, error) {
 }
 
 // contents is what the daemon says of its store.
-func (e *exam) contents() []Finding {
+func (e *exam) contents() []Result {
 	if e.status == nil {
-		return []Finding{skip("the daemon does not say how its store is; see LOC-01")}
+		return []Result{skip("the daemon does not say how its store is; see LOC-01")}
 	}
-	var all []Finding
+	var all []Result
 	for _, c := range []struct {
 		what string
 		is   admin.Condition

@@ -11,11 +11,11 @@ import (
 const policyMaps = "smtp_tls_policy_maps"
 
 // checkTables is LOC-02.
-func checkTables(_ context.Context, e *exam) []Finding {
+func checkTables(_ context.Context, e *exam) []Result {
 	if len(e.setups) == 0 {
-		return []Finding{e.noSetup()}
+		return []Result{e.noSetup()}
 	}
-	var all []Finding
+	var all []Result
 	for _, s := range e.setups {
 		some := mailers(s)
 		if len(some) == 0 {
@@ -34,13 +34,13 @@ func checkTables(_ context.Context, e *exam) []Finding {
 }
 
 // judgeTables says what is to be said of the tables of some services.
-func (e *exam) judgeTables(s *postconf.Setup, c cohort) []Finding {
+func (e *exam) judgeTables(s *postconf.Setup, c cohort) []Result {
 	where, tables := e.where(s, c.services), postconf.Tables(c.values[0])
 	at := slices.IndexFunc(tables, func(t postconf.Table) bool { return e.ours(s, t) })
 	if at < 0 {
-		return []Finding{e.notAsked(s, c, where, tables)}
+		return []Result{e.notAsked(s, c, where, tables)}
 	}
-	var all []Finding
+	var all []Result
 	for _, before := range tables[:at] {
 		if f, bad := e.before(s, c, where, tables, before); bad {
 			all = append(all, f)
@@ -65,12 +65,12 @@ func (e *exam) judgeTables(s *postconf.Setup, c cohort) []Finding {
 	if at > 0 {
 		f.Seen += ", after " + list(tables[:at])
 	}
-	return []Finding{f}
+	return []Result{f}
 }
 
 // before says what is wrong with a table that is asked before stsmap, if
 // something is: exceptions are meant to stand there.
-func (e *exam) before(s *postconf.Setup, c cohort, where string, tables []postconf.Table, t postconf.Table) (Finding, bool) {
+func (e *exam) before(s *postconf.Setup, c cohort, where string, tables []postconf.Table, t postconf.Table) (Result, bool) {
 	without := slices.DeleteFunc(slices.Clone(tables), func(other postconf.Table) bool { return other.Text == t.Text })
 	switch {
 	case t.Address != "":
@@ -81,11 +81,11 @@ func (e *exam) before(s *postconf.Setup, c cohort, where string, tables []postco
 		return fail("%s%s is asked first, and has every domain", where, t).
 			because("stsmap is never asked").fix(set(s, c, policyMaps, list(without))...), true
 	}
-	return Finding{}, false
+	return Result{}, false
 }
 
 // notAsked is for services that do not ask stsmap.
-func (e *exam) notAsked(s *postconf.Setup, c cohort, where string, tables []postconf.Table) Finding {
+func (e *exam) notAsked(s *postconf.Setup, c cohort, where string, tables []postconf.Table) Result {
 	f := fail("%s%s = %s", where, policyMaps, orNothing(c.values[0])).because("policies of other domains are not applied to mail that goes out there")
 	for _, t := range tables {
 		if t.Address != "" {
@@ -151,9 +151,9 @@ func (e *exam) asking(s *postconf.Setup, service postconf.Service) []postconf.Ta
 }
 
 // checkLog is LOC-11.
-func checkLog(_ context.Context, e *exam) []Finding {
+func checkLog(_ context.Context, e *exam) []Result {
 	const parameter = "smtp_tls_loglevel"
-	return e.eachSetup(mailers, func(s *postconf.Setup, services []postconf.Service) (all []Finding) {
+	return e.eachSetup(mailers, func(s *postconf.Setup, services []postconf.Service) (all []Result) {
 		for _, c := range cohorts(s, services, parameter) {
 			where, level := e.where(s, c.services), c.values[0]
 			if level == "" || level == "0" {

@@ -14,8 +14,8 @@ const (
 )
 
 // checkTrust is LOC-04.
-func checkTrust(ctx context.Context, e *exam) []Finding {
-	return e.eachSetup(mailers, func(s *postconf.Setup, services []postconf.Service) (all []Finding) {
+func checkTrust(ctx context.Context, e *exam) []Result {
+	return e.eachSetup(mailers, func(s *postconf.Setup, services []postconf.Service) (all []Result) {
 		for _, chrooted := range []bool{false, true} {
 			var some []postconf.Service
 			for _, service := range services {
@@ -34,7 +34,7 @@ func checkTrust(ctx context.Context, e *exam) []Finding {
 // judgeTrust is about one pair of settings. The file is read before smtp(8)
 // enters the chroot and gives up its rights, the directory afterwards, each time
 // that a certificate is wanted (tls/tls_certkey.c).
-func (e *exam) judgeTrust(ctx context.Context, s *postconf.Setup, c cohort) Finding {
+func (e *exam) judgeTrust(ctx context.Context, s *postconf.Setup, c cohort) Result {
 	where, file, dir := e.where(s, c.services), c.values[0], c.values[1]
 	const why = "no certificate is ever valid: all mail to domains with a policy waits"
 	if file == "" && dir == "" {
@@ -87,7 +87,7 @@ func (e *exam) countAs(ctx context.Context, s *postconf.Setup, service postconf.
 
 // judgeProxy is about tlsproxy(8), which does TLS in place of smtp(8) where
 // connections are used again, with a chroot of its own.
-func (e *exam) judgeProxy(ctx context.Context, s *postconf.Setup, services []postconf.Service) (all []Finding) {
+func (e *exam) judgeProxy(ctx context.Context, s *postconf.Setup, services []postconf.Service) (all []Result) {
 	for _, c := range cohorts(s, services, "smtp_tls_connection_reuse", caFile, caPath) {
 		if c.values[0] != "yes" || c.values[1] != "" || c.values[2] == "" {
 			continue

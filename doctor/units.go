@@ -36,7 +36,7 @@ func systemdRuns() bool {
 }
 
 // checkUnits is LOC-10.
-func checkUnits(ctx context.Context, e *exam) []Finding {
+func checkUnits(ctx context.Context, e *exam) []Result {
 	all := e.strangers(ctx)
 	if !systemdRuns() {
 		return append(all, skip("systemd does not run here"))
@@ -98,7 +98,7 @@ func deletedProgram(pid string) bool {
 }
 
 // judgeUnits is about the state of the units.
-func judgeUnits(units map[string]unit, replaced func(pid string) bool) (all []Finding) {
+func judgeUnits(units map[string]unit, replaced func(pid string) bool) (all []Result) {
 	for _, name := range otherUnits() {
 		if u := units[name]; u["ActiveState"] == "active" || u["UnitFileState"] == "enabled" {
 			all = append(all, warn("%s is %s, %s", name, u["ActiveState"], orElse(u["UnitFileState"], "not enabled")).
@@ -139,9 +139,9 @@ func startsByItself(units map[string]unit) bool {
 }
 
 // judgeUnit is about one of ours.
-func judgeUnit(name string, u unit) (all []Finding) {
+func judgeUnit(name string, u unit) (all []Result) {
 	if u["LoadState"] == "masked" {
-		return []Finding{fail("%s is masked", name).because("systemd never starts it").fix("systemctl unmask "+name, "systemctl enable --now "+name)}
+		return []Result{fail("%s is masked", name).because("systemd never starts it").fix("systemctl unmask "+name, "systemctl enable --now "+name)}
 	}
 	if u["LoadState"] != "loaded" {
 		all = append(all, fail("%s cannot be loaded: %s", name, u["LoadState"]).because("systemd does not start it").
@@ -163,7 +163,7 @@ func judgeUnit(name string, u unit) (all []Finding) {
 
 // strangers are other daemons of the kind, at the addresses that they use by
 // default.
-func (e *exam) strangers(ctx context.Context) (all []Finding) {
+func (e *exam) strangers(ctx context.Context) (all []Result) {
 	for address, what := range map[string]string{"127.0.0.1:8461": "postfix-mta-sts-resolver", "127.0.0.1:8642": "postfix-tlspol"} {
 		if slices.ContainsFunc(e.addresses(), func(a string) bool { return sameAddress(a, address) }) {
 			continue

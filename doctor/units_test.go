@@ -36,7 +36,7 @@ func TestUnits(t *testing.T) {
 }
 
 // plain is findings as the cases have them.
-func plain(found []Finding) string {
+func plain(found []Result) string {
 	var b strings.Builder
 	for _, f := range found {
 		b.WriteString(f.Severity.String() + " " + f.Seen + "\n")

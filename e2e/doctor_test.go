@@ -168,7 +168,7 @@ func (c *clinic) examine(t *testing.T, file string) {
 
 // heal pastes what doctor says to paste, as far as it changes Postfix's configuration and permissions, and has doctor look
 // again: what it is for must be gone.
-func (p *patient) heal(ctx context.Context, ids []string, found []doctor.Finding) {
+func (p *patient) heal(ctx context.Context, ids []string, found []doctor.Result) {
 	p.t.Helper()
 	healed := make(map[string]bool) // by what was seen
 	for _, f := range found {
@@ -263,7 +263,7 @@ func (p *patient) settings(extra string) string {
 }
 
 // diagnose runs doctor, and returns what it found.
-func (p *patient) diagnose(ctx context.Context, ids []string) []doctor.Finding {
+func (p *patient) diagnose(ctx context.Context, ids []string) []doctor.Result {
 	p.t.Helper()
 	cmd := exec.CommandContext(ctx, p.binary, slices.Concat([]string{"doctor", "--json", "--config", p.toml}, p.args, ids)...)
 	cmd.Env = []string{"PATH=" + p.site.Postfix.Bin + ":" + os.Getenv("PATH")}
@@ -293,19 +293,19 @@ func (p *patient) diagnose(ctx context.Context, ids []string) []doctor.Finding {
 		p.t.Errorf("exit code %d, with %d failures and %d warnings", got, said.Failures, said.Warnings)
 	}
 	severities := map[string]doctor.Severity{"skip": doctor.Skip, "ok": doctor.OK, "info": doctor.Info, "warn": doctor.Warn, "fail": doctor.Fail}
-	var found []doctor.Finding
+	var found []doctor.Result
 	for _, f := range said.Findings {
 		s, known := severities[f.Severity]
 		if !known || (f.Who == "you") != (s >= doctor.Warn) || s >= doctor.Warn && (f.Why == "" || f.Fix == "") {
 			p.t.Errorf("%s is %s, to be acted upon by %s, because %q: %q", f.ID, f.Severity, f.Who, f.Why, f.Fix)
 		}
-		found = append(found, doctor.Finding{ID: f.ID, Severity: s, Seen: f.Seen, Why: f.Why, Fix: f.Fix})
+		found = append(found, doctor.Result{ID: f.ID, Severity: s, Seen: f.Seen, Why: f.Why, Fix: f.Fix})
 	}
 	return found
 }
 
 // told is what a check found, with words in the place of what differs each time, and whether that is a problem.
-func (p *patient) told(found []doctor.Finding, id string) (text string, bad bool) {
+func (p *patient) told(found []doctor.Result, id string) (text string, bad bool) {
 	var b strings.Builder
 	for _, f := range found {
 		// Whether the kernel of this machine knows the time is nothing that a test can arrange.

@@ -140,7 +140,7 @@ func checkIDs(ids []string) (only []string, err error) {
 }
 
 // tally counts what has to be acted upon.
-func tally(found []doctor.Finding) (failures, warnings int) {
+func tally(found []doctor.Result) (failures, warnings int) {
 	for _, f := range found {
 		switch f.Severity {
 		case doctor.Fail:
@@ -153,18 +153,18 @@ func tally(found []doctor.Finding) (failures, warnings int) {
 }
 
 // showDiagnosis prints it for programs.
-func showDiagnosis(w io.Writer, found []doctor.Finding, failures, warnings int) error {
+func showDiagnosis(w io.Writer, found []doctor.Result, failures, warnings int) error {
 	return json.NewEncoder(w).Encode(struct {
-		Version  int              `json:"version"` // of this form; names are only ever added to one
-		Stsmap   string           `json:"stsmap"`
-		Failures int              `json:"failures"`
-		Warnings int              `json:"warnings"`
-		Findings []doctor.Finding `json:"findings"`
+		Version  int             `json:"version"` // of this form; names are only ever added to one
+		Stsmap   string          `json:"stsmap"`
+		Failures int             `json:"failures"`
+		Warnings int             `json:"warnings"`
+		Findings []doctor.Result `json:"findings"`
 	}{1, version(), failures, warnings, found})
 }
 
 // printDiagnosis prints it for people; with --quiet only what has to be acted upon.
-func printDiagnosis(c console, g *globals, found []doctor.Finding, failures, warnings int) error {
+func printDiagnosis(c console, g *globals, found []doctor.Result, failures, warnings int) error {
 	colours := c.colours()
 	var b strings.Builder
 	for _, f := range found {

@@ -162,8 +162,8 @@ func (e *environment) describe(status *admin.Status) {
 }
 
 // verdict is what a status says of a result.
-func verdict(r probe.Result) admin.Finding {
-	f := admin.Finding{Verdict: "unknown", At: r.At}
+func verdict(r probe.Result) admin.ProbeResult {
+	f := admin.ProbeResult{Verdict: "unknown", At: r.At}
 	if r.Err != nil {
 		f.Error = r.Err.Error()
 	}

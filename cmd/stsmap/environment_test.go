@@ -191,7 +191,7 @@ func TestEnvironmentOff(t *testing.T) {
 		}
 		var status admin.Status
 		r.describe(&status)
-		if status.DANE.State != "off" || status.Resolver.Validates != (admin.Finding{}) || status.Postfix.DNSSEC != (admin.Finding{}) || status.Resolver.Servers[0] != "/etc/resolv.conf" {
+		if status.DANE.State != "off" || status.Resolver.Validates != (admin.ProbeResult{}) || status.Postfix.DNSSEC != (admin.ProbeResult{}) || status.Resolver.Servers[0] != "/etc/resolv.conf" {
 			t.Errorf("the status says %+v", status)
 		}
 	})

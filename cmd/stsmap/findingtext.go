@@ -31,7 +31,7 @@ const findingWidth = 16
 
 // showFinding returns a finding as people read it, in lines of statusWidth
 // characters. Only what is to be pasted is never broken.
-func showFinding(f doctor.Finding, p palette) string {
+func showFinding(f doctor.Result, p palette) string {
 	word := "[" + strings.ToUpper(f.Severity.String()) + "]"
 	head := fmt.Sprintf(" %s%s  %s  ", p.paint(f.Severity, word), strings.Repeat(" ", len("[FAIL]")-len(word)), f.ID)
 	indent := strings.Repeat(" ", findingWidth+1)

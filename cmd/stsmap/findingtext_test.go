@@ -14,7 +14,7 @@ import (
 // TestShowFinding: 80 columns, but for what is to be pasted, which is never broken.
 func TestShowFinding(t *testing.T) {
 	fix := "postconf -e 'smtp_tls_policy_maps = hash:/etc/postfix/tls_policy, socketmap:unix:stsmap/map.sock:postfix'"
-	f := doctor.Finding{
+	f := doctor.Result{
 		ID: "LOC-02", Severity: doctor.Fail, Who: "you", Fix: fix + "\npostfix reload",
 		Seen: "smtp/unix, relay/unix: smtp_tls_policy_maps = hash:/etc/postfix/tls_policy, and whatever else stands there",
 		Why:  "policies of other domains are not applied to mail that goes out there",
@@ -38,10 +38,10 @@ func TestShowFinding(t *testing.T) {
 	if diff := cmp.Diff(coloured, showFinding(f, true)); diff != "" {
 		t.Error(diff)
 	}
-	if got := showFinding(doctor.Finding{ID: "LOC-10", Severity: doctor.Skip, Seen: "systemd does not run here"}, false); got != " [SKIP]  LOC-10  systemd does not run here\n" {
+	if got := showFinding(doctor.Result{ID: "LOC-10", Severity: doctor.Skip, Seen: "systemd does not run here"}, false); got != " [SKIP]  LOC-10  systemd does not run here\n" {
 		t.Errorf("%q", got)
 	}
-	if got := showFinding(doctor.Finding{ID: "LOC-01", Severity: doctor.OK, Seen: "x"}, false); got != " [OK]    LOC-01  x\n" {
+	if got := showFinding(doctor.Result{ID: "LOC-01", Severity: doctor.OK, Seen: "x"}, false); got != " [OK]    LOC-01  x\n" {
 		t.Errorf("%q", got)
 	}
 }

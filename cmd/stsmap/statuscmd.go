@@ -104,13 +104,13 @@ func showStatus(w io.Writer, s admin.Status, now time.Time) error {
 	}
 	out.row("resolver", "%s", strings.Join(s.Resolver.Servers, ", "))
 	out.condition("answering", s.Resolver.Answering, now)
-	out.finding("validates", s.Resolver.Validates, now)
+	out.probeResult("validates", s.Resolver.Validates, now)
 	out.row("Postfix", "%s", orElse(s.Postfix.Release, "release not known"))
 	if s.Postfix.Error != "" {
 		out.row("", "- %s", s.Postfix.Error)
 	}
 	out.row("", "policy attributes: %s", yesNo(s.Postfix.Attributes))
-	out.finding("looks up DNSSEC", s.Postfix.DNSSEC, now)
+	out.probeResult("looks up DNSSEC", s.Postfix.DNSSEC, now)
 	out.row("store", "%s", s.Store.Name)
 	out.condition("reading", s.Store.Reading, now)
 	out.condition("writing", s.Store.Writing, now)
@@ -129,7 +129,7 @@ func showStatus(w io.Writer, s admin.Status, now time.Time) error {
 }
 
 // finding adds what was found out, and when. Why not stands above, with DANE.
-func (s *screen) finding(what string, f admin.Finding, now time.Time) {
+func (s *screen) probeResult(what string, f admin.ProbeResult, now time.Time) {
 	switch {
 	case f.Verdict == "":
 		s.row("", "%s: not asked", what)

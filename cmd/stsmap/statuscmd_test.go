@@ -17,7 +17,7 @@ func TestShowStatus(t *testing.T) {
 	now := time.Now()
 	s := admin.Status{Version: "1", Since: now.Add(-50 * time.Hour), Store: admin.StoreStatus{Name: "memory:"}}
 	s.DANE = admin.DANEStatus{Mode: "all", State: "off", Since: now.Add(-90 * time.Minute), Reasons: []string{strings.Repeat("reason \x1b[31m", 20)}}
-	s.Resolver.Validates = admin.Finding{Verdict: "yes", At: now.Add(-5 * time.Second), Error: "timeout"}
+	s.Resolver.Validates = admin.ProbeResult{Verdict: "yes", At: now.Add(-5 * time.Second), Error: "timeout"}
 	var out strings.Builder
 	if err := showStatus(&out, s, now); err != nil {
 		t.Fatal(err)

@@ -25,8 +25,8 @@ func (s Severity) String() string { return [...]string{"skip", "ok", "info", "wa
 // MarshalText returns String.
 func (s Severity) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// A Finding is one thing that was seen. Its texts are printable.
-type Finding struct {
+// A Result is one thing that was seen. Its texts are printable.
+type Result struct {
 	// ID is that of the check, "LOC-05".
 	ID string `json:"id"`
 	// Severity is how much it matters.
@@ -42,7 +42,7 @@ type Finding struct {
 }
 
 // finish completes a finding.
-func (f *Finding) finish(id string) {
+func (f *Result) finish(id string) {
 	f.ID, f.Who = id, "nobody"
 	if f.Severity >= Warn {
 		f.Who = "you"
@@ -68,34 +68,34 @@ func printable(s string) string {
 	return strings.NewReplacer(`\"`, `"`, `\\`, `\`).Replace(q[1 : len(q)-1])
 }
 
-func ok(format string, args ...any) Finding {
-	return Finding{Severity: OK, Seen: fmt.Sprintf(format, args...)}
+func ok(format string, args ...any) Result {
+	return Result{Severity: OK, Seen: fmt.Sprintf(format, args...)}
 }
 
-func info(format string, args ...any) Finding {
-	return Finding{Severity: Info, Seen: fmt.Sprintf(format, args...)}
+func info(format string, args ...any) Result {
+	return Result{Severity: Info, Seen: fmt.Sprintf(format, args...)}
 }
 
-func skip(format string, args ...any) Finding {
-	return Finding{Severity: Skip, Seen: fmt.Sprintf(format, args...)}
+func skip(format string, args ...any) Result {
+	return Result{Severity: Skip, Seen: fmt.Sprintf(format, args...)}
 }
 
-func warn(format string, args ...any) Finding {
-	return Finding{Severity: Warn, Seen: fmt.Sprintf(format, args...)}
+func warn(format string, args ...any) Result {
+	return Result{Severity: Warn, Seen: fmt.Sprintf(format, args...)}
 }
 
-func fail(format string, args ...any) Finding {
-	return Finding{Severity: Fail, Seen: fmt.Sprintf(format, args...)}
+func fail(format string, args ...any) Result {
+	return Result{Severity: Fail, Seen: fmt.Sprintf(format, args...)}
 }
 
 // because adds why it matters.
-func (f Finding) because(format string, args ...any) Finding {
+func (f Result) because(format string, args ...any) Result {
 	f.Why = fmt.Sprintf(format, args...)
 	return f
 }
 
 // fix adds lines to be pasted.
-func (f Finding) fix(lines ...string) Finding {
+func (f Result) fix(lines ...string) Result {
 	f.Fix = strings.Join(lines, "\n")
 	return f
 }

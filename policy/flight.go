@@ -55,6 +55,7 @@ type flight struct {
 	cancel  context.CancelCauseFunc
 
 	claimed  bool // from the others that share the store
+	saves    bool // it does nothing but store what is known
 	place    *place
 	answered atomic.Bool // DNS said something about the record
 
@@ -88,7 +89,11 @@ func (e *Engine) join(nextHop dane.NextHop, why trigger) (*hop, *flight) {
 	defer m.mu.Unlock()
 	h := m.add(nextHop, e.now())
 	d := h.domain
-	if d.flight != nil {
+	switch {
+	case d.flight == nil:
+	case d.flight.saves:
+		d.leaving = d.flight // a fetch need not wait for another time, only for its end
+	default:
 		return h, d.flight
 	}
 	fl := e.newFlight(d, why)
@@ -139,6 +144,7 @@ func (e *Engine) land(fl *flight) {
 	if fl.domain.leaving == fl {
 		fl.domain.leaving = nil
 	}
+	fl.before = nil
 	m.evict(nil, e.now()) // what was under way could not go before
 	m.mu.Unlock()
 	fl.cancel(nil)

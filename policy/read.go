@@ -31,8 +31,7 @@ type storeRead struct {
 }
 
 // mustRead reports whether the store has to be read before the facts of d are
-// used. What the store has yet to take is newer, unless another process has
-// changed it since.
+// used.
 func (e *Engine) mustRead(d *domain, now instant) bool {
 	verified := d.verified.Load()
 	switch {
@@ -40,17 +39,10 @@ func (e *Engine) mustRead(d *domain, now instant) bool {
 		return false
 	case verified <= neverRead:
 		return true
-	case e.shared == nil || now.mono-verified < int64(copyAge) && verified >= e.verifyAfter.Load():
+	case e.shared == nil:
 		return false
 	}
-	m := e.memory
-	m.mu.RLock()
-	_, unsaved := m.unsaved[d]
-	m.mu.RUnlock()
-	if unsaved {
-		d.verified.CompareAndSwap(verified, now.mono)
-	}
-	return !unsaved
+	return now.mono-verified >= int64(copyAge) || verified < e.verifyAfter.Load()
 }
 
 // mustReadAgain is mustRead for what follows upon a lookup that may just have

@@ -162,6 +162,7 @@ func (e *Engine) saveAgain(ctx context.Context, name string) error {
 		return nil
 	}
 	fl := e.newFlight(d, onCommand)
+	fl.saves = true
 	d.flight = fl
 	m.mu.Unlock()
 	defer e.land(fl)
@@ -327,12 +328,16 @@ func (e *Engine) command(ctx context.Context, name string, work func(fl *flight)
 	d.detach()
 	d.changes++ // what is being read is void
 	fl := e.newFlight(d, onCommand)
+	var ending []*flight // a fetch, and what it has been waiting for itself
+	for before := fl.before; before != nil; before = before.before {
+		ending = append(ending, before)
+	}
 	d.flight = fl
 	m.mu.Unlock()
 	defer e.land(fl)
-	if fl.before != nil {
+	for _, before := range ending {
 		select {
-		case <-fl.before.done:
+		case <-before.done:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}

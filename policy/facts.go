@@ -180,6 +180,12 @@ func (f *facts) replaces(have *facts, stored cache.Entry) bool {
 	return !stored.Checked.Before(have.decoded(stored.Domain).Checked)
 }
 
+// isReplacedBy reports whether f has a policy that was downloaded before the one
+// of last, which can be nil.
+func (f *facts) isReplacedBy(last *facts) bool {
+	return last != nil && f.policy != nil && f.fetched < last.fetched
+}
+
 // restored returns the facts that count: those of the policy that had seemed to
 // be expired, if it has not.
 func (f *facts) restored(now instant) *facts {

@@ -97,13 +97,14 @@ type domain struct {
 	leaving *flight    // was detached, and has not ended yet
 	read    *storeRead // under way
 	owner   *owner     // nil: too small to count
+	refuted int64      // Fetched of a stored policy that a download here replaces, in Unix nanoseconds
 	bytes   int32      // as counted
 	changes uint16     // counts changes from outside: commands and hints
 	deleted bool       // one of them was a deletion by another process
 
 	// The allocator has pieces of 192 bytes, which begin where lines of the
 	// processor's cache do.
-	_ [16]byte
+	_ [8]byte
 }
 
 // An owner has some domains: it is the registrable domain that they are below.

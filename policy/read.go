@@ -210,8 +210,10 @@ func (t instant) nonZero() int64 { return max(t.mono, neverRead+1) }
 func (e *Engine) merge(d *domain, have, f *facts, stored cache.Entry, unsaved bool, now instant) (*facts, bool) {
 	c := e.conditions.Load()
 	switch {
-	case have.hasPolicy(now) && !d.deleted && !f.replaces(have, stored):
+	case have.hasPolicy(now) && !d.deleted && (f.fetched == d.refuted || !f.replaces(have, stored)):
 		return have, true
+	case f.isReplacedBy(have.lastPolicy()) && !d.deleted:
+		return have, unsaved // it has expired, and what it replaced does not come back
 	case have != nil && have.entry == f.entry:
 		return have, false
 	case have != nil && have.policy == nil && have.inForce(now) && !f.inForce(now):

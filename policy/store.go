@@ -70,7 +70,11 @@ func (e *Engine) reconcile(ctx context.Context, fl *flight, entry cache.Entry, f
 		return newer, nil
 	}
 	// Downloaded in the future: the clock was set back since, and the store,
-	// which has none, would defend that policy until time catches up.
+	// which has none, would defend that policy until time catches up. If it
+	// cannot be deleted now, it does not count here either.
+	e.memory.mu.Lock()
+	fl.domain.refuted = nanos(stored.Fetched)
+	e.memory.mu.Unlock()
 	if err := e.store.Delete(ctx, entry.Domain); err != nil {
 		return f, err
 	}

@@ -190,7 +190,7 @@ func (w *simWorld) judgeFloor(h *simHost, d *simDomain, q *simQuestion, a simAns
 		need = simFloor{}
 	}
 	readable := w.store.readable // all the time
-	if f := q.stored; !readable.IsZero() && readable.Before(q.began) && f.holds(now) && w.store.changes == q.changes && (need.version == nil || f.fetched.After(need.fetched)) {
+	if f := q.stored; !readable.IsZero() && readable.Before(q.began) && f.holds(now) && !f.fetched.Before(q.memory.fetched) && w.store.changes == q.changes && (need.version == nil || f.fetched.After(need.fetched)) {
 		need, law, where = f, lawOtherHost, "the store"
 		if q.acknowledged {
 			law = lawKept

@@ -409,7 +409,7 @@ func (e *Engine) ask(ctx context.Context, fl *flight) (got outcome, err error) {
 func (e *Engine) download(ctx context.Context, fl *flight, got *outcome) error {
 	d := fl.domain
 	fl.setRecordFound()
-	if e.shared != nil && !d.facts.Load().hasPolicy(e.now()) {
+	if f := d.facts.Load(); e.shared != nil && (!f.hasPolicy(e.now()) || f.lost) {
 		if err := e.acquireClaim(ctx, fl, *got); err != nil || !e.wanted(fl, *got) {
 			return err
 		}

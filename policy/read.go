@@ -178,6 +178,11 @@ func (e *Engine) adopt(d *domain, changes uint16, stored cache.Entry, err error)
 		if d.verified.Load() != neverRead {
 			d.verified.Store(now.nonZero())
 		}
+		if d.deleted { // another process's word: the store need not confirm it
+			d.deleted = false
+			m.setUnsaved(d, false)
+			m.setFacts(d, nil, now)
+		}
 		return true
 	}
 	d.verified.Store(now.nonZero())

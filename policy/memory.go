@@ -429,8 +429,9 @@ func (m *memory) remove(d *domain) {
 func (m *memory) setUnsaved(d *domain, unsaved bool) {
 	if unsaved && m.has(d) {
 		m.unsaved[d] = struct{}{}
-	} else {
+	} else if _, was := m.unsaved[d]; was {
 		delete(m.unsaved, d)
+		m.onlyUnsaved = 0 // d may go now
 	}
 }
 

@@ -320,7 +320,13 @@ func (w *simWorld) judgeDaily(h *simHost, d *simDomain, q *simQuestion, a simAns
 	if q.began.Sub(d.firstUse) < margin || a.version.maxAge < 8*time.Hour || q.began.Sub(h.began) < margin || w.clockUnsettled(h, q.began) || w.plan.farther {
 		return
 	}
-	within := min(simDay, a.version.maxAge/2) + margin
+	// Another host may have downloaded a later version, which is due by its own
+	// max_age.
+	maxAge := a.version.maxAge
+	if d.downloaded != nil {
+		maxAge = max(maxAge, d.downloaded.maxAge)
+	}
+	within := min(simDay, maxAge/2) + margin
 	// What no memory has is not refreshed as long as the store cannot lease it.
 	known := h.memory[d.index].known
 	if w.store.writable.IsZero() || q.began.Sub(w.store.writable) < margin {
@@ -397,6 +403,7 @@ func (w *simWorld) endedFetch(f *simFetcher, d *simDomain, fetch *simFetch, v *s
 		return
 	}
 	v.began, v.done = fetch.began, now
+	d.downloaded = v
 	if h.failedID[d.index] == h.seen[d.index] {
 		h.failedID[d.index] = ""
 	}

@@ -411,6 +411,7 @@ func (w *simWorld) writeAsAnother(d *simDomain) {
 		return
 	}
 	v.began, v.done, d.attempted = now, now, now
+	d.downloaded = v
 	w.store.set(d.name, simTruncated(e), true)
 	delete(w.store.claims, d.name)
 	w.stored(d.name)

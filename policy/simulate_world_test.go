@@ -64,10 +64,11 @@ type simDomain struct {
 	daneCalm time.Time // since when the DANE result has not changed, and DANE has worked
 	daneWell time.Time // since when DANE has worked
 
-	failed    time.Time   // when a download failed last, whose fault that was aside
-	attempted time.Time   // when a download began last
-	firstUse  time.Time   // by mail, since the store or a command has lost what was known
-	fetches   []*simFetch // downloads under way
+	failed     time.Time   // when a download failed last, whose fault that was aside
+	attempted  time.Time   // when a download began last
+	downloaded *simVersion // by the last download that was not in vain
+	firstUse   time.Time   // by mail, since the store or a command has lost what was known
+	fetches    []*simFetch // downloads under way
 }
 
 // A simFetch is a download under way.

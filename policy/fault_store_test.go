@@ -45,6 +45,39 @@ func TestFaultFailureOfOtherHost(t *testing.T) {
 	})
 }
 
+// TestFailureAfterOtherHost: a failed download is remembered although the store has
+// what another host has downloaded since the policy that was known here.
+func TestFailureAfterOtherHost(t *testing.T) {
+	const name = "a.example"
+	synctest.Test(t, func(t *testing.T) {
+		x := newSharedTrials(t, 1)[0]
+		defer x.close()
+		n := x.net.of(name)
+		x.want(name, Enforce, "A")
+		time.Sleep(10 * time.Minute)
+		later := x.stored(name)
+		later.Fetched, later.Checked = time.Now(), time.Now()
+		if err := x.store.handle.Put(t.Context(), later); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		if err := n.setPolicy([]string{"badcert"}); err != nil {
+			t.Fatal(err)
+		}
+		n.set(func(n *fakeDomain) { n.delay = 5 * time.Second })
+		x.store.fail(OpGet) // it is not read until the download is under way
+		time.AfterFunc(3*time.Second, func() { x.store.fail() })
+		if _, err := x.Retrieve(t.Context(), name, true); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		e, err := x.Entry(t.Context(), name)
+		if err != nil || !e.Fetched.Equal(later.Fetched) || e.FailedID != "A" || e.Failures != 1 {
+			t.Errorf("known is %+v, %v", e, err)
+		}
+	})
+}
+
 // TestFaultOlderPolicy: a policy never gives way to one that was downloaded
 // earlier: not to one that waits to be saved, not to one of a store that has lost
 // what it had acknowledged, and not to one that is imported.

@@ -64,8 +64,8 @@ func (e *Engine) reconcile(ctx context.Context, fl *flight, entry cache.Entry, f
 	now := e.now()
 	if !downloaded || stored.Fetched.Sub(now.wall) <= clockStep {
 		// Another host with the same store learned more, meanwhile. Its clock
-		// may be a little ahead of ours.
-		newer := e.newFacts(stored, now, nil)
+		// may be a little ahead of ours. That a later download failed stays known.
+		newer := e.newFacts(withFailure(stored, entry), now, nil)
 		e.setFacts(fl, newer, false, true)
 		return newer, nil
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -235,13 +237,15 @@ func (d *domain) withUse(entry cache.Entry) cache.Entry {
 	return entry
 }
 
-// Entries iterates over all that is known, in memory and in the store, each
-// domain once, in no particular order. An error, with which it ends, means that
-// the store could not be read.
+// Entries iterates over all that is known, each domain once: what is in memory,
+// by name, and then what only the store has, in the store's order. An error, with
+// which it ends, means that the store could not be read.
 func (e *Engine) Entries(ctx context.Context) iter.Seq2[cache.Entry, error] {
 	return func(yield func(cache.Entry, error) bool) {
+		inMemory := e.memory.domains()
+		slices.SortFunc(inMemory, func(a, b *domain) int { return strings.Compare(a.name, b.name) })
 		seen := make(map[string]bool)
-		for _, d := range e.memory.domains() {
+		for _, d := range inMemory {
 			f := d.facts.Load()
 			if f == nil || f.unknown {
 				continue

@@ -62,8 +62,19 @@ type Private struct {
 	Page *Page
 }
 
-// Handler returns what answers requests.
+// Handler returns what answers requests. It refuses a request that a web page of
+// another origin has a browser send: a proxy before this socket, as the status
+// page suggests one, adds the administrator's password to it.
 func (p *Private) Handler() http.Handler {
+	origin := http.NewCrossOriginProtection()
+	origin.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		refuse(w, http.StatusForbidden, errCrossOrigin)
+	}))
+	return origin.Handler(p.mux())
+}
+
+// mux returns what answers requests that may be answered.
+func (p *Private) mux() *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+statusPath, func(w http.ResponseWriter, _ *http.Request) { answer(w, p.Status()) })
 	mux.HandleFunc("GET "+cachePath, p.list)
@@ -127,7 +138,10 @@ func (p *Private) key(w http.ResponseWriter, r *http.Request) (dane.NextHop, boo
 	return hop, ok
 }
 
-var errNoDomain = errors.New("no policy domain")
+var (
+	errNoDomain    = errors.New("no policy domain")
+	errCrossOrigin = errors.New("cross-origin request refused: only programs and the status page itself may change anything here")
+)
 
 // unbounded lets a request take as long as it does; extend is for those that
 // send much.

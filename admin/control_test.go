@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -72,6 +73,47 @@ func TestPrivate(t *testing.T) {
 		if answer.StatusCode != r.code {
 			t.Errorf("%s %s is answered %d, want %d", r.method, r.path, answer.StatusCode, r.code)
 		}
+	}
+}
+
+// TestCrossOrigin: a web page of another origin changes nothing through the
+// browser of an administrator, whatever it sends; programs and the status page
+// itself are served.
+func TestCrossOrigin(t *testing.T) {
+	read := 0
+	h := (&Private{Status: func() Status { return Status{} }, ReadOverrides: func() error { read++; return nil }}).Handler()
+	for _, c := range []struct {
+		fields string // of the request's header
+		code   int
+	}{
+		{"", 200}, // no browser
+		{"Sec-Fetch-Site: same-origin", 200},
+		{"Sec-Fetch-Site: none", 200},
+		{"Sec-Fetch-Site: cross-site", 403},
+		{"Sec-Fetch-Site: same-site", 403},
+		{"Origin: http://stsmap.example.com", 200},
+		{"Origin: https://attacker.example", 403},
+		{"Origin: null", 403},
+	} {
+		before := read
+		r := httptest.NewRequest(http.MethodPost, "http://stsmap.example.com"+readPath, nil)
+		if name, value, ok := strings.Cut(c.fields, ": "); ok {
+			r.Header.Set(name, value)
+		}
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		if w.Code != c.code || (read > before) != (c.code == 200) {
+			t.Errorf("with %q the answer is %d, and overrides were read %d times, want %d", c.fields, w.Code, read-before, c.code)
+		}
+		if c.code == 403 && !strings.Contains(w.Body.String(), `{"error":"cross-origin request refused`) {
+			t.Errorf("with %q the answer is %q", c.fields, w.Body)
+		}
+	}
+	r := httptest.NewRequest(http.MethodDelete, "http://stsmap.example.com"+cachePath, nil)
+	r.Header.Set("Sec-Fetch-Site", "cross-site")
+	w := httptest.NewRecorder()
+	if h.ServeHTTP(w, r); w.Code != 403 {
+		t.Errorf("DELETE is answered %d", w.Code)
 	}
 }
 

@@ -20,7 +20,13 @@ LDFLAGS  ?=
 # Where zsh looks for what comes with the system; Debian says vendor-completions.
 ZSHDIR   ?= $(PREFIX)/share/zsh/site-functions
 
-.PHONY: all bin/stsmap run demo test unit e2e bench fuzz simulate check packages install clean help neighbours fill
+# Packages whose tests run real programs: Redis, PostgreSQL, mandoc, postconf.
+INTEGRATION = ./cache/postgres ./cache/redis ./man ./postfix/postconf
+# The releases of Debian that "make e2e" boots.
+E2E_SYSTEMS ?= trixie
+export E2E_SYSTEMS
+
+.PHONY: all bin/stsmap run demo test unit integration e2e watch nightly bench fuzz simulate check packages install clean help neighbours fill
 
 all: bin/stsmap            ## build bin/stsmap
 
@@ -35,23 +41,37 @@ demo: bin/stsmap           ## show delivered and refused mail, with a real Postf
 	e2e/install.sh postfix unbound
 	$(GO) run ./e2e/demo
 
-test: neighbours unit fuzz e2e        ## every test there is (needs root, installs neighbours)
+test: neighbours unit integration fuzz e2e ## all that CI runs (root, installs neighbours)
 
-neighbours:                # for unit too: some packages are held against the real postconf
+neighbours:
 	e2e/install.sh
 
-unit:                      ## tests of the packages (need postconf)
-	$(GO) test -race -shuffle=on $$($(GO) list ./... | grep -vE '/e2e(/boot|/packages|/watch)?$$')
+unit:                      ## tests of the packages (no root, no network, no other programs)
+	$(GO) test -race -shuffle=on $$($(GO) list ./... | grep -vFx "$$($(GO) list $(INTEGRATION) ./e2e ./e2e/boot ./e2e/packages ./e2e/watch)")
 
-e2e: bin/stsmap            ## three real Postfixes, Unbound, Knot, in namespaces; packages; systemd of two releases; Prometheus, Chromium (needs root)
+integration:               ## tests of packages against real Redis, PostgreSQL, postconf, mandoc
+	e2e/install.sh redis postgresql postfix mandoc
+	$(GO) test -race -shuffle=on $(INTEGRATION)
+
+e2e: bin/stsmap            ## three Postfixes, Unbound, Knot, in namespaces; packages; a booted Debian (root)
 	e2e/install.sh
 	@matrix=$$(mktemp) || exit 1; trap 'rm -f "$$matrix"' EXIT; \
-	E2E_MATRIX=$$matrix $(GO) test -shuffle=on -count=1 -timeout 20m ./e2e; status=$$?; \
+	E2E_MATRIX=$$matrix $(GO) test -shuffle=on -count=1 -timeout 30m ./e2e; status=$$?; \
 	cat "$$matrix"; exit $$status
 	@report=$$(mktemp) || exit 1; trap 'rm -f "$$report"' EXIT; \
 	E2E_REPORT=$$report $(GO) test -count=1 -p 1 -timeout 20m ./e2e/packages ./e2e/boot; status=$$?; \
 	cat "$$report"; exit $$status
+
+watch: bin/stsmap          ## Prometheus, mtail, Promtail and Chromium against a running daemon (root)
+	e2e/install.sh
 	$(GO) test -shuffle=on -count=1 -timeout 20m ./e2e/watch
+
+nightly: neighbours        ## hours of it: long fuzzing, 2,000 seeds, 10,000 policies, two booted systems, watch (root)
+	$(MAKE) check integration watch
+	$(GO) test -race -shuffle=on -count=20 -timeout 6h $$($(GO) list ./... | grep -vE '/e2e(/|$$)')
+	$(MAKE) fuzz FUZZTIME=3m
+	$(MAKE) simulate SEEDS=2000 DAYS=30 SEED=$$(date +%s)
+	$(MAKE) e2e E2E_SYSTEMS="trixie bookworm" E2E_DIFF_POLICIES=10000
 
 bench: bin/stsmap neighbours ## print the figures that README promises (root, for the shared stores)
 	$(GO) run ./internal/bench

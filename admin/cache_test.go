@@ -61,6 +61,7 @@ func remembering(t *testing.T, store cache.Store) *Client {
 		Status:  func() Status { return Status{Store: StoreStatus{Name: "memory:"}} },
 		Engine:  engine,
 		NextHop: func(key string) (dane.NextHop, bool) { return dane.NextHop{Domain: key}, key != "" },
+		Row:     func(d *policy.Decision) (string, bool) { return d.Kind.String(), true },
 		Size:    func() (int64, int64, bool) { return 0, 0, false },
 	}
 	return NewClient(serveOn(t, p.Handler()))
@@ -139,6 +140,27 @@ func TestBrokenWalk(t *testing.T) {
 	}
 	if err := c.Forget(t.Context(), "d2.example"); err == nil || !strings.Contains(err.Error(), errDisk.Error()) {
 		t.Errorf("forgetting one: %v", err)
+	}
+}
+
+// TestBrokenTable: a table that is not all of it ends with an error, however many
+// rows there are, and says so itself.
+func TestBrokenTable(t *testing.T) {
+	for _, after := range []int{0, 600} {
+		store := &broken{Store: cache.NewMemory(1000), after: after}
+		for i := range 700 {
+			if err := store.Put(t.Context(), enforced(fmt.Sprintf("d%d.example", i), time.Now())); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var table strings.Builder
+		err := remembering(t, store).Table(t.Context(), &table)
+		if rows := strings.Count(table.String(), "\tenforce\n"); rows != after {
+			t.Errorf("%d rows, want %d", rows, after)
+		}
+		if err == nil || !strings.Contains(err.Error(), errDisk.Error()) || !strings.HasSuffix(table.String(), "# INCOMPLETE: \"the disk is broken\"\n") {
+			t.Errorf("after %d domains: %v\n%s", after, err, table.String())
+		}
 	}
 }
 

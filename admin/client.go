@@ -110,15 +110,21 @@ func (c *Client) Stats(ctx context.Context) (s Stats, err error) {
 }
 
 // Table writes what Postfix would be told of the domains with a policy or an
-// override to w, as the source of a table for postmap(1).
+// override to w, as the source of a table for postmap(1). After an error what was
+// written is not all of it.
 func (c *Client) Table(ctx context.Context, w io.Writer) error {
-	body, err := c.do(ctx, http.MethodGet, tablePath, nil)
+	answer, err := c.send(ctx, http.MethodGet, tablePath, nil)
 	if err != nil {
 		return err
 	}
-	defer body.Close()
-	_, err = io.Copy(w, body)
-	return err
+	defer answer.Body.Close()
+	if _, err := io.Copy(w, answer.Body); err != nil {
+		return err
+	}
+	if why := answer.Trailer.Get(errorTrailer); why != "" {
+		return &Refusal{why}
+	}
+	return nil
 }
 
 // List iterates over the records that f means, in no particular order. An error
@@ -175,6 +181,15 @@ func unread(path string, err error) error {
 
 // do sends a request, and returns the body of the answer.
 func (c *Client) do(ctx context.Context, method, path string, body io.Reader) (io.ReadCloser, error) {
+	answer, err := c.send(ctx, method, path, body)
+	if err != nil {
+		return nil, err
+	}
+	return answer.Body, nil
+}
+
+// send is do for a caller that reads the trailer too.
+func (c *Client) send(ctx context.Context, method, path string, body io.Reader) (*http.Response, error) {
 	r, err := http.NewRequestWithContext(ctx, method, "http://stsmap"+path, body)
 	if err != nil {
 		return nil, err
@@ -187,7 +202,7 @@ func (c *Client) do(ctx context.Context, method, path string, body io.Reader) (i
 		return nil, err
 	}
 	if answer.StatusCode == http.StatusOK {
-		return answer.Body, nil
+		return answer, nil
 	}
 	defer answer.Body.Close()
 	text, _ := io.ReadAll(io.LimitReader(answer.Body, mostLine))

@@ -8,6 +8,10 @@ import (
 	"time"
 )
 
+// errorTrailer is the field that follows a table which is not all of it, with the
+// reason. Its rows are sent as they are found, so no status code can say so.
+const errorTrailer = "Stsmap-Error"
+
 // A table is the source of one for postmap(1), which stands in for the map.
 type table struct {
 	p       *Private
@@ -23,6 +27,7 @@ type table struct {
 func (p *Private) table(w http.ResponseWriter, r *http.Request) {
 	unbounded(w) // DANE may have to be looked up
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Trailer", errorTrailer)
 	t, now := &table{p: p, r: r, w: w, pending: make(map[string]bool)}, time.Now()
 	for _, o := range p.Status().Overrides.List {
 		if !o.Expired {
@@ -32,6 +37,7 @@ func (p *Private) table(w http.ResponseWriter, r *http.Request) {
 	for e, err := range p.Engine.Entries(r.Context()) {
 		if err != nil {
 			t.print("# INCOMPLETE: %q\n", err.Error())
+			w.Header().Set(errorTrailer, err.Error())
 			return
 		}
 		if e.Policy != "" && !RecordOf(e).Expired(now) {

@@ -326,6 +326,14 @@ func (b *Breaker) Put(ctx context.Context, e Entry) error {
 	return b.write(ctx, func(ctx context.Context, s Store) error { return s.Put(ctx, e) })
 }
 
+// Replace implements [Store].
+func (b *Breaker) Replace(ctx context.Context, e Entry, wrong time.Time) error {
+	if _, err := pack(e); err != nil {
+		return err // no failure of the backend
+	}
+	return b.write(ctx, func(ctx context.Context, s Store) error { return s.Replace(ctx, e, wrong) })
+}
+
 // Touch implements [Store].
 func (b *Breaker) Touch(ctx context.Context, uses map[string]time.Time) error {
 	// The operation may still run when the caller changes its map.

@@ -318,8 +318,11 @@ func TestBreakerPanic(t *testing.T) {
 		t.Run(mood, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				for name, call := range map[string]func(*Breaker) error{
-					"Get":    func(b *Breaker) error { _, err := b.Get(t.Context(), "example.com"); return err },
-					"Put":    func(b *Breaker) error { return b.Put(t.Context(), Entry{Domain: "example.com"}) },
+					"Get": func(b *Breaker) error { _, err := b.Get(t.Context(), "example.com"); return err },
+					"Put": func(b *Breaker) error { return b.Put(t.Context(), Entry{Domain: "example.com"}) },
+					"Replace": func(b *Breaker) error {
+						return b.Replace(t.Context(), Entry{Domain: "example.com"}, time.Now())
+					},
 					"Touch":  func(b *Breaker) error { return b.Touch(t.Context(), map[string]time.Time{"example.com": time.Now()}) },
 					"Delete": func(b *Breaker) error { return b.Delete(t.Context(), "example.com") },
 					"Due":    func(b *Breaker) error { _, err := b.Due(t.Context(), time.Now(), time.Hour, 1); return err },

@@ -29,7 +29,7 @@ var ErrNotFound = errors.New("cache: not found")
 // ErrOutdated is returned by Put when the store holds a policy that the entry
 // must not displace (see [Entry.Outdates]); nothing was written. The caller
 // Gets what is stored and goes by that. If the stored Fetched lies in the
-// caller's future, a clock has been set back: Delete makes way for a Put.
+// caller's future, a clock has been set back, and Replace takes its place.
 var ErrOutdated = errors.New("cache: a policy fetched later is stored")
 
 // ErrClosed is returned by every method but Close once Close was called.
@@ -119,6 +119,12 @@ type Store interface {
 	// returns ErrOutdated, and has written nothing, if what is stored
 	// Outdates e.
 	Put(ctx context.Context, e Entry) error
+
+	// Replace is Put, but a stored policy that was Fetched at wrong does not
+	// refuse: the caller found that time to lie in its future, so that a clock was
+	// set back since. Those who watch a [Shared] are notified that the policy was
+	// deleted and e put.
+	Replace(ctx context.Context, e Entry, wrong time.Time) error
 
 	// Touch moves Used of each domain's entry forward to the time in uses; it
 	// never moves it back. Other fields are not changed. A crash, or a Put at the

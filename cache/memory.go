@@ -62,7 +62,10 @@ func (m *Memory) Get(ctx context.Context, domain string) (Entry, error) {
 }
 
 // Put implements [Store]. It is not durable.
-func (m *Memory) Put(ctx context.Context, e Entry) error {
+func (m *Memory) Put(ctx context.Context, e Entry) error { return m.Replace(ctx, e, time.Time{}) }
+
+// Replace implements [Store]. It is not durable.
+func (m *Memory) Replace(ctx context.Context, e Entry, wrong time.Time) error {
 	// As it would come back from any other store.
 	enc, err := Encode(e)
 	if err != nil {
@@ -77,7 +80,7 @@ func (m *Memory) Put(ctx context.Context, e Entry) error {
 		return err
 	}
 	stored := m.entries[e.Domain]
-	if stored != nil && stored.Outdates(e) {
+	if stored != nil && stored.Outdates(e) && stamp(stored.Fetched) != stamp(wrong) {
 		return ErrOutdated
 	}
 	if stored == nil && len(m.entries) >= m.max && !m.evict(inForce(e, time.Now())) {

@@ -82,6 +82,13 @@ func (m *moody) Put(ctx context.Context, e Entry) error {
 	return m.Memory.Put(context.WithoutCancel(ctx), e) // as a file does that hung
 }
 
+func (m *moody) Replace(ctx context.Context, e Entry, wrong time.Time) error {
+	if err := m.act(ctx, true); err != nil {
+		return err
+	}
+	return m.Memory.Replace(context.WithoutCancel(ctx), e, wrong)
+}
+
 func (m *moody) Touch(ctx context.Context, uses map[string]time.Time) error {
 	return errors.Join(m.act(ctx, true), m.Memory.Touch(ctx, uses))
 }

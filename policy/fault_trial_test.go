@@ -101,6 +101,13 @@ func (s *faultStore) Put(ctx context.Context, e cache.Entry) error {
 	return s.handle.Put(ctx, e)
 }
 
+func (s *faultStore) Replace(ctx context.Context, e cache.Entry, wrong time.Time) error {
+	if err := s.err(OpPut); err != nil {
+		return err
+	}
+	return s.handle.Replace(ctx, e, wrong)
+}
+
 func (s *faultStore) Touch(ctx context.Context, uses map[string]time.Time) error {
 	s.touches.Add(1)
 	if err := s.err(OpTouch); err != nil {

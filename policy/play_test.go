@@ -560,3 +560,10 @@ func (s *moodyStore) Put(ctx context.Context, e cache.Entry) error {
 	}
 	return s.Store.Put(ctx, e)
 }
+
+func (s *moodyStore) Replace(ctx context.Context, e cache.Entry, wrong time.Time) error {
+	if err := s.mood(true); err != nil {
+		return err
+	}
+	return s.Store.Replace(ctx, e, wrong)
+}

@@ -128,7 +128,12 @@ func (s *simHandle) Get(ctx context.Context, domain string) (cache.Entry, error)
 }
 
 // Put implements cache.Store.
-func (s *simHandle) Put(ctx context.Context, e cache.Entry) (err error) {
+func (s *simHandle) Put(ctx context.Context, e cache.Entry) error {
+	return s.Replace(ctx, e, time.Time{})
+}
+
+// Replace implements cache.Store.
+func (s *simHandle) Replace(ctx context.Context, e cache.Entry, wrong time.Time) (err error) {
 	defer func() {
 		if err != nil && !errors.Is(err, cache.ErrOutdated) {
 			s.host.refused.Store(true)
@@ -144,8 +149,16 @@ func (s *simHandle) Put(ctx context.Context, e cache.Entry) (err error) {
 	w := s.world
 	old, ok := w.store.entries[e.Domain]
 	if ok && old.Outdates(e) {
-		w.mu.Unlock()
-		return cache.ErrOutdated
+		if !old.Fetched.Equal(wrong) {
+			w.mu.Unlock()
+			return cache.ErrOutdated
+		}
+		w.deleting(s.host, old)
+		if d := w.byName[e.Domain]; d != nil {
+			w.deletedAt[d.index] = time.Now()
+		}
+		w.hint(e.Domain, true)
+		old = cache.Entry{}
 	}
 	w.putting(s.host, old, e)
 	w.store.set(e.Domain, simTruncated(e), true)

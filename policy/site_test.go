@@ -59,7 +59,11 @@ func (h *handle) Release(_ context.Context, domain string) error {
 func (h *handle) Watch(ctx context.Context, _ func(string, bool)) { <-ctx.Done() }
 
 func (h *handle) Put(ctx context.Context, e cache.Entry) error {
-	err := h.Memory.Put(ctx, e)
+	return h.Replace(ctx, e, time.Time{})
+}
+
+func (h *handle) Replace(ctx context.Context, e cache.Entry, wrong time.Time) error {
+	err := h.Memory.Replace(ctx, e, wrong)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.claims, e.Domain)
@@ -300,6 +304,67 @@ func TestSkew(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A killingStore is of a process that is killed after its second write. The first
+// one is refused.
+type killingStore struct {
+	cache.Store
+	writes int
+}
+
+func (s *killingStore) write() error {
+	if s.writes++; s.writes > 2 {
+		return errors.New("killed")
+	}
+	return nil
+}
+
+func (s *killingStore) Put(ctx context.Context, e cache.Entry) error {
+	if err := s.write(); err != nil {
+		return err
+	}
+	return s.Store.Put(ctx, e)
+}
+
+func (s *killingStore) Replace(ctx context.Context, e cache.Entry, wrong time.Time) error {
+	if err := s.write(); err != nil {
+		return err
+	}
+	return s.Store.Replace(ctx, e, wrong)
+}
+
+func (s *killingStore) Delete(ctx context.Context, domain string) error {
+	if err := s.write(); err != nil {
+		return err
+	}
+	return s.Store.Delete(ctx, domain)
+}
+
+// TestSkewKill: whenever the daemon is killed while it replaces a policy that was
+// downloaded in the future, the store has one of the two.
+func TestSkewKill(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		domain, memory := new(fakeDomain), cache.NewMemory(10)
+		_ = domain.setRecord([]string{"A"})
+		_ = domain.setPolicy([]string{"none"})
+		at := time.Now().Add(time.Hour)
+		entry := cache.Entry{
+			Domain: "example.com", ID: "B", Policy: "version: STSv1\nmode: enforce\nmx: mx.example.com\nmax_age: 86400\n",
+			Fetched: at, Expires: at.Add(24 * time.Hour), Checked: at, Recheck: at.Add(time.Minute),
+		}
+		if err := memory.Put(t.Context(), entry); err != nil {
+			t.Fatal(err)
+		}
+		e := New(Config{Store: &killingStore{Store: memory}, Fetch: domain})
+		defer e.Close()
+		if _, err := e.Retrieve(t.Context(), "example.com", true); err != nil {
+			t.Fatal(err)
+		}
+		if stored, err := memory.Get(t.Context(), "example.com"); err != nil || stored.ID != "A" {
+			t.Errorf("the store has %q, %v", stored.ID, err)
+		}
+	})
 }
 
 // TestSlotFirst: nobody has a claim who could not use it, and nobody keeps

@@ -73,14 +73,11 @@ func (e *Engine) reconcile(ctx context.Context, fl *flight, entry cache.Entry, f
 	}
 	// Downloaded in the future: the clock was set back since, and the store,
 	// which has none, would defend that policy until time catches up. If it
-	// cannot be deleted now, it does not count here either.
+	// cannot be replaced now, it does not count here either.
 	e.memory.mu.Lock()
 	fl.domain.refuted = nanos(stored.Fetched)
 	e.memory.mu.Unlock()
-	if err := e.store.Delete(ctx, entry.Domain); err != nil {
-		return f, err
-	}
-	return f, e.store.Put(ctx, entry)
+	return f, e.store.Replace(ctx, entry, stored.Fetched)
 }
 
 // sweep removes the last policy of the domain of fl, which expired long ago, or

@@ -125,12 +125,17 @@ func (s *Store) Get(ctx context.Context, domain string) (cache.Entry, error) {
 
 // Put implements [cache.Store].
 func (s *Store) Put(ctx context.Context, e cache.Entry) error {
+	return s.Replace(ctx, e, time.Time{})
+}
+
+// Replace implements [cache.Store], durably.
+func (s *Store) Replace(ctx context.Context, e cache.Entry, wrong time.Time) error {
 	if _, err := encode(e); err != nil {
 		return err
 	}
 	return s.write(ctx, func(tx *bbolt.Tx) (bool, error) {
 		old, ok := load(tx, e.Domain)
-		if ok && old.Outdates(e) {
+		if ok && old.Outdates(e) && old.Fetched.UnixMilli() != wrong.UnixMilli() {
 			return false, cache.ErrOutdated
 		}
 		return true, save(tx, old, e)

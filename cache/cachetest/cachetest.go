@@ -34,6 +34,7 @@ func TestStore(t *testing.T, open func(t *testing.T) cache.Store) {
 		{"Put replaces all fields", replaces},
 		{"Put of what cannot be encoded fails and writes nothing", unencodable},
 		{"Put obeys Outdates", outdates},
+		{"Replace takes the place of a policy fetched at the time named", replacesWrong},
 		{"concurrent Puts end with the latest Fetched", concurrentPuts},
 		{"concurrent Puts of many domains are all there", concurrentDomains},
 		{"all may be called concurrently", everythingAtOnce},
@@ -232,6 +233,57 @@ func outdates(t *testing.T, s cache.Store) {
 	}
 }
 
+// replacesWrong: only the policy that was found to be wrong gives way, in one
+// step; whatever is there instead is treated as Put does.
+func replacesWrong(t *testing.T, s cache.Store) {
+	stored := policy("example.com")
+	earlier := stored
+	earlier.ID, earlier.Fetched, earlier.Checked = "earlier", stored.Fetched.Add(-time.Hour), stored.Checked.Add(time.Minute)
+	absent := none("example.com")
+	absent.Checked = earlier.Checked
+	for _, c := range []struct {
+		name    string
+		put     cache.Entry
+		wrong   time.Time
+		refused bool
+	}{
+		{"another time", earlier, stored.Fetched.Add(time.Millisecond), true},
+		{"the time of what is put", earlier, earlier.Fetched, true},
+		{"no time", earlier, time.Time{}, true},
+		{"the time stored", earlier, stored.Fetched, false},
+		{"the time stored, below a millisecond", earlier, stored.Fetched.Add(time.Microsecond), false},
+		{"an absence", absent, stored.Fetched, false},
+	} {
+		if err := s.Delete(t.Context(), stored.Domain); err != nil {
+			t.Fatal(err)
+		}
+		put(t, s, stored)
+		err := s.Replace(t.Context(), c.put, c.wrong)
+		switch {
+		case c.refused && !errors.Is(err, cache.ErrOutdated):
+			t.Errorf("%s: Replace = %v, want ErrOutdated", c.name, err)
+		case !c.refused && err != nil:
+			t.Errorf("%s: Replace = %v", c.name, err)
+		case c.refused:
+			want(t, s, stored)
+		default:
+			want(t, s, c.put)
+		}
+	}
+	// What does not outdate the entry is replaced, whatever is wrong.
+	later := stored
+	later.ID, later.Fetched = "later", stored.Fetched.Add(time.Hour)
+	for _, e := range []cache.Entry{stored, later} {
+		if err := s.Replace(t.Context(), e, base()); err != nil {
+			t.Errorf("Replace with %s = %v", e.ID, err)
+		}
+		want(t, s, e)
+	}
+	if err := s.Replace(t.Context(), cache.Entry{}, stored.Fetched); err == nil {
+		t.Error("Replace with an entry without a domain succeeded")
+	}
+}
+
 func touch(t *testing.T, s cache.Store) {
 	for _, e := range []cache.Entry{policy("example.com"), none("example.org")} {
 		put(t, s, e)
@@ -303,7 +355,7 @@ func doneContext(t *testing.T, s cache.Store) {
 	_, getErr := s.Get(ctx, e.Domain)
 	_, dueErr := s.Due(ctx, base(), time.Hour, 10)
 	for op, err := range map[string]error{
-		"Get": getErr, "Due": dueErr, "Put": s.Put(ctx, policy("example.org")),
+		"Get": getErr, "Due": dueErr, "Put": s.Put(ctx, policy("example.org")), "Replace": s.Replace(ctx, policy("example.org"), base()),
 		"Touch": s.Touch(ctx, map[string]time.Time{e.Domain: e.Used.Add(time.Hour)}), "Delete": s.Delete(ctx, e.Domain),
 	} {
 		if !errors.Is(err, context.Canceled) {
@@ -325,13 +377,13 @@ func closed(t *testing.T, s cache.Store) {
 	_, getErr := s.Get(t.Context(), e.Domain)
 	_, dueErr := s.Due(t.Context(), base(), time.Hour, 10)
 	errs := map[string]error{
-		"Get": getErr, "Due": dueErr, "Put": s.Put(t.Context(), e),
+		"Get": getErr, "Due": dueErr, "Put": s.Put(t.Context(), e), "Replace": s.Replace(t.Context(), e, base()),
 		"Touch": s.Touch(t.Context(), map[string]time.Time{e.Domain: e.Used}), "Delete": s.Delete(t.Context(), e.Domain),
 	}
 	for _, err := range s.All(t.Context()) {
 		errs["All"] = err
 	}
-	for _, op := range []string{"Get", "Due", "Put", "Touch", "Delete", "All"} {
+	for _, op := range []string{"Get", "Due", "Put", "Replace", "Touch", "Delete", "All"} {
 		if !errors.Is(errs[op], cache.ErrClosed) {
 			t.Errorf("%s = %v, want ErrClosed", op, errs[op])
 		}

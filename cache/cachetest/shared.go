@@ -24,6 +24,7 @@ func TestShared(t *testing.T, open func(t *testing.T) (a, b cache.Shared)) {
 	testShared(t, open, []sharedPromise{
 		{"Watch tells what the other changes", watchTells},
 		{"Watch tells deletions from changes", watchDeletions},
+		{"Watch tells of a Replace as a deletion and a change", watchReplace},
 		{"Watch does not tell of touches and leases", watchQuiet},
 		{"Watch ends with the context", watchEnds},
 		{"Watch ends with the store", watchCloses},
@@ -268,23 +269,29 @@ type watcher struct {
 	done   chan struct{}
 	cancel context.CancelFunc
 
-	mu      sync.Mutex
-	told    map[string]int  // calls for each domain
-	deleted map[string]bool // of the last call for each domain
+	mu        sync.Mutex
+	told      map[string]int  // calls for each domain
+	deletions map[string]int  // how many of them told of a deletion
+	deleted   map[string]bool // of the last call for each domain
 }
 
 // watch starts a Watch, and returns when it tells.
 func watch(t *testing.T, s, other cache.Shared) *watcher {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	w := &watcher{told: make(map[string]int), deleted: make(map[string]bool), done: make(chan struct{}), cancel: cancel}
+	w := &watcher{
+		told: make(map[string]int), deletions: make(map[string]int), deleted: make(map[string]bool),
+		done: make(chan struct{}), cancel: cancel,
+	}
 	go func() {
 		defer close(w.done)
 		s.Watch(ctx, func(domain string, deleted bool) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			w.told[domain]++
-			w.deleted[domain] = deleted
+			if w.deleted[domain] = deleted; deleted {
+				w.deletions[domain]++
+			}
 		})
 	}()
 	t.Cleanup(func() {
@@ -372,6 +379,31 @@ func watchDeletions(t *testing.T, a, b cache.Shared) {
 	}
 	if w.told["deleted.example"] == 0 || w.told["unknown.example"] == 0 || w.told["changed.example"] == 0 {
 		t.Errorf("calls: %v", w.told)
+	}
+}
+
+func watchReplace(t *testing.T, a, b cache.Shared) {
+	wrong := policy("wrong.example")
+	earlier := wrong
+	earlier.Fetched = wrong.Fetched.Add(-time.Hour)
+	put(t, b, wrong, policy("right.example"))
+	w := watch(t, a, b)
+	before := w.times("wrong.example")
+	if err := b.Replace(t.Context(), earlier, wrong.Fetched); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Replace(t.Context(), policy("right.example"), base().Add(-time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	put(t, b, none("last.example"))
+	w.wait(t, "last.example", 1)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if n := w.told["wrong.example"] - before; n < 2 || w.deletions["wrong.example"] != 1 || w.deleted["wrong.example"] {
+		t.Errorf("of what was replaced Watch told %d times, %d of them as a deletion, the last one: %v", n, w.deletions["wrong.example"], w.deleted["wrong.example"])
+	}
+	if w.deletions["right.example"] != 0 {
+		t.Error("Watch told of a Put as a deletion")
 	}
 }
 

@@ -187,6 +187,11 @@ func (s *Store) load(ctx context.Context, domain string) (row, error) {
 // Put implements [cache.Store]. It ends a claim on the domain, also if it returns
 // cache.ErrOutdated.
 func (s *Store) Put(ctx context.Context, e cache.Entry) error {
+	return s.Replace(ctx, e, time.Time{})
+}
+
+// Replace implements [cache.Store]. It ends a claim as Put does.
+func (s *Store) Replace(ctx context.Context, e cache.Entry, wrong time.Time) error {
 	r, err := encode(e)
 	if err != nil {
 		return err
@@ -194,7 +199,7 @@ func (s *Store) Put(ctx context.Context, e cache.Entry) error {
 	return s.do(ctx, "put", func(ctx context.Context) error {
 		for {
 			tag, err := s.pool.Exec(ctx, s.in(sqlPut), r.domain, r.policy, r.fetched, r.expires, r.refresh, r.used,
-				r.entry, e.Checked.UnixMilli(), s.place.channel())
+				r.entry, e.Checked.UnixMilli(), s.place.channel(), wrong.UnixMilli())
 			if err != nil || tag.RowsAffected() > 0 {
 				return err
 			}
@@ -211,19 +216,24 @@ func (s *Store) Put(ctx context.Context, e cache.Entry) error {
 }
 
 // Put and Delete lock the row of entries before that of claims, or they could
-// wait for each other. The condition on put makes the server run it first.
+// wait for each other. The condition on put makes the server run it first. All
+// parts see the row as it was before, wrong too.
 const sqlPut = `
-WITH put AS (
+WITH wrong AS (
+	SELECT FROM stsmap.entries
+	WHERE domain = $1::text AND policy AND fetched = $10::bigint AND fetched > $3::bigint AND expires > $8::bigint
+), put AS (
 	INSERT INTO stsmap.entries AS old (domain, policy, fetched, expires, refresh, used, entry)
 	VALUES ($1::text, $2::boolean, $3::bigint, $4::bigint, $5::bigint, $6::bigint, $7::bytea)
 	ON CONFLICT (domain) DO UPDATE SET policy = excluded.policy, fetched = excluded.fetched,
 		expires = excluded.expires, refresh = excluded.refresh, used = excluded.used, entry = excluded.entry
-	WHERE NOT (old.policy AND old.fetched > excluded.fetched AND old.expires > $8::bigint)
+	WHERE NOT (old.policy AND old.fetched > excluded.fetched AND old.expires > $8::bigint) OR old.fetched = $10::bigint
 	RETURNING domain
 ), freed AS (
 	DELETE FROM stsmap.claims WHERE domain = $1::text AND (SELECT count(*) FROM put) >= 0
 )
-SELECT pg_notify($9::text, '` + messagePut + `' || domain) FROM put`
+SELECT (SELECT pg_notify($9::text, '` + messageDelete + `' || $1::text) FROM wrong),
+	pg_notify($9::text, '` + messagePut + `' || domain) FROM put`
 
 // removeUnreadable removes the row of the domain if it is unreadable. It reports
 // whether a Put can be tried again.

@@ -183,6 +183,11 @@ func (s *Store) Get(ctx context.Context, domain string) (e cache.Entry, err erro
 
 // Put implements [cache.Store].
 func (s *Store) Put(ctx context.Context, e cache.Entry) error {
+	return s.Replace(ctx, e, time.Time{})
+}
+
+// Replace implements [cache.Store].
+func (s *Store) Replace(ctx context.Context, e cache.Entry, wrong time.Time) error {
 	value, err := e.AppendBinary(nil)
 	if err != nil {
 		return err
@@ -196,7 +201,7 @@ func (s *Store) Put(ctx context.Context, e cache.Entry) error {
 		outdated, err := s.put.Run(ctx, s.client,
 			[]string{s.keys.entry(e.Domain), s.keys.domains(), s.keys.due(), s.keys.claim(e.Domain)},
 			e.Domain, value, fetched, e.Fetched.UnixMilli(), e.Expires.UnixMilli(), e.Checked.UnixMilli(), e.Refresh.UnixMilli(),
-			e.Used.UnixMilli(), expire, time.Time{}.UnixMilli(), s.keys.changes(s.db)).Bool()
+			e.Used.UnixMilli(), expire, time.Time{}.UnixMilli(), s.keys.changes(s.db), wrong.UnixMilli()).Bool()
 		if err != nil && !errors.Is(err, redis.Nil) {
 			return err
 		}

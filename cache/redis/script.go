@@ -9,12 +9,16 @@ package redis
 // (cache.Entry.Outdates).
 //
 // KEYS: entry, domains, due, claim. ARGV: domain, v, f, Fetched, x, Checked, r,
-// u, when the key expires, the zero time, channel of changes.
+// u, when the key expires, the zero time, channel of changes, the Fetched that
+// does not count (cache.Store.Replace).
 const scriptPut = `
 local old = redis.pcall('HMGET', KEYS[1], 'f', 'x')
 if old.err then redis.call('DEL', KEYS[1]) old = {} end
 local f, x = tonumber(old[1] or ''), tonumber(old[2] or '')
-if f and x and f > tonumber(ARGV[4]) and x > tonumber(ARGV[6]) then return 1 end
+if f and x and f > tonumber(ARGV[4]) and x > tonumber(ARGV[6]) then
+	if f ~= tonumber(ARGV[12]) then return 1 end
+	redis.call('PUBLISH', ARGV[11], '` + messageDelete + `' .. ARGV[1])
+end
 redis.call('HSET', KEYS[1], 'v', ARGV[2], 'f', ARGV[3], 'x', ARGV[5], 'r', ARGV[7], 'u', ARGV[8])
 redis.call('PEXPIREAT', KEYS[1], ARGV[9])
 redis.call('ZADD', KEYS[2], 0, ARGV[1])

@@ -4,11 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 
 	"github.com/BurntSushi/toml"
+
+	"stsmap/internal/regular"
 )
 
 // A Loaded is a configuration of which it is known where each value comes from.
@@ -28,13 +29,13 @@ type Loaded struct {
 // that begins with STSMAP_ must be one of these.
 //
 // If anything is wrong the error is an [*Error] with all of it. If the file cannot be read it is that of
-// os.ReadFile, wrapped; whoever can do without the file looks for fs.ErrNotExist and calls Load again
+// regular.ReadFile, wrapped; whoever can do without the file looks for fs.ErrNotExist and calls Load again
 // without a path.
 func Load(path string, env []string) (*Loaded, error) {
 	l := &loader{path: path, config: Default(), origins: make(map[string]string), vars: make(map[string]string)}
 	l.keys = l.config.keys()
 	if path != "" {
-		data, err := os.ReadFile(path)
+		data, err := regular.ReadFile(path)
 		if err != nil {
 			return nil, fmt.Errorf("configuration: %w", err)
 		}

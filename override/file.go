@@ -7,11 +7,13 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"stsmap/internal/regular"
 )
 
 // Load reads the file at path. One that is not there has no overrides, and so
 // has an empty path. If anything in it is wrong the error is an *Error, and if
-// it cannot be read one of package os.
+// it cannot be read one of package regular.
 func Load(path string, check Check) (*Table, error) {
 	text, err := read(path)
 	if err != nil {
@@ -34,7 +36,7 @@ func read(path string) (string, error) {
 	if path == "" {
 		return "", nil
 	}
-	text, err := os.ReadFile(path)
+	text, err := regular.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}
@@ -48,6 +50,9 @@ type Stamp struct {
 	err                  string
 }
 
+// NoStamp returns the Stamp of a file that cannot be looked at for err.
+func NoStamp(err error) Stamp { return Stamp{err: err.Error()} }
+
 // StampOf returns the Stamp of the file at path. It changes with the time of
 // change, which no program can set, so also when an older file is put back.
 func StampOf(path string) Stamp {
@@ -56,7 +61,7 @@ func StampOf(path string) Stamp {
 		if path == "" || errors.Is(err, fs.ErrNotExist) {
 			return Stamp{}
 		}
-		return Stamp{err: err.Error()}
+		return NoStamp(err)
 	}
 	s := Stamp{size: info.Size(), changed: info.ModTime().UnixNano()}
 	if sys, ok := info.Sys().(*syscall.Stat_t); ok {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
@@ -20,6 +21,7 @@ const overridesEvery = 2 * time.Second
 // overrides keeps those that count as their file has them.
 type overrides struct {
 	log   *slog.Logger
+	files *fileQueue
 	apply func(*override.Table)
 	known atomic.Pointer[readOverrides]
 
@@ -36,8 +38,8 @@ type readOverrides struct {
 	err   error // why the file does not count as it is
 }
 
-func newOverrides(log *slog.Logger, apply func(*override.Table)) *overrides {
-	o := &overrides{log: log, apply: apply}
+func newOverrides(log *slog.Logger, files *fileQueue, apply func(*override.Table)) *overrides {
+	o := &overrides{log: log, files: files, apply: apply}
 	o.known.Store(new(readOverrides))
 	return o
 }
@@ -75,7 +77,7 @@ func (o *overrides) look() {
 	o.reading.Lock()
 	defer o.reading.Unlock()
 	known := o.known.Load()
-	if override.StampOf(known.path) != o.stamp {
+	if o.stampOf(known.path) != o.stamp {
 		_ = o.load(known.path) // it was logged
 		return
 	}
@@ -90,9 +92,7 @@ func (o *overrides) look() {
 // same: it is tempting to refuse, but then mail for every domain waits for a typo in
 // an exception from the policy of one.
 func (o *overrides) load(path string) error {
-	// What is written from here on makes another stamp, and is read next time.
-	o.stamp = override.StampOf(path)
-	table, err := override.Load(path, postfix.CheckText)
+	table, err := o.file(path)
 	last := o.known.Load()
 	if err != nil {
 		o.known.Store(&readOverrides{path: path, table: last.table, at: last.at, err: err})
@@ -122,6 +122,29 @@ func (o *overrides) load(path string) error {
 	o.known.Store(&readOverrides{path: path, table: table, at: now})
 	o.expire(table, now)
 	return nil
+}
+
+// stampOf returns the stamp of the file at path, or one of no file if the file
+// system does not answer.
+func (o *overrides) stampOf(path string) override.Stamp {
+	var stamp override.Stamp
+	if err := o.files.do(func() { stamp = override.StampOf(path) }); err != nil {
+		return override.NoStamp(err)
+	}
+	return stamp
+}
+
+// file reads the file at path, and notes its stamp.
+func (o *overrides) file(path string) (*override.Table, error) {
+	// What is written from here on makes another stamp, and is read next time.
+	o.stamp = o.stampOf(path)
+	var table *override.Table
+	var err error
+	if hangs := o.files.do(func() { table, err = override.Load(path, postfix.CheckText) }); hangs != nil {
+		o.stamp = override.NoStamp(hangs)
+		return nil, fmt.Errorf("%s: %w", path, hangs)
+	}
+	return table, err
 }
 
 // oneLine is the text of an error that can have several.

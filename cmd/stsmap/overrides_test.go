@@ -13,7 +13,7 @@ import (
 // count, and what does instead.
 func TestOverridesTrouble(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "overrides.toml")
-	o := newOverrides(slog.New(slog.DiscardHandler), func(*override.Table) {})
+	o := newOverrides(slog.New(slog.DiscardHandler), newFileQueue(fileLimit), func(*override.Table) {})
 	for _, step := range []struct{ text, want string }{
 		{"x = 1\n", "; overrides NOT READ, none is in force"},
 		{"[[override]]\ndomain = \"a.example\"\naction = \"defer\"\n", ""},

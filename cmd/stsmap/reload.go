@@ -56,11 +56,31 @@ func (d *daemon) notReloaded(err error) {
 	d.log.Error("configuration not reloaded, the old one stays in force", "error", err.Error())
 }
 
-// readAgain reads the configuration, and makes of it what can be wrong.
+// readAgain reads the configuration, and makes of it what can be wrong, the
+// settings that need a restart too.
 func (d *daemon) readAgain() (*config.Config, *resolver.Resolver, policy.Config, error) {
+	var cfg *config.Config
+	var resolve *resolver.Resolver
+	var settings policy.Config
+	var err error
+	store := d.cfg.Cache.Store // the goroutine that reads may outlast this reload
+	if hangs := d.files.do(func() { cfg, resolve, settings, err = d.readFiles(store) }); hangs != nil {
+		return nil, nil, policy.Config{}, hangs
+	}
+	return cfg, resolve, settings, err
+}
+
+// readFiles is readAgain without a limit of time. The store is the one in use,
+// which need not be a good one.
+func (d *daemon) readFiles(store string) (*config.Config, *resolver.Resolver, policy.Config, error) {
 	loaded, err := d.globals.load()
 	if err != nil {
 		return nil, nil, policy.Config{}, err
+	}
+	if loaded.Cache.Store != store {
+		if err := checkStore(loaded.Cache.Store); err != nil {
+			return nil, nil, policy.Config{}, err
+		}
 	}
 	resolve, err := newResolver(&loaded.Config, d.metrics.Questions.Observe)
 	if err != nil {

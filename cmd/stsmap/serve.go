@@ -61,6 +61,7 @@ type daemon struct {
 	log        *slog.Logger
 	lines      *admin.LogQueue // what log writes to
 	level      *slog.LevelVar
+	files      *fileQueue // of what a reload reads, and the overrides
 	monitor    *admin.Monitor
 	history    *admin.History
 	metrics    *admin.Metrics
@@ -87,7 +88,7 @@ type daemon struct {
 // serve runs the daemon until a signal ends it. All lines of the log are
 // written when it returns, unless that takes longer than flushLimit.
 func serve(ctx context.Context, c console, g *globals, cfg *config.Config) (err error) {
-	d := &daemon{globals: g, cfg: cfg, level: new(slog.LevelVar)}
+	d := &daemon{globals: g, cfg: cfg, level: new(slog.LevelVar), files: newFileQueue(fileLimit)}
 	d.level.Set(admin.ParseLevel(cfg.Log.Level))
 	d.log, d.lines = newLog(c.err, cfg.Log.Format, d.level)
 	defer func() {
@@ -135,7 +136,7 @@ func (d *daemon) serve(ctx context.Context) error {
 	d.engine = policy.New(settings)
 	defer d.engine.Close()
 	d.surveyor = admin.NewSurveyor(d.engine.Entries, d.store.surveyEvery())
-	d.overrides = newOverrides(d.log, d.engine.Override)
+	d.overrides = newOverrides(d.log, d.files, d.engine.Override)
 	d.overrides.follow(cfg.Overrides.File)
 	d.environment = newEnvironment(d.engine.AllowDANE, d.setRelease)
 	d.environment.configure(cfg, resolve)

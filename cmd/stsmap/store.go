@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/url"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -128,6 +129,11 @@ func (d *daemon) openStore(name string) *store {
 // the first lookups to be answered from it, and again if that fails.
 func (d *daemon) openFile(s *store, path string) func(context.Context) (cache.Store, error) {
 	open := func() (cache.Store, error) {
+		if os.Geteuid() == 0 {
+			if err := checkOwner(path, 0); err != nil {
+				return nil, err
+			}
+		}
 		options := fileOptions(path)
 		options.OnEvict, options.OnState = d.storeForgot, d.fileState
 		file, err := bolt.Open(path, options)

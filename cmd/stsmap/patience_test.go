@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,27 +20,27 @@ import (
 func TestFileQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newFileQueue(time.Second)
-		ran := 0
+		var ran atomic.Int32
 		for range 3 {
-			if err := q.do(func() { ran++ }); err != nil || ran == 0 {
-				t.Errorf("%d, %v", ran, err)
+			if err := q.do(func() { ran.Add(1) }); err != nil || ran.Load() == 0 {
+				t.Errorf("%d, %v", ran.Load(), err)
 			}
 		}
 		answers := make(chan struct{})
 		for range 3 {
 			began := time.Now()
-			err := q.do(func() { ran++; <-answers })
+			err := q.do(func() { ran.Add(1); <-answers })
 			if took := time.Since(began); !errors.Is(err, errFileHangs) || took != time.Second {
 				t.Errorf("%v after %s", err, took)
 			}
 		}
-		if ran != 4 {
-			t.Errorf("%d reads, want 4", ran)
+		if ran.Load() != 4 {
+			t.Errorf("%d reads, want 4", ran.Load())
 		}
 		close(answers)
 		synctest.Wait()
-		if err := q.do(func() { ran++ }); err != nil || ran != 5 {
-			t.Errorf("when the file system answers again: %d, %v", ran, err)
+		if err := q.do(func() { ran.Add(1) }); err != nil || ran.Load() != 5 {
+			t.Errorf("when the file system answers again: %d, %v", ran.Load(), err)
 		}
 	})
 }

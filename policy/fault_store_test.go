@@ -11,9 +11,9 @@ import (
 	"stsmap/cache"
 )
 
-// TestFaultFailureOfOtherHost: that a download failed, which another host has
-// stored, is believed as it is: neither the record nor the policy is asked for
-// again before its time, and the entry is not changed.
+// TestFaultFailureOfOtherHost: an engine takes over a failed download that
+// another host has stored: before the retry time it queries neither the record
+// nor the policy, and it does not change the entry.
 func TestFaultFailureOfOtherHost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		all := newSharedTrials(t, 2)

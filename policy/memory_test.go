@@ -330,7 +330,7 @@ func TestMemoryNoBetterForWorse(t *testing.T) {
 	}
 	s.set("unsaved20.example", s.policy(1000*time.Hour, 0), true)
 	s.set("unsaved21.example", s.policy(1000*time.Hour, 0), true)
-	s.bounds(t, 0, 0) // they hold all the same
+	s.bounds(t, 0, 0) // the bounds hold for unsaved policies, too
 }
 
 // TestMemoryBusy: what is under way is not evicted, and what could not be evicted

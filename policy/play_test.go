@@ -29,16 +29,16 @@ import (
 //	record fails|silent        SERVFAIL; no answer
 //	policy MODE [max_age=S] [MX…]   from now on HTTPS has this policy
 //	policy fails|badcert|hangs
-//	delay D                    each answer of the domain takes this long
+//	delay D                    each response of the domain takes this long
 //	dane STATE… [insecure] [nomail] [ttl=D]   from now on the MX hosts are in these states
-//	dane fails|silent|hangs    SERVFAIL; no answer; not even in the time that there is
+//	dane fails|silent|hangs    SERVFAIL; a timeout; no answer before the context ends
 //	danedelay D                each answer about DANE takes this long
 //	allow                      DANE may be used, as at the beginning
 //	deny                       it may not
 //	lookup KIND [ID]           ask, and expect this decision
 //	of NEXT-HOP KIND [ID]      the same for another next-hop than example.com
-//	strictly KIND [ID]         the same for who wants mode testing to be enforced
-//	look KIND [ID]             expect this decision if a person asks, which is no use
+//	strictly KIND [ID]         the same for a caller that enforces policies in testing mode
+//	look KIND [ID]             expect this decision from Decide, which does not count as use
 //	override none              there are no overrides (any more)
 //	override DOMAIN ACTION [for=D] [WORD…]   there is this one alone; the words are its reason
 //	uses N                     expect that it has decided so many answers
@@ -54,15 +54,15 @@ import (
 //	lapsings N                 expect so many events of that kind since the last "lapsings" or "events"
 //	weaker WORDS               expect that in the last change of a policy, or nothing
 //	expires D                  expect the decision to expire after D
-//	store fails|hangs|write-hangs|works   the store stops to work, or works again
+//	store fails|hangs|write-hangs|works   the store stops working, or works again
 //	run                        start refreshing
 //	restart                    a new engine on the old store
 //	stored N                   expect so many entries in the store
 //	option defer|workers=N|forget=D      of the engine; before anything else
 //	option dane|all|partial|fallback     likewise; the last three include the first
 //	option strict              policies in mode testing are decided as enforced, too
-//	option unfit               no policy can be put into the words of the client
-//	option undecided           nobody has said yet whether DANE may be used
+//	option unfit               Config.Render fails for every policy
+//	option undecided           AllowDANE has not been called yet
 func TestPlays(t *testing.T) {
 	files, err := filepath.Glob("testdata/plays/*.txt")
 	if err != nil || len(files) < 20 {

@@ -234,8 +234,9 @@ func TestShareEqual(t *testing.T) {
 	}
 }
 
-// TestShareNeverBelowEqual: nothing of an owner is ended that holds no more than the
-// one for whom it would be, or one more: the two would go on ending each other.
+// TestShareNeverBelowEqual: a fetch of an owner is ended for another owner only
+// if the first holds at least two more than the second. Otherwise the two would
+// go on ending each other's fetches.
 func TestShareNeverBelowEqual(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCrowd(t, 3)

@@ -69,9 +69,9 @@ type simHandle struct {
 	cut     bool // the host was killed
 }
 
-// enter waits while the store hangs, and returns why it does not do what is
-// asked; without an error the lock of the world is held. late tells that the
-// store carries the operation out and then hangs.
+// enter waits while the store hangs, and returns the error of an operation that
+// the store refuses. Without an error the lock of the world is held. late
+// reports that the store carries the operation out and then hangs.
 func (s *simHandle) enter(ctx context.Context, write bool) (late bool, err error) {
 	w := s.world
 	w.mu.Lock()

@@ -106,8 +106,8 @@ func TestUnreadableRows(t *testing.T) {
 	}
 }
 
-// TestDueKeepsTaken: what was leased is returned, whatever fails afterwards, and
-// that is told.
+// TestDueKeepsTaken: Due returns the entries that it leased, whatever fails
+// afterwards, and reports the failure to OnError.
 func TestDueKeepsTaken(t *testing.T) {
 	d := newDatabase(t)
 	var told []string

@@ -102,7 +102,8 @@ func ownServer(t *testing.T, settings ...string) *server {
 	return s
 }
 
-// credential is whom the server runs as: it refuses to be root.
+// credential is the user that the server runs as, nil for the current one:
+// PostgreSQL refuses to run as root.
 func credential() (*syscall.Credential, error) {
 	if os.Getuid() != 0 {
 		return nil, nil

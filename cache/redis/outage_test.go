@@ -137,9 +137,9 @@ func TestFull(t *testing.T) {
 	put(t, store, entry(2))
 }
 
-// TestCluster: a Cluster is a place like any other, if all keys are in a slot:
-// that of one of its three nodes, which is not the one that is asked first, and
-// which another one takes over while the Store is in use.
+// TestCluster: a Cluster is a store like any other if all keys are in one slot.
+// The slot is on one of its three nodes, not the one that is queried first, and
+// moves to another node while the Store is in use.
 func TestCluster(t *testing.T) {
 	nodes, owner := startCluster(t)
 	first := nodes[(owner+1)%len(nodes)]

@@ -36,8 +36,8 @@ type Trouble struct {
 	// Message is that of the log, and Error why.
 	Message string `json:"message"`
 	Error   string `json:"error"`
-	// InForce is whether the domain has a policy, or a DANE result, that counts
-	// all the same.
+	// InForce is whether the domain has a policy, or a DANE result, in force in
+	// spite of the failure.
 	InForce bool `json:"in_force"`
 }
 
@@ -64,13 +64,13 @@ const (
 
 const (
 	// mostChanges is how many changes of each weight are kept, and mostOfOne how
-	// many of them of one domain: one that changes all the time must not be the
-	// only one that is remembered.
+	// many of them for one domain, so that one that changes all the time does not
+	// push out all others.
 	mostChanges, mostOfOne = 1000, 10
 	// mostTroubles bounds how many domains are known to fail.
 	mostTroubles = 1000
-	// troubled is how long a failure that does not happen again is held to last:
-	// nobody may have asked since.
+	// troubled is how long a failure counts as present without being repeated:
+	// the domain may not have been looked up since.
 	troubled = 24 * time.Hour
 )
 
@@ -89,9 +89,9 @@ func NewHistory() *History {
 	return &History{troubles: make(map[sore]Trouble), of: make(map[pile]int)}
 }
 
-// Observe is told what happened; it is meant for policy.Config.Observe. Answers
-// are of interest only where they differ from the one before, and those that
-// there is no policy not even then: nothing is done for the others.
+// Observe records an event; it is meant for policy.Config.Observe. It records
+// an answer only if it differs from the one before, and an answer without a
+// policy only if an override made it, so that the common case costs nothing.
 func (h *History) Observe(ev policy.Event) {
 	if ev.Kind == policy.Lookup && (!ev.First || ev.Decision.Kind == policy.None && ev.Decision.Override == nil) {
 		return
@@ -231,8 +231,8 @@ func (h *History) makeRoom(now time.Time) {
 	delete(h.troubles, oldest)
 }
 
-// Recent returns the last n changes, or fewer, the latest first. Routine is what
-// goes well; it is left out unless it is asked for.
+// Recent returns the last n changes, or fewer, the latest first. With
+// withRoutine it includes routine events, which are successes.
 func (h *History) Recent(n int, withRoutine bool) []Change {
 	least := failed
 	if withRoutine {

@@ -111,7 +111,7 @@ func table(service string) string {
 func begin(t *testing.T, ctx context.Context, binary, suite string) *differential {
 	r, err := root(ctx, suite)
 	must(t, err)
-	// Reports come by the dozen, and whoever sends them does not wait.
+	// Reports come by the dozen, and Postfix sends them without waiting for room in the queue.
 	must(t, os.WriteFile("/proc/sys/net/unix/max_dgram_qlen", []byte("10000\n"), 0o644))
 	s, err := site.Start(ctx, "", binary, r)
 	must(t, err)

@@ -107,7 +107,7 @@ type patient struct {
 	t    *testing.T
 	conf string // the configuration directory of its Postfix
 	toml string // the configuration file of stsmap
-	user string // as whom doctor is run; empty: root
+	user string // the user that doctor runs as; empty: root
 	args []string
 	undo []func() error
 

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/net/idna"
 )
 
-// A specimen is what some domain publishes, and what is known of it because it was made so.
+// A specimen is the policy that a domain publishes, with the properties that it was generated to have.
 type specimen struct {
 	n      int
 	kind   string // how it was made, for people
@@ -207,7 +207,7 @@ func (g *generator) exchangers() []string {
 	case "more-patterns":
 		deliverable(2)
 		short(50000 + g.IntN(12000))
-	case "giant": // more than RFC 8461 suggests to accept, and the daemon is told to
+	case "giant": // more than RFC 8461 suggests to accept; the daemon is configured to accept it
 		deliverable(2)
 		short(160000)
 	case "duplicates":
@@ -345,7 +345,7 @@ func (g *generator) text(pieces int) string {
 	return "}"
 }
 
-// morsels are pieces of text that have a meaning to somebody on the way.
+// morsels are texts with a meaning to a parser between policy host and smtp(8).
 func morsels() []string {
 	return []string{
 		"{", "}", "{}", "}{", "{{", "}}", "{{}}", "{ }", "{a}{b}", "} {", "{ {", "} }", "{ policy_failure = sts-policy-invalid }",

@@ -10,8 +10,8 @@ import (
 // maxReply is how long a reply may be, in bytes. Postfix takes 100000 (util/dict_sockmap.c).
 const maxReply = 90000
 
-// slack is how far from maxReply a reply may be for this model not to know which form it has: what exactly is counted
-// is nobody's business but the daemon's.
+// slack is how far from maxReply a reply may be for this model not to know which form it has: the model does not know
+// exactly which bytes the daemon counts.
 const slack = 16
 
 // A form is one of the replies that a policy can have, in the words of Postfix.

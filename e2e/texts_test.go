@@ -58,7 +58,7 @@ func texts(p *play, ctx context.Context, rest string) {
 	}
 }
 
-// judgeText holds what Postfix does with a message against what is said of the text.
+// judgeText compares what Postfix does with a message with what the case expects for the text.
 func (p *play) judgeText(c textCase, m site.Message, status site.Status) {
 	p.t.Helper()
 	understood := !strings.Contains(status.Why, "client TLS configuration problem")

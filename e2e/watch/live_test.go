@@ -25,7 +25,8 @@ func scene(secure bool, dns, https, bulk, policies string) string {
 }
 
 const (
-	// sick are domains whose policies cannot be had, for different reasons.
+	// sickDNS and sickHTTPS are domains whose policies cannot be fetched, for
+	// different reasons.
 	sickDNS = `_mta-sts.servfail.example. TXT "v=STSv1; id=A;"
 !servfail _mta-sts.servfail.example TXT
 _mta-sts.two.example. TXT "v=STSv1; id=A;"
@@ -72,7 +73,7 @@ policy x%d.bulk.example 1..2 addr=127.0.0.2 max_age=2 mx=mx.bulk.example
 `
 )
 
-// unserved is DNS for domains whose policy hosts nobody is at.
+// unserved is DNS for domains whose policy hosts do not listen.
 func unserved(names ...string) string {
 	var b strings.Builder
 	for _, name := range names {
@@ -124,7 +125,7 @@ func TestLive(t *testing.T) {
 	noneEmpty(t, p)
 	fire(t, p, well, "StsmapPoliciesLapse")
 
-	// A configuration that is wrong, and a resolver that is gone.
+	// A configuration that is wrong, and a resolver that does not answer.
 	good := read(t, filepath.Join(ill.dir, "stsmap.toml"))
 	ill.configure(t, good+"nonsense = 1\n")
 	reload(t, ill)

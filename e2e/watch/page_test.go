@@ -90,7 +90,7 @@ func checkKeyboard(t *testing.T, b *browser, name string) {
 	}
 }
 
-// checkRequests reports what was asked of anybody but the daemon.
+// checkRequests reports requests to other hosts than the daemon.
 func checkRequests(t *testing.T, b *browser, admin string) {
 	t.Helper()
 	n := 0

@@ -14,7 +14,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"stsmap/cache"
 	"stsmap/dane"
 	"stsmap/override"
 	"stsmap/sts"
@@ -82,7 +81,7 @@ func TestPlays(t *testing.T) {
 func perform(t *testing.T, file, text string) {
 	s := &stage{
 		domain: &fakeDomain{policyErr: errors.New("nothing there")},
-		store:  &moodyStore{Store: cache.NewMemory(1000)},
+		store:  newTestStore(),
 	}
 	defer func() { s.close() }()
 	n := 0
@@ -102,7 +101,7 @@ func perform(t *testing.T, file, text string) {
 // A stage is what a play is performed on.
 type stage struct {
 	domain *fakeDomain
-	store  *moodyStore
+	store  *testStore
 	config Config
 	engine *Engine
 	stop   func() // ends Run
@@ -169,7 +168,7 @@ func (s *stage) do(verb string, args []string) error {
 	case "policy":
 		return s.domain.setPolicy(args)
 	case "store":
-		return s.store.setMood(args[0])
+		return s.store.set(args[0])
 	case "override", "uses":
 		return s.override(verb, args)
 	case "lookup", "look", "of", "strictly", "lookups", "took", "expires", "because":
@@ -504,59 +503,4 @@ func (n *fakeDomain) asked(args []string) error {
 		return fmt.Errorf("asked for %s records and %s policies", got[0], got[1])
 	}
 	return nil
-}
-
-// A moodyStore is a Store that can stop to work.
-type moodyStore struct {
-	cache.Store
-	mu       sync.Mutex
-	fails    bool
-	hangs    chan struct{} // not nil while it hangs
-	onlyPuts bool          // whether it hangs only when written to
-}
-
-func (s *moodyStore) setMood(mood string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.hangs != nil {
-		close(s.hangs)
-		s.hangs = nil
-	}
-	s.fails, s.onlyPuts = mood == "fails", mood == "write-hangs"
-	switch mood {
-	case "hangs", "write-hangs":
-		s.hangs = make(chan struct{})
-	case "fails", "works":
-	default:
-		return errors.New("unknown mood")
-	}
-	return nil
-}
-
-// mood waits while the store hangs, as a disk does: whatever the context says.
-func (s *moodyStore) mood(put bool) error {
-	s.mu.Lock()
-	hangs, fails, onlyPuts := s.hangs, s.fails, s.onlyPuts
-	s.mu.Unlock()
-	if hangs != nil && (put || !onlyPuts) {
-		<-hangs
-	}
-	if fails {
-		return errors.New("input/output error")
-	}
-	return nil
-}
-
-func (s *moodyStore) Get(ctx context.Context, name string) (cache.Entry, error) {
-	if err := s.mood(false); err != nil {
-		return cache.Entry{}, err
-	}
-	return s.Store.Get(ctx, name)
-}
-
-func (s *moodyStore) Put(ctx context.Context, e cache.Entry) error {
-	if err := s.mood(true); err != nil {
-		return err
-	}
-	return s.Store.Put(ctx, e)
 }

@@ -41,14 +41,14 @@ type Trouble struct {
 	InForce bool `json:"in_force"`
 }
 
-// A sore is where a domain can fail: with its policy, or with DANE.
-type sore struct {
+// A failureKey is a kind of failure of a domain: of its policy, or of DANE.
+type failureKey struct {
 	kind   policy.EventKind // PolicyFailed or DANEFailed
 	domain string
 }
 
-// A pile is what is kept of one domain of one weight.
-type pile struct {
+// A keptKey is the changes of one weight that are kept for one domain.
+type keptKey struct {
 	weight int
 	domain string
 }
@@ -79,14 +79,14 @@ const (
 // useful; its methods may be called concurrently.
 type History struct {
 	mu       sync.Mutex
-	kept     [weights][]*Change // by weight, the one that changed last at the end
-	troubles map[sore]Trouble   // what fails now
-	of       map[pile]int       // how many of kept there are
+	kept     [weights][]*Change     // by weight, the one that changed last at the end
+	troubles map[failureKey]Trouble // what fails now
+	of       map[keptKey]int        // how many of kept there are
 }
 
 // NewHistory returns an empty History.
 func NewHistory() *History {
-	return &History{troubles: make(map[sore]Trouble), of: make(map[pile]int)}
+	return &History{troubles: make(map[failureKey]Trouble), of: make(map[keptKey]int)}
 }
 
 // Observe records an event; it is meant for policy.Config.Observe. It records
@@ -149,7 +149,7 @@ func inWords(attrs []slog.Attr) string {
 // add keeps c, or counts it where it has happened before. The lock must be held.
 func (h *History) add(weight int, c *Change) {
 	all := h.kept[weight]
-	key := pile{weight, c.Domain}
+	key := keptKey{weight, c.Domain}
 	if h.of[key] > 0 {
 		// Not one further back: what came and went should be seen to.
 		if i := lastOf(all, c.Domain); all[i].Message == c.Message && all[i].Text == c.Text {
@@ -165,7 +165,7 @@ func (h *History) add(weight int, c *Change) {
 		out = 0
 	}
 	if out >= 0 {
-		gone := pile{weight, all[out].Domain}
+		gone := keptKey{weight, all[out].Domain}
 		if h.of[gone]--; h.of[gone] == 0 {
 			delete(h.of, gone)
 		}
@@ -195,7 +195,7 @@ func (h *History) note(ev policy.Event, c *Change) {
 	if ev.Kind == policy.DANEChecked || ev.Kind == policy.DANEFailed {
 		kind = policy.DANEFailed
 	}
-	key := sore{kind, ev.Domain}
+	key := failureKey{kind, ev.Domain}
 	switch ev.Kind {
 	case policy.Lookup, policy.OverrideUsed, policy.StoreFailed, policy.Panicked, policy.PolicyExpiring:
 		return // they say nothing about the domain, or what was said just before
@@ -221,7 +221,7 @@ func (h *History) makeRoom(now time.Time) {
 	if len(h.troubles) < mostTroubles {
 		return
 	}
-	var oldest sore
+	var oldest failureKey
 	last := now
 	for key, t := range h.troubles {
 		if !t.Last.After(last) {

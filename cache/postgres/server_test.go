@@ -296,25 +296,6 @@ func mustOpen(t testing.TB, url string) *Store {
 	return s
 }
 
-func entry(domain string) cache.Entry {
-	now := time.Now().UTC().Truncate(time.Millisecond)
-	return cache.Entry{
-		Domain: domain, ID: "20260101T000000",
-		Policy:  "version: STSv1\r\nmode: enforce\r\nmx: *.mail.example.net\r\nmx: mx.example.org\r\nmax_age: 604800\r\n",
-		Fetched: now, Expires: now.Add(7 * 24 * time.Hour), Checked: now, Recheck: now.Add(5 * time.Minute),
-		Refresh: now.Add(24 * time.Hour), Used: now.Truncate(time.Hour),
-	}
-}
-
-func put(t testing.TB, s *Store, entries ...cache.Entry) {
-	t.Helper()
-	for _, e := range entries {
-		if err := s.Put(t.Context(), e); err != nil {
-			t.Fatalf("Put: %v", err)
-		}
-	}
-}
-
 func want(t testing.TB, s *Store, e cache.Entry) {
 	t.Helper()
 	if got, err := s.Get(t.Context(), e.Domain); err != nil || got != e {

@@ -19,7 +19,7 @@ type Stats struct {
 	Modes   map[string]int64 `json:"modes"`   // by Record.Mode, of what counts now
 	Expired int64            `json:"expired"` // policies that do not count any more
 	Failing int64            `json:"failing"` // whose last retrieval failed
-	Soon    int64            `json:"soon"`    // policies that lapse within 24 hours unless they are renewed
+	Soon    int64            `json:"soon"`    // policies that expire within 24 hours unless they are refreshed
 	Oldest  time.Time        `json:"oldest,omitzero"`
 	Store   string           `json:"store"`
 	// Bytes and Unused are how large the store's file is and how much of it is
@@ -148,8 +148,8 @@ func (p *Private) forgetMany(w http.ResponseWriter, r *http.Request) {
 	answer(w, forgotten{n})
 }
 
-// takeIn imports the records of the request. Lines that cannot be are told of,
-// and do not keep the others from it.
+// takeIn imports the records of the request. A line that cannot be imported is
+// part of the result, and the other lines are imported.
 func (p *Private) takeIn(w http.ResponseWriter, r *http.Request) {
 	unbounded(w)
 	result := Imported{Refused: []RefusedLine{}}

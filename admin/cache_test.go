@@ -164,9 +164,9 @@ func TestBrokenTable(t *testing.T) {
 	}
 }
 
-// TestTable: each domain has one row, or says what it lacks; overrides that have
-// expired have none, and what is around a domain of which the map says nothing is
-// told of.
+// TestTable: each domain has one row, or a line with the reason why it has
+// none. Expired overrides have no row. A domain without a row to which the row
+// of a parent domain would apply has a line that says so.
 func TestTable(t *testing.T) {
 	now := time.Now().Truncate(time.Millisecond)
 	store := cache.NewMemory(100)
@@ -245,7 +245,7 @@ func TestTable(t *testing.T) {
 func TestStats(t *testing.T) {
 	now := time.Now().Truncate(time.Millisecond)
 	store := cache.NewMemory(100)
-	failing := enforced("failing.example", now.Add(-time.Hour)) // lapses in 23 hours
+	failing := enforced("failing.example", now.Add(-time.Hour)) // expires in 23 hours
 	failing.Failures, failing.Error = 2, "timeout"
 	expired := enforced("expired.example", now.Add(-25*time.Hour))
 	lasting := enforced("lasting.example", now)
@@ -316,7 +316,8 @@ func TestImport(t *testing.T) {
 	}
 }
 
-// TestUnknown: nothing is invented for who asks for what is not there.
+// TestUnknown: Show returns ErrUnknown for a domain that is not cached, and an
+// error for a key without a domain.
 func TestUnknown(t *testing.T) {
 	c := remembering(t, cache.NewMemory(10))
 	if _, err := c.Show(t.Context(), "none.example"); !errors.Is(err, ErrUnknown) {

@@ -16,11 +16,11 @@ type change uint8
 
 const (
 	unchanged   change = iota
-	appeared           // a policy is known where none was
-	updated            // by another one that does not protect less
-	weakened           // by another one that protects less
-	removed            // by one in mode none, or the record is gone while the policy is in force
-	expired            // the policy does not count any more, and there is no other one
+	appeared           // the first policy of a domain
+	updated            // replaced by a policy that does not protect less
+	weakened           // replaced by a policy that protects less
+	removed            // replaced by a policy in mode none, or the record is absent while the policy is in force
+	expired            // the policy has expired, and no other one replaced it
 	changeKinds = iota
 )
 
@@ -29,8 +29,9 @@ func (c change) String() string {
 	return [...]string{"unchanged", "new", "updated", "weakened", "removed", "expired"}[c]
 }
 
-// mostWithdrawn bounds how many domains are remembered whose record is gone.
-// What is forgotten is told of twice.
+// mostWithdrawn bounds how many domains with a withdrawn record are kept. If
+// there are more, the set is cleared, and their withdrawal is reported a second
+// time.
 const mostWithdrawn = 10000
 
 // changeOf returns what ev changed for its domain, and whether it did.
@@ -69,8 +70,8 @@ func (m *Monitor) changeOf(ev policy.Event) (c change, ok bool) {
 // withdrawn reports whether a domain with a policy in force has no record.
 func withdrawn(ev policy.Event) bool { return ev.Kind == policy.RecordAbsent && protects(ev.After) }
 
-// isWithdrawn notes that the record of a domain with a policy is gone, and
-// reports whether that is news. The record is looked at every few minutes.
+// isWithdrawn notes that a domain with a policy in force has no record, and
+// reports whether that is new. The record is rechecked every few minutes.
 func (m *Monitor) isWithdrawn(domain string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -99,16 +100,16 @@ func protects(e *cache.Entry) bool {
 	return e != nil && e.Policy != "" && !modeNone(e.Policy)
 }
 
-// describeWeaker says that a policy protects less than the one before it. That
-// happens for good reasons; it is also what somebody would do who has got hold
-// of a domain's web server.
+// describeWeaker describes a policy that protects less than the one it
+// replaces. A domain owner may have good reasons for that. An attacker with
+// control of the policy host does the same.
 func describeWeaker(ev policy.Event, attrs []slog.Attr) (slog.Level, string, []slog.Attr) {
 	attrs = append(attrs, slog.String("weaker", weaknesses(ev.Weaker)), slog.String("id_before", ev.Before.ID))
 	return slog.LevelWarn, "policy protects less than before", append(attrs, policyAttrs(ev.After.ID, ev.After.Policy)...)
 }
 
-// describeWithdrawn says that the record of a domain is gone. It changes nothing
-// until the policy expires (RFC 8461, Section 3.1).
+// describeWithdrawn describes the absence of a domain's record. The policy
+// stays in force until it expires (RFC 8461, Section 3.1).
 func describeWithdrawn(ev policy.Event) (slog.Level, string, []slog.Attr) {
 	return slog.LevelInfo, "record is gone, the policy stays in force until it expires", []slog.Attr{
 		slog.String("domain", ev.Domain), slog.String("id", ev.After.ID),

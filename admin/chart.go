@@ -21,7 +21,7 @@ type chart struct {
 type bar struct {
 	X, Width float64
 	Parts    []barPart
-	Words    string // for those who point at it, or cannot see it
+	Words    string // the tooltip, also for screen readers
 }
 
 // A barPart is one colour of a bar.
@@ -36,7 +36,8 @@ const (
 	barGap                  = 1.0
 )
 
-// protectedIn is how many answers made mail go to nobody but the right host.
+// protectedIn returns the number of answers that let mail go only to an
+// authenticated host.
 func (t tally) protectedIn() uint64 { return t[secure] + t[onlyDANE] }
 
 // newChart draws parts, each so long; the last one ends now.

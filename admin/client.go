@@ -14,11 +14,12 @@ import (
 	"net/url"
 )
 
-// ErrUnknown is returned by Show for a domain of which nothing is known.
+// ErrUnknown is returned by Show for a domain that is not cached.
 var ErrUnknown = errors.New("nothing is known of it")
 
-// ErrGarbled is in the errors of a Client that was answered, but not as a daemon
-// of its release answers. The caller says so, and not that nobody is there.
+// ErrGarbled is in the errors of a Client whose request was answered, but not
+// as a daemon of the same release answers. The caller must report that, and not
+// that the daemon is down.
 var ErrGarbled = errors.New("not the answer of a daemon of this release")
 
 // A Client asks a daemon over its control socket. It may be used concurrently.
@@ -59,22 +60,22 @@ func (c *Client) ReadOverrides(ctx context.Context) (s OverridesStatus, err erro
 	return s, err
 }
 
-// Explain returns what Postfix is told of a key that it asks for in the map of
-// this name, and what leads to that.
+// Explain returns the reply to a lookup of key in the map of this name, and how
+// the daemon arrives at it.
 func (c *Client) Explain(ctx context.Context, mapName, key string) (e Explanation, err error) {
 	err = c.value(ctx, http.MethodGet, explainPath+"?"+url.Values{"key": {key}, "map": {mapName}}.Encode(), nil, &e)
 	return e, err
 }
 
-// Show returns what is known of the domain of a key that Postfix would send, or
-// ErrUnknown.
+// Show returns the cached record of the policy domain of key, or ErrUnknown.
 func (c *Client) Show(ctx context.Context, key string) (r Record, err error) {
 	err = c.value(ctx, http.MethodGet, entryPath+"?"+url.Values{"key": {key}}.Encode(), nil, &r)
 	return r, err
 }
 
-// Retrieve has a domain retrieved and returns what is known then. With evenKnown
-// it is asked whatever is known, otherwise only if nothing that counts is.
+// Retrieve has the daemon fetch a domain and returns the record after that.
+// With evenKnown it fetches in any case, otherwise only if no valid entry is
+// cached.
 func (c *Client) Retrieve(ctx context.Context, key string, evenKnown bool) (r Record, err error) {
 	v := url.Values{"key": {key}}
 	if !evenKnown {
@@ -196,7 +197,7 @@ func (c *Client) send(ctx context.Context, method, path string, body io.Reader) 
 	}
 	answer, err := c.http.Do(r)
 	if wrapped, ok := errors.AsType[*url.Error](err); ok {
-		return nil, wrapped.Err // without a URL that nobody has typed
+		return nil, wrapped.Err // without a URL, which the user has not typed
 	}
 	if err != nil {
 		return nil, err

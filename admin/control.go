@@ -57,8 +57,8 @@ type Private struct {
 	Explain func(ctx context.Context, e *Explanation) *policy.Decision
 	// History is what happened.
 	History *History
-	// Page is the status page with the names of domains, for who has a proxy with
-	// a password before this socket; nil if there is none.
+	// Page is the status page with the names of domains, for a reverse proxy
+	// with authentication in front of this socket; nil if there is none.
 	Page *Page
 }
 

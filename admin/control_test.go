@@ -35,7 +35,7 @@ func serveOn(t *testing.T, h http.Handler) string {
 	return path
 }
 
-// TestStatus: what the daemon says is what who asks gets.
+// TestStatus: Client.Status returns what Private.Status returned.
 func TestStatus(t *testing.T) {
 	now := time.Date(2026, 11, 24, 1, 2, 3, 4, time.UTC)
 	want := Status{
@@ -117,7 +117,8 @@ func TestCrossOrigin(t *testing.T) {
 	}
 }
 
-// TestClientErrors: who asks can tell what is wrong, in plain words.
+// TestClientErrors: the error of a request says what is wrong, in plain words
+// and without HTTP.
 func TestClientErrors(t *testing.T) {
 	dir := t.TempDir()
 	if _, err := NewClient(filepath.Join(dir, "none")).Status(t.Context()); !errors.Is(err, fs.ErrNotExist) || strings.Contains(err.Error(), "http") {

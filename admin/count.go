@@ -54,18 +54,18 @@ func (h *histogram) read() (n uint64, sum float64, upTo map[float64]uint64) {
 	return n + h.buckets[len(h.buckets)-1].Load(), time.Duration(h.sum.Load()).Seconds(), upTo
 }
 
-// A result is what a lookup came to, for those who count.
+// A result is the outcome of a lookup, for metrics.
 type result uint8
 
 const (
 	secure      result = iota // a policy is enforced
 	onlyTesting               // a policy in mode testing
 	none                      // a policy in mode none
-	goesDANE                  // DANE where there is any
+	goesDANE                  // DANE where the host has TLSA records
 	onlyDANE                  // only DANE
 	notFound                  // no policy
 	overridden                // an override is the answer
-	temporary                 // mail waits
+	temporary                 // mail is deferred
 	invalid                   // a key that has no policy domain
 	results     = iota
 )
@@ -81,7 +81,7 @@ func resultOf(d *policy.Decision) result {
 		return invalid
 	}
 	if d.Override != nil && d.Override.Action != override.Enforce {
-		return overridden // also where it makes mail wait: nobody has to be told
+		return overridden // also for action "defer": the administrator wants that, so it is no failure
 	}
 	switch d.Kind {
 	case policy.Enforce:
@@ -112,9 +112,10 @@ type Zone struct {
 // lookupTimes are how long answers took, of all zones.
 type lookupTimes struct{ cached, live histogram }
 
-// Count counts one answer: what was decided, nil for a key that has no policy
-// domain; and if weight is not 0 how long it took, which stands for so many
-// answers. live says that somebody had to be asked. It does not allocate.
+// Count counts one answer. d is nil for a key that has no policy domain. live
+// reports whether the answer took a query. If weight is not 0, took is how long
+// the answer took, as a sample that stands for weight answers. Count does not
+// allocate.
 func (z *Zone) Count(d *policy.Decision, live bool, took time.Duration, weight int) {
 	z.answers[resultOf(d)].Add(1)
 	if d != nil && d.Override != nil {

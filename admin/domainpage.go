@@ -121,7 +121,7 @@ func policySection(e Explanation, now time.Time) sectionView {
 	return s
 }
 
-// daneSection has what is known about DANE.
+// daneSection shows the DANE findings.
 func daneSection(f DANEFindings) sectionView {
 	s := sectionView{Title: "DANE"}
 	s.add("State", "%s", strings.Join(append([]string{f.State}, f.Reasons...), ": "))

@@ -10,8 +10,8 @@ import (
 	"stsmap/policy"
 )
 
-// An Explanation is what Postfix is told of a key now, and everything that leads
-// to it. Names are only ever added to its JSON.
+// An Explanation is the reply that Postfix gets to a key now, and how the daemon arrives at it. Names are only ever
+// added to its JSON.
 type Explanation struct {
 	Key string `json:"key"`
 	// Map is the name of the socketmap, and MapKnown whether it is known: an
@@ -35,17 +35,17 @@ type Explanation struct {
 	// not be read.
 	Record     *Record `json:"record,omitempty"`
 	StoreError string  `json:"store_error,omitempty"`
-	// DANE is what is known about DANE for the next-hop.
+	// DANE has the DANE findings for the next-hop.
 	DANE *DANEFindings `json:"dane,omitempty"`
 	// Decision is the policy.Kind of what was decided, Reason why no policy is in
 	// force, or why not that one, and empty if one is; and Until how long it holds; zero if it was made for this answer only.
 	Decision string    `json:"decision,omitempty"`
 	Reason   string    `json:"reason,omitempty"`
 	Until    time.Time `json:"until,omitzero"`
-	// Postfix is who asks, and Attributes whether it is sent policy attributes.
+	// Postfix is the Postfix that sends lookups, and Attributes whether it gets policy attributes.
 	Postfix    PostfixStatus `json:"postfix"`
 	Attributes bool          `json:"attributes"`
-	// Reply is what it is told.
+	// Reply is the reply that Postfix gets.
 	Reply ReplyText `json:"reply"`
 	// History is what happened to the domain since the daemon began, the latest
 	// first.
@@ -58,18 +58,17 @@ type ReplyText struct {
 	Text   string `json:"text,omitempty"`
 }
 
-// DANEFindings are what is known about DANE for one next-hop.
+// DANEFindings are the results of the DANE check for one next-hop.
 type DANEFindings struct {
 	// State is that of DANEStatus, with Reasons.
 	State   string   `json:"state"`
 	Reasons []string `json:"reasons,omitempty"`
-	// Looked is whether DNS was asked, since it may matter, and has said what
-	// follows.
+	// Looked is whether the DANE check of the next-hop was needed and has a result, which is in the fields below.
 	Looked   bool       `json:"looked"`
 	MXSecure bool       `json:"mx_secure"`
 	NoMail   bool       `json:"no_mail,omitempty"`
 	Hosts    []DANEHost `json:"hosts,omitempty"`
-	// Error is why it could not be found out, or not anew.
+	// Error is why the check failed, or could not be repeated.
 	Error string `json:"error,omitempty"`
 }
 
@@ -91,8 +90,8 @@ func (p *Private) explain(w http.ResponseWriter, r *http.Request) {
 	answer(w, p.Explained(r.Context(), q.Get("map"), q.Get("key")))
 }
 
-// Explained returns how a key is answered under the name of a map. A domain that
-// is not known is asked.
+// Explained returns how a key is answered under the name of a map. It fetches the policy of a domain that is not
+// cached.
 func (p *Private) Explained(ctx context.Context, name, key string) Explanation {
 	e := Explanation{Key: key, Map: name, History: []Change{}}
 	d := p.Explain(ctx, &e)

@@ -87,8 +87,8 @@ func TestExplain(t *testing.T) {
 	}
 }
 
-// TestReadOverrides: what is wrong with the file is told, and otherwise what
-// counts.
+// TestReadOverrides: ReadOverrides returns the error of a file that is wrong,
+// and otherwise the overrides in force.
 func TestReadOverrides(t *testing.T) {
 	var wrong error
 	p := &Private{

@@ -36,19 +36,19 @@ type Trouble struct {
 	// Message is that of the log, and Error why.
 	Message string `json:"message"`
 	Error   string `json:"error"`
-	// InForce is whether the domain has a policy, or a DANE result, that counts
-	// all the same.
+	// InForce is whether the domain has a policy, or a DANE result, in force in
+	// spite of the failure.
 	InForce bool `json:"in_force"`
 }
 
-// A sore is where a domain can fail: with its policy, or with DANE.
-type sore struct {
+// A failureKey is a kind of failure of a domain: of its policy, or of DANE.
+type failureKey struct {
 	kind   policy.EventKind // PolicyFailed or DANEFailed
 	domain string
 }
 
-// A pile is what is kept of one domain of one weight.
-type pile struct {
+// A keptKey is the changes of one weight that are kept for one domain.
+type keptKey struct {
 	weight int
 	domain string
 }
@@ -64,13 +64,13 @@ const (
 
 const (
 	// mostChanges is how many changes of each weight are kept, and mostOfOne how
-	// many of them of one domain: one that changes all the time must not be the
-	// only one that is remembered.
+	// many of them for one domain, so that one that changes all the time does not
+	// push out all others.
 	mostChanges, mostOfOne = 1000, 10
 	// mostTroubles bounds how many domains are known to fail.
 	mostTroubles = 1000
-	// troubled is how long a failure that does not happen again is held to last:
-	// nobody may have asked since.
+	// troubled is how long a failure counts as present without being repeated:
+	// the domain may not have been looked up since.
 	troubled = 24 * time.Hour
 )
 
@@ -79,19 +79,19 @@ const (
 // useful; its methods may be called concurrently.
 type History struct {
 	mu       sync.Mutex
-	kept     [weights][]*Change // by weight, the one that changed last at the end
-	troubles map[sore]Trouble   // what fails now
-	of       map[pile]int       // how many of kept there are
+	kept     [weights][]*Change     // by weight, the one that changed last at the end
+	troubles map[failureKey]Trouble // what fails now
+	of       map[keptKey]int        // how many of kept there are
 }
 
 // NewHistory returns an empty History.
 func NewHistory() *History {
-	return &History{troubles: make(map[sore]Trouble), of: make(map[pile]int)}
+	return &History{troubles: make(map[failureKey]Trouble), of: make(map[keptKey]int)}
 }
 
-// Observe is told what happened; it is meant for policy.Config.Observe. Answers
-// are of interest only where they differ from the one before, and those that
-// there is no policy not even then: nothing is done for the others.
+// Observe records an event; it is meant for policy.Config.Observe. It records
+// an answer only if it differs from the one before, and an answer without a
+// policy only if an override made it, so that the common case costs nothing.
 func (h *History) Observe(ev policy.Event) {
 	if ev.Kind == policy.Lookup && (!ev.First || ev.Decision.Kind == policy.None && ev.Decision.Override == nil) {
 		return
@@ -149,7 +149,7 @@ func inWords(attrs []slog.Attr) string {
 // add keeps c, or counts it where it has happened before. The lock must be held.
 func (h *History) add(weight int, c *Change) {
 	all := h.kept[weight]
-	key := pile{weight, c.Domain}
+	key := keptKey{weight, c.Domain}
 	if h.of[key] > 0 {
 		// Not one further back: what came and went should be seen to.
 		if i := lastOf(all, c.Domain); all[i].Message == c.Message && all[i].Text == c.Text {
@@ -165,7 +165,7 @@ func (h *History) add(weight int, c *Change) {
 		out = 0
 	}
 	if out >= 0 {
-		gone := pile{weight, all[out].Domain}
+		gone := keptKey{weight, all[out].Domain}
 		if h.of[gone]--; h.of[gone] == 0 {
 			delete(h.of, gone)
 		}
@@ -195,7 +195,7 @@ func (h *History) note(ev policy.Event, c *Change) {
 	if ev.Kind == policy.DANEChecked || ev.Kind == policy.DANEFailed {
 		kind = policy.DANEFailed
 	}
-	key := sore{kind, ev.Domain}
+	key := failureKey{kind, ev.Domain}
 	switch ev.Kind {
 	case policy.Lookup, policy.OverrideUsed, policy.StoreFailed, policy.Panicked, policy.PolicyExpiring:
 		return // they say nothing about the domain, or what was said just before
@@ -221,7 +221,7 @@ func (h *History) makeRoom(now time.Time) {
 	if len(h.troubles) < mostTroubles {
 		return
 	}
-	var oldest sore
+	var oldest failureKey
 	last := now
 	for key, t := range h.troubles {
 		if !t.Last.After(last) {
@@ -231,8 +231,8 @@ func (h *History) makeRoom(now time.Time) {
 	delete(h.troubles, oldest)
 }
 
-// Recent returns the last n changes, or fewer, the latest first. Routine is what
-// goes well; it is left out unless it is asked for.
+// Recent returns the last n changes, or fewer, the latest first. With
+// withRoutine it includes routine events, which are successes.
 func (h *History) Recent(n int, withRoutine bool) []Change {
 	least := failed
 	if withRoutine {

@@ -191,9 +191,9 @@ func TestHistoryAtOnce(t *testing.T) {
 	}
 }
 
-// TestWithdrawnAndLapsing: that a record is gone while its policy is in force is a
-// change, and that the policy lapses does not end the failure that it is told of
-// with.
+// TestWithdrawnAndLapsing: an absent record is a change while the policy is in
+// force. The event that a policy expires soon does not end the failure of its
+// refresh.
 func TestWithdrawnAndLapsing(t *testing.T) {
 	h := NewHistory()
 	held := &cache.Entry{Domain: "example.com", Policy: "version: STSv1\nmode: enforce\nmx: a.example\nmax_age: 86400\n", Expires: time.Now().Add(time.Hour)}

@@ -20,9 +20,9 @@ import (
 // Metrics are what Prometheus collects: docs/metrics.md has all of them. No
 // label ever has a domain, or anything else that strangers can make up.
 //
-// What is counted on the way of an answer at hand is counted by Monitor and
-// Zone, without allocating; what happens seldom, here; and what just is, such
-// as the state of the store, is asked for when Prometheus does.
+// Monitor and Zone count what happens during a cached answer, without
+// allocating. Metrics itself counts rare events, and reads states, such as that
+// of the store, when Prometheus collects.
 type Metrics struct {
 	// Questions is to be told of DNS questions.
 	Questions *Questions
@@ -126,8 +126,8 @@ func (x *Metrics) Zone(name string) *Zone {
 	return z
 }
 
-// Observe is told what happened, for policy.Config.Observe. Answers are counted
-// elsewhere.
+// Observe counts an event, for policy.Config.Observe. Monitor and Zone count
+// answers.
 func (x *Metrics) Observe(ev policy.Event) {
 	switch ev.Kind {
 	case policy.PolicyNew, policy.PolicyChanged:

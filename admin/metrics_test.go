@@ -197,8 +197,7 @@ func TestResults(t *testing.T) {
 	}
 }
 
-// TestNoAllocation: what is done on the way of an answer at hand does not
-// allocate.
+// TestNoAllocation: counting a cached answer does not allocate.
 func TestNoAllocation(t *testing.T) {
 	x := newMetrics(Status{})
 	z := x.Zone("postfix")
@@ -225,7 +224,7 @@ func TestQuestions(t *testing.T) {
 		}
 		q.Observe(fail(resolver.ServFail, "192.0.2.1:53"))
 		for range 100 {
-			q.Observe(fail(resolver.Timeout, "")) // whoever asked has gone
+			q.Observe(fail(resolver.Timeout, "")) // the caller gave up
 		}
 		for range 4 {
 			q.Observe(fail(resolver.Network, "192.0.2.1:53"))
@@ -289,8 +288,8 @@ func TestMinutes(t *testing.T) {
 	want("a day", 2, keptMinutes/2, keptMinutes/2, keptMinutes/2)
 }
 
-// TestSurvey: what is counted, and which policies are listed, the first to lapse
-// first.
+// TestSurvey: a Survey has the right counts, and lists the policies that expire
+// soon, the soonest first.
 func TestSurvey(t *testing.T) {
 	store, now := cache.NewMemory(1000), time.Now()
 	put := func(e cache.Entry) {
@@ -357,8 +356,8 @@ func TestConcurrentScrapes(t *testing.T) {
 	}
 }
 
-// BenchmarkCounting is what counting costs one answer at hand, with as many
-// processors at it as there are.
+// BenchmarkCounting measures counting of a cached answer, on all processors at
+// once.
 func BenchmarkCounting(b *testing.B) {
 	x := NewMetrics(NewMonitor(slog.New(slog.DiscardHandler), "none"), "", "", func() Status { return Status{} })
 	z := x.Zone("postfix")

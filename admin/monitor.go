@@ -1,8 +1,8 @@
-// Package admin shows what happens to the people who run the daemon: in the
-// log, and to who asks on the control socket.
+// Package admin shows the people who run the daemon what happens: in the log,
+// in metrics, on a status page and on the control socket.
 //
-// It decides nothing and holds nobody up. What happens to lookups it knows
-// from policy.Event and from nowhere else; the rest of a Status it is given.
+// It decides nothing and delays no answer. It learns of lookups and fetches
+// from policy.Event alone, and the caller provides the rest of a Status.
 package admin
 
 import (
@@ -39,7 +39,7 @@ type Monitor struct {
 
 	mu        sync.Mutex
 	quiet     map[trouble]*silence // to what was not logged of it
-	withdrawn map[string]bool      // domains with a policy in force whose record is gone
+	withdrawn map[string]bool      // domains with a policy in force but without a record
 }
 
 // A trouble is a kind of failure. Those of domains with a policy, or a DANE
@@ -112,7 +112,7 @@ func (m *Monitor) Summary() string {
 		}
 		line += fmt.Sprintf("%d %s", m.answers(k), k)
 	}
-	if n := m.answers(policy.Replied); n > 0 { // hardly anybody has such overrides
+	if n := m.answers(policy.Replied); n > 0 { // omitted if 0: few sites have such overrides
 		line += fmt.Sprintf(", %d %s", n, policy.Replied)
 	}
 	if state, ok := m.dane.Load().(string); ok {
@@ -126,7 +126,7 @@ func kinds() []policy.Kind {
 	return []policy.Kind{policy.Enforce, policy.DANE, policy.DANEOnly, policy.Testing, policy.None, policy.Failed}
 }
 
-// Observe is told what happened; it is meant for policy.Config.Observe.
+// Observe logs and counts an event; it is meant for policy.Config.Observe.
 func (m *Monitor) Observe(ev policy.Event) {
 	if ev.Kind == policy.Lookup {
 		m.counts[ev.Decision.Kind][ev.Source].Add(1)
@@ -164,8 +164,8 @@ func (m *Monitor) Observe(ev policy.Event) {
 	m.log.LogAttrs(ctx, level, message, attrs...)
 }
 
-// logLookup writes the line of an answer. That a domain has no policy is the
-// usual case and of interest to nobody but a debugger.
+// logLookup writes the line of an answer. The usual answer, without a policy,
+// is of level debug.
 func (m *Monitor) logLookup(ev policy.Event) {
 	which, level := m.lookups.Load(), slog.LevelInfo
 	if which == "none" {

@@ -27,7 +27,8 @@ type Page struct {
 	// Names are what the page may be asked for as, beside addresses and
 	// localhost: the names of this host. The first is shown.
 	Names []string
-	// Domains says whether the page names domains; it is asked for each request.
+	// Domains reports whether the page names domains; Handler calls it for each
+	// request.
 	Domains func() bool
 	// Explain tells about a domain, as Private.Explained does.
 	Explain func(ctx context.Context, key string) Explanation
@@ -78,9 +79,9 @@ func deny(w http.ResponseWriter, code int, why string) {
 	_, _ = io.WriteString(w, why+"\n")
 }
 
-// guard sets what browsers are to hold a page to: it can load its own style and
-// nothing else, run nothing, be put in no frame, and tells nobody where somebody
-// came from.
+// guard sets the header fields that restrict browsers: the page loads its own
+// style and nothing else, runs no script, is shown in no frame, and sends no
+// Referer.
 func guard(h http.Header) {
 	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; img-src data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
 	h.Set("X-Content-Type-Options", "nosniff")
@@ -110,8 +111,8 @@ func (p *Page) host() string {
 	return p.Names[0]
 }
 
-// hasName reports whether host, a Host field, is an address, localhost or a name
-// of this host. None of them can be made to lead here by somebody else.
+// hasName reports whether host, a Host field, is an address, localhost or a
+// name of this host. An attacker cannot make any of them resolve to this host.
 func (p *Page) hasName(host string) bool {
 	name := host
 	if h, _, err := net.SplitHostPort(host); err == nil {

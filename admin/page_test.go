@@ -73,8 +73,8 @@ func get(h http.Handler, method, host, path string) *httptest.ResponseRecorder {
 	return w
 }
 
-// TestPageEscapes: nothing remote becomes markup, or speaks to whoever reads the
-// source, and nothing is loaded from elsewhere.
+// TestPageEscapes: text from other hosts never becomes markup or a comment in
+// the source, and the page loads nothing from elsewhere.
 func TestPageEscapes(t *testing.T) {
 	h := newPage(nastyStatus(), true).Handler(false)
 	for _, path := range []string{"/", "/domain?name=secret.example" + url.QueryEscape(nasty), "/domain?name=secret.example"} {
@@ -155,7 +155,8 @@ func TestFailuresWithoutNames(t *testing.T) {
 	}
 }
 
-// TestHost: names that somebody else can let lead here are refused, for all paths.
+// TestHost: the page refuses names that an attacker can make resolve to this
+// host, for all paths.
 func TestHost(t *testing.T) {
 	page := newPage(fullStatus(), false)
 	public := (&Public{Metrics: newMetrics(fullStatus()), Status: page.Status, Page: page}).Handler()
@@ -170,7 +171,7 @@ func TestHost(t *testing.T) {
 				t.Errorf("host %q, path %s: status %d, want it shown: %v", host, path, w.Code, ok)
 			}
 		}
-		// Whoever scrapes may call this host anything.
+		// Prometheus may call this host by any name.
 		if w := get(public, "GET", host, "/metrics"); w.Code != http.StatusOK {
 			t.Errorf("host %q: metrics have status %d", host, w.Code)
 		}

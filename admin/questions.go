@@ -47,7 +47,7 @@ func newQuestions() *Questions {
 	return q
 }
 
-// Observe is told how a question ended; it is meant for
+// Observe records the outcome of a DNS query; it is meant for
 // resolver.Config.Observe.
 func (q *Questions) Observe(ev resolver.Question) {
 	q.total.WithLabelValues(questionType(ev.Type), questionResult(ev)).Inc()
@@ -57,18 +57,18 @@ func (q *Questions) Observe(ev resolver.Question) {
 		return
 	}
 	if ev.Err.Server == "" {
-		return // nobody was asked, or whoever asked has gone
+		return // no server was queried, or the caller gave up
 	}
 	if q.silent.Add(1) == mostSilent {
 		q.mu.Lock()
 		defer q.mu.Unlock()
-		// Not the name that was asked for: this is shown to who may not know
-		// whom mail goes to.
+		// Not the name of the query: readers of the status may not be allowed
+		// to see which domains get mail.
 		q.away = Condition{Error: ev.Err.Server + ": " + ev.Err.Kind.String(), Since: time.Now()}
 	}
 }
 
-// answered notes that there is somebody.
+// answered records that a server has answered.
 func (q *Questions) answered() {
 	if q.silent.Load() == 0 || q.silent.Swap(0) < mostSilent {
 		return

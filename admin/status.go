@@ -14,17 +14,17 @@ type Status struct {
 	// Since is when it began to serve.
 	Since time.Time `json:"since"`
 	// Reload is why the configuration was not reloaded the last time, and when;
-	// zero if it was, or nobody has tried.
+	// zero if it was, or was never reloaded.
 	Reload Condition `json:"reload,omitzero"`
 	// Answers has the lookups since then, by decision (Monitor.Counts).
 	Answers map[string]int64 `json:"answers"`
 	// DANE is whether DANE goes before policies.
 	DANE DANEStatus `json:"dane"`
-	// Resolver is who is asked about domains.
+	// Resolver describes the DNS servers that are queried.
 	Resolver ResolverStatus `json:"resolver"`
-	// Postfix is who asks.
+	// Postfix describes the Postfix that sends lookups.
 	Postfix PostfixStatus `json:"postfix"`
-	// Store is where policies are remembered.
+	// Store describes the store of the cache.
 	Store StoreStatus `json:"store"`
 	// Overrides are the exceptions of the administrator.
 	Overrides OverridesStatus `json:"overrides"`
@@ -177,15 +177,14 @@ type Condition struct {
 
 // A ProbeResult is the result of a periodic probe.
 type ProbeResult struct {
-	// Verdict is "yes" or "no", the last that was found out; "unknown" if
-	// nothing could be, and empty if nobody asks.
+	// Verdict is "yes" or "no", the last result; "unknown" if there was none
+	// yet, and empty if the probe is off.
 	Verdict string `json:"verdict,omitempty"`
-	// At is when that was; zero if it is not known or was not found out but
-	// said in the configuration.
+	// At is when the verdict was reached; zero if it is unknown or comes from
+	// the configuration.
 	At time.Time `json:"at,omitzero"`
 	// Reason is why the verdict is "no".
 	Reason string `json:"reason,omitempty"`
-	// Error is why nothing could be found out the last time; empty if
-	// something was.
+	// Error is why the last probe had no result; empty if it had one.
 	Error string `json:"error,omitempty"`
 }

@@ -11,16 +11,16 @@ import (
 	"stsmap/cache"
 )
 
-// A Survey counts what is remembered. It lists domains, which are for those who
-// may know everything.
+// A Survey counts the entries of the cache. It lists domains, so only
+// administrators may see it.
 type Survey struct {
-	// At is when that was.
+	// At is when the survey was made.
 	At time.Time `json:"at"`
-	// Modes has the domains of which something is known that counts, by
-	// Record.Mode; Expired is how many have a policy that does not.
+	// Modes counts the domains with a valid entry, by Record.Mode; Expired
+	// counts those whose policy has expired.
 	Modes   map[string]int64 `json:"modes"`
 	Expired int64            `json:"expired"`
-	// Failing is how many could not be retrieved the last time.
+	// Failing counts the domains whose last fetch failed.
 	Failing int64 `json:"failing"`
 	// Lapsing is how many policies are in force that expire within 24 hours and
 	// could not be refreshed the last time, and Soonest the first of them.

@@ -63,13 +63,12 @@ func (t *table) print(format string, args ...any) {
 	}
 }
 
-// lacks says in the table that mail for a domain is not protected by it as it is by
-// the map.
+// lacks writes that the table protects mail for a domain less than the map does.
 func (t *table) lacks(domain, why string) { t.print("# NOT EXPRESSIBLE: %s: %s\n", domain, why) }
 
-// domain writes the row of one domain, with the overrides that count. The Engine is
-// asked, since an override can put a policy in mode testing into force, or any out of
-// it, and DANE can go before one.
+// domain writes the row of one domain, with the overrides in force. It asks the
+// Engine for the decision: an override can enforce a policy in testing mode or
+// disable any policy, and DANE can take precedence.
 func (t *table) domain(name string) {
 	delete(t.pending, name)
 	hop, ok := t.p.NextHop(name)
@@ -99,8 +98,8 @@ func (t *table) below(o OverrideStatus) {
 	}
 }
 
-// nothing is for a domain of which the map says nothing. A table can be silent only
-// where it is silent of what is around as well.
+// nothing is for a domain that gets no policy from the map. The table can leave
+// it out only if the row of no parent domain applies to it.
 func (t *table) nothing(domain string) {
 	for _, o := range t.counts {
 		if around := o.Domain != domain && o.covers(domain); around && o.Action == "reply" {

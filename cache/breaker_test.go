@@ -20,16 +20,16 @@ func breakerFor(s Shared) *Breaker {
 	return b
 }
 
-// A watched is a Breaker for a moody, and the calls of OnState.
+// A watched is a Breaker for a testBackend, and the calls of OnState.
 type watched struct {
 	*Breaker
-	back  *moody
+	back  *testBackend
 	mu    sync.Mutex
 	heard []string
 }
 
 func newWatched() *watched {
-	w := &watched{back: newMoody()}
+	w := &watched{back: newTestBackend()}
 	w.Breaker = breakerFor(w.back)
 	w.OnState = func(what string, err error) {
 		w.mu.Lock()
@@ -314,8 +314,8 @@ func TestBreakerLateWrite(t *testing.T) {
 // whatever method; the store is tried again after the pause, and a panic in the
 // loop over All is the caller's.
 func TestBreakerPanic(t *testing.T) {
-	for _, mood := range []string{"panics", "exits"} {
-		t.Run(mood, func(t *testing.T) {
+	for _, state := range []string{"panics", "exits"} {
+		t.Run(state, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				for name, call := range map[string]func(*Breaker) error{
 					"Get": func(b *Breaker) error { _, err := b.Get(t.Context(), "example.com"); return err },
@@ -333,17 +333,17 @@ func TestBreakerPanic(t *testing.T) {
 						return err
 					},
 				} {
-					if mood == "exits" && name == "All" {
+					if state == "exits" && name == "All" {
 						continue // on the caller's goroutine
 					}
 					w := newWatched()
-					w.back.set(mood)
+					w.back.set(state)
 					err := call(w.Breaker)
 					var p *PanicError
 					switch {
 					case !errors.Is(err, ErrUnreachable):
 						t.Errorf("%s: %v", name, err)
-					case mood == "panics" && (!errors.As(err, &p) || p.Value != "page 7 is damaged" || !strings.Contains(string(p.Stack), "(*moody).act")):
+					case state == "panics" && (!errors.As(err, &p) || p.Value != "page 7 is damaged" || !strings.Contains(string(p.Stack), "(*testBackend).act")):
 						t.Errorf("%s: %v, %+v", name, err, p)
 					}
 					w.back.set("")

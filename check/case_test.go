@@ -33,17 +33,17 @@ import (
 // update writes the golden sections anew: go test ./check -args update
 func update() bool { return slices.Contains(flag.Args(), "update") }
 
-// TestCases runs testdata/*.txtar. Each is about one mistake that a domain, or
-// this host, can make: the text above the first section says which. Sections
+// TestCases runs testdata/*.txtar. Each case is one mistake of a domain or of
+// this host, which the text above the first section describes. Sections
 //
-//	ask        what is asked for, and what this host is like; see setting
+//	ask        the key to check, and the state of this host; see newSetting
 //	dns, https, smtp, policy/…, ns/…
-//	           what differs from testdata/base.txtar, in the words of
+//	           the differences from testdata/base.txtar, in the format of
 //	           internal/fakenet. A line replaces those of the base that begin
 //	           with the same name (and type), "-NAME [TYPE]" only takes them away
 //	cached     the policy that the daemon has
 //	screen, letter, nagios
-//	           what people are shown
+//	           the expected output in that form
 func TestCases(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txtar")
 	if err != nil || len(files) < 40 {
@@ -169,26 +169,27 @@ type setting struct {
 	slow   bool
 }
 
-// newSetting brings up the world of a case. The lines of its section ask are
+// newSetting starts the servers of a case. The lines of its section ask are
 //
-//	key KEY            what is asked about; example.com
+//	key KEY            the key to check; example.com
 //	smtp, ns           as the flags
 //	release R          of Postfix; 3.10.5
-//	dnssec             is not looked up by Postfix
+//	dnssec             Postfix does not look up DNSSEC
 //	dane off|all       dane.mode
 //	partial, defer, strict   other settings of the daemon
 //	trust nobody|other|unknown
-//	                   whom Postfix trusts
-//	private            no private network is allowed
-//	proxy URL          that is gone through
-//	noipv6             this host has none
-//	slow               whatever takes any time is slow
-//	timeout D          of a retrieval
-//	daemon             one is there; so it is with a section cached, which has
+//	                   the trust anchors of Postfix
+//	private            fetch.allow_private is empty
+//	proxy URL          fetch.proxy
+//	noipv6             this host has no IPv6
+//	slow               every response counts as slow
+//	timeout D          fetch.timeout
+//	daemon [ERROR]     a daemon runs, or cannot be queried for this reason;
+//	                   a section cached implies it, and has
 //	                   words before the policy: id=, age=
-//	event TEXT         what else the daemon says
-//	override A [TEXT]  of this host
-//	nooverrides        can be read
+//	event TEXT         an event in the daemon's history
+//	override A [TEXT]  an override of this host
+//	nooverrides        the overrides cannot be read
 func newSetting(t *testing.T, base, a *txtar.Archive) *setting {
 	t.Helper()
 	n, err := fakenet.Start(merged(base, a), fakenet.Options{})

@@ -1,11 +1,11 @@
-// Package check looks at a domain as mail from this host meets it, and tells
-// people what is wrong, why that matters and who has to act.
+// Package check examines a domain's setup for mail from this host, and reports
+// what is wrong, why that matters and who has to act.
 //
 // It does not print: a Report is plain data. It does not decide what applies to
-// mail either, and does not parse what domains publish: the parser, the
-// retrieval, the DNS questions, the decision and the reply are those that the
-// daemon uses, so that what is told is what happens. It changes nothing, and
-// connects to port 25 of nobody unless it was told to.
+// mail either, and does not parse what domains publish: the parser, the fetch,
+// the DNS queries, the decision and the reply are those of the daemon, so that
+// the report is true for the daemon. It changes nothing, and connects to port
+// 25 only with Config.SMTP.
 package check
 
 import (
@@ -55,7 +55,7 @@ type Config struct {
 	Known func(ctx context.Context, domain string) (Known, error)
 }
 
-// A Postfix is what is known of the one that mail leaves through.
+// A Postfix describes the Postfix that sends the mail.
 type Postfix struct {
 	// Release is its mail_version; empty if that is not known.
 	Release string

@@ -82,7 +82,8 @@ func TestEach(t *testing.T) {
 	}
 }
 
-// TestEachEnds: an error of whoever is told ends it, and so does the context.
+// TestEachEnds: Each ends with the error of its callback, and when its context
+// ends.
 func TestEachEnds(t *testing.T) {
 	k := world(t, "", "")
 	forever := func(yield func(string) bool) {
@@ -228,8 +229,8 @@ func FuzzPrintable(f *testing.F) {
 	})
 }
 
-// FuzzCheckText: whatever a policy host serves, and a record says, what is told of
-// it is fit for a terminal, in 80 columns, and in JSON.
+// FuzzCheckText: whatever a policy host serves and a record contains, the
+// findings are printable and fit a terminal of 80 columns and JSON.
 func FuzzCheckText(f *testing.F) {
 	n, err := fakenet.Start("", fakenet.Options{})
 	if err != nil {
@@ -256,8 +257,8 @@ func FuzzCheckText(f *testing.F) {
 	})
 }
 
-// TestRemembering: whether the resolver validates is asked once, or now and then
-// while nobody knows, and not for each domain.
+// TestRemembering: the check that the resolver validates is made once, or now
+// and then while it has no result, and not for each domain.
 func TestRemembering(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		asked := 0

@@ -28,14 +28,14 @@ func (s Severity) String() string { return [...]string{"skip", "ok", "info", "wa
 // MarshalText returns String.
 func (s Severity) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// An Actor is who has to do something about a finding.
+// An Actor is the party that has to fix a finding.
 type Actor uint8
 
 // The actors.
 const (
-	Nobody Actor = iota // Nobody: nothing has to be done.
-	You                 // You: whoever runs the Postfix here.
-	Them                // Them: whoever runs the domain that was looked at.
+	Nobody Actor = iota // Nobody: no action is needed.
+	You                 // You: the administrator of the Postfix here.
+	Them                // Them: the owner of the domain that was checked.
 )
 
 // String returns the word for a in reports: "nobody", "you" or "them".
@@ -101,7 +101,7 @@ func (r *Report) add(f Finding) {
 	r.Findings = append(r.Findings, f)
 }
 
-// ok, info and skip add findings that nobody has to do anything about.
+// ok, info and skip add findings that need no action.
 func (r *Report) ok(id, format string, args ...any) {
 	r.add(Finding{ID: id, Severity: OK, Seen: fmt.Sprintf(format, args...)})
 }
@@ -150,7 +150,7 @@ func (r *Report) verdict(blind bool) Verdict {
 	return Fine
 }
 
-// most bounds a text that can contain what somebody published.
+// most bounds a text that can contain published data.
 const most = 1000
 
 // printable returns s without anything that a terminal would act upon, and not

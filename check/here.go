@@ -56,7 +56,8 @@ func (l *look) decide(ctx context.Context) {
 	defer engine.Close()
 	engine.Override(l.c.Overrides)
 	engine.AllowDANE(l.noDANE())
-	// Everything is at hand: the end of the time for gathering is none for this.
+	// All data is gathered already, so the end of the time for gathering must
+	// not cancel this.
 	l.decision = engine.Decide(context.WithoutCancel(ctx), l.hop, l.c.Postfix.Map.Testing == postfix.Enforce)
 }
 

@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// Letter returns a message to the postmaster of the domain, with all that they
-// have to do something about; empty if that is nothing. It is for somebody to
-// read, sign and send.
+// Letter returns a message to the postmaster of the domain with all findings
+// that they have to fix; empty if there are none. The administrator is expected
+// to read, sign and send it.
 func (r *Report) Letter(now time.Time) string {
 	var points []Finding
 	for _, f := range r.Findings {

@@ -31,9 +31,9 @@ const (
 	mostAddresses = 4
 )
 
-// A look is one Check under way: what was gathered, and what is made of it.
-// Gathering is concurrent, each goroutine with fields of its own; judging is
-// not, and asks nobody.
+// A look is one Check under way: the gathered data and the findings. Gathering
+// is concurrent, each goroutine with fields of its own. Judging is not
+// concurrent and does no I/O.
 type look struct {
 	*Checker
 	*Report
@@ -133,12 +133,13 @@ func (l *look) gatherKnown(ctx context.Context) {
 	}
 }
 
-// gatherPolicy looks up the record and asks the policy host, if somebody seems
-// to have wanted that: other senders do not ask either without a record.
+// gatherPolicy looks up the record and, if there is a record or a cached
+// policy, queries the policy host: other senders do not query it without a
+// record either.
 func (l *look) gatherPolicy(ctx context.Context) {
 	l.record, l.recordErr = l.c.Fetch.Record(ctx, l.hop.Domain)
 	if l.recordErr == nil && len(l.record.Texts) > 0 {
-		// A wildcard answers for this name, which nobody has made.
+		// No domain owner creates this name, so only a wildcard answers for it.
 		other, err := l.c.Resolver.TXT(ctx, "_stsmap-check-for-wildcard."+l.hop.Domain)
 		l.wildcard = err == nil && slices.Equal(slices.Sorted(slices.Values(other.Records)), slices.Sorted(slices.Values(l.record.Texts)))
 	}
@@ -242,7 +243,7 @@ func (l *look) digest() {
 		}
 	}
 	if l.recordErr == nil && errors.Is(l.record.Why, sts.ErrNoRecord) && l.live != nil {
-		// Served, and not announced: only who has it cached sees it.
+		// Served without a record: only senders with a cached policy fetch it.
 		l.live = nil
 	}
 	p := l.policy()
@@ -328,7 +329,7 @@ func unrouted(err error) bool {
 	return errors.Is(err, syscall.ENETUNREACH) || errors.Is(err, syscall.EADDRNOTAVAIL)
 }
 
-// isTimeout reports whether an error is that somebody did not answer in time.
+// isTimeout reports whether err is a timeout.
 func isTimeout(err error) bool {
 	ne, ok := errors.AsType[net.Error](err)
 	return ok && ne.Timeout() || errors.Is(err, context.DeadlineExceeded)

@@ -29,7 +29,8 @@ type reply[T any] struct {
 
 func newMemo(r *resolver.Resolver) *memo { return &memo{r: r, known: make(map[question]any)} }
 
-// recall returns the answer to a question, which is asked if it was not before.
+// recall returns the answer to a DNS query, and sends the query only the first
+// time.
 func recall[T any](ctx context.Context, m *memo, kind, name string, ask func(context.Context, string) (resolver.Answer[T], error)) (resolver.Answer[T], error) {
 	m.mu.Lock()
 	r, ok := m.known[question{kind, name}].(*reply[T])
@@ -58,16 +59,16 @@ func (m *memo) TLSA(ctx context.Context, name string) (resolver.Answer[resolver.
 	return recall(ctx, m, "tlsa", name, m.r.TLSA)
 }
 
-// again is how long it is not asked again whether the resolver validates, after
-// nobody knew.
+// again is the time between two checks of whether the resolver validates, while
+// they have no result.
 const again = 10 * time.Second
 
-// remembering returns a function that asks until it is known whether the resolver
-// validates, and then says that. While it is not, it asks now and then, and not
-// once for each of many domains.
+// remembering returns a function that reports whether the resolver validates. It
+// calls ask until that has a result, and keeps the result. Until then it calls ask
+// every so often, and not once for each of many domains.
 func remembering(ask func(context.Context) error) func(context.Context) error {
 	var (
-		mu    sync.Mutex // held while it is asked: who comes meanwhile wants the same answer
+		mu    sync.Mutex // held while ask runs: concurrent callers share its result
 		known bool
 		next  time.Time
 		last  error

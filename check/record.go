@@ -54,7 +54,7 @@ func (l *look) judgeRecord() {
 	l.judgeChange()
 }
 
-// meanwhile is what happens as long as no policy can be had.
+// meanwhile describes what applies while the policy cannot be fetched.
 func (l *look) meanwhile() string {
 	if l.cached != nil && l.cached.Mode == sts.Enforce {
 		return "The policy that is cached here stays in force until " + date(l.known.Entry.Expires) + "."

@@ -22,7 +22,7 @@ const (
 // A Style says how a Report is shown.
 type Style struct {
 	Colour bool // Colour marks severities with escape sequences.
-	Brief  bool // Brief leaves out all that needs nobody to act.
+	Brief  bool // Brief leaves out all findings that need no action.
 }
 
 // paint puts text in the colour of a severity.
@@ -42,13 +42,13 @@ func (s Style) strong(text string) string {
 	return "\x1b[1m" + text + "\x1b[m"
 }
 
-// acted reports whether somebody should look at a finding.
+// acted reports whether a finding deserves attention.
 func (f Finding) acted() bool {
 	return f.Severity >= Warn || f.Severity == Skip && f.Why != "" || f.ID == "STS-A01" && f.Severity == Skip
 }
 
-// Screen returns the Report for a terminal of 80 columns, in lines. It is empty
-// with Style.Brief if nobody has to act.
+// Screen returns the Report for a terminal of 80 columns, in lines. With
+// Style.Brief it is empty if no finding needs action.
 func (r *Report) Screen(s Style) string {
 	if s.Brief && !slices.ContainsFunc(r.Findings, Finding.acted) {
 		return ""
@@ -131,7 +131,7 @@ func (r *Report) showFinding(b *strings.Builder, s Style, f Finding) {
 	}
 }
 
-// Act says who has to do what; empty if nobody has to do anything.
+// Act names the actor and the fix; empty if no action is needed.
 func (f Finding) Act() string {
 	who := ""
 	switch {
@@ -228,8 +228,8 @@ func (r *Report) severity() Severity {
 	return map[Verdict]Severity{Fine: OK, Warnings: Warn, Refused: Fail, Unknown: Warn}[r.Verdict]
 }
 
-// Worst is the finding that matters most, the first of them; nil if none needs
-// anybody to act.
+// Worst returns the most severe finding, the first of them; nil if none needs
+// action.
 func (r *Report) Worst() *Finding {
 	var worst *Finding
 	for i, f := range r.Findings {

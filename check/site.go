@@ -105,8 +105,9 @@ func (l *look) judgeTimes() {
 	}
 }
 
-// judgeFailures is about the addresses that serve no policy. What they have in
-// common is told once; what is wrong with a text is told later.
+// judgeFailures judges the addresses that serve no policy. A failure that
+// several addresses share is one finding. Syntax errors of the text are judged
+// later.
 func (l *look) judgeFailures() {
 	var all []Finding
 	var away []string
@@ -139,8 +140,8 @@ func (l *look) judgeFailures() {
 	}
 }
 
-// judgeAway is about addresses that this host has no way to: nobody's fault, as
-// long as there are others.
+// judgeAway judges addresses without a route from this host. They are no fault
+// as long as there are others.
 func (l *look) judgeAway(away []string) {
 	f := Finding{ID: "STS-H02", Severity: Info, Seen: several(away) + ": not asked, this host has no way there"}
 	if len(away) == len(l.site.Visits) {

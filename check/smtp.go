@@ -60,9 +60,9 @@ func (l *look) byHost() bool {
 	return l.release.Hosts() && l.c.Postfix.Map.Attributes != postfix.Never
 }
 
-// judgeRoutes leaves out conversations that could not begin because this host has
-// no way there, if there were others: that a host without IPv6 reaches no IPv6
-// address is nobody's fault.
+// judgeRoutes leaves out conversations that could not begin for lack of a
+// route, if others could: a host without IPv6 reaches no IPv6 address, and that
+// is no fault of the MX host.
 func (l *look) judgeRoutes(h *host) {
 	routed := slices.DeleteFunc(slices.Clone(h.talks), func(t *talk) bool { return unrouted(t.err) })
 	if len(routed) == 0 || len(routed) == len(h.talks) {
@@ -357,7 +357,7 @@ func (l *look) weight(h *host, f fault, none bool) Severity {
 	case enforced, l.decision.Kind == policy.Testing:
 		return Warn
 	case certificate:
-		return Info // without a policy nobody looks at it
+		return Info // without a policy, Postfix does not verify it
 	}
 	return Warn
 }

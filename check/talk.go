@@ -25,7 +25,7 @@ const (
 	// talkLimit is how long one conversation may take: as long as Postfix waits
 	// for a connection, which some hosts keep waiting on purpose.
 	talkLimit = 30 * time.Second
-	// mostNames is how many names of a certificate are told.
+	// mostNames is how many names of a certificate a finding lists.
 	mostNames = 20
 )
 
@@ -97,8 +97,8 @@ func (t *talk) talk(ctx context.Context, dial func(ctx context.Context, network,
 	if stage, err := startTLS(plain); err != nil {
 		return stage, err
 	}
-	// TLS 1.0 too, which Postfix may still accept: it is said, and not hidden
-	// behind a handshake that fails.
+	// TLS 1.0 too, which Postfix may still accept: the finding names the
+	// version, which a failed handshake would hide.
 	secure := tls.Client(conn, &tls.Config{ServerName: host, InsecureSkipVerify: true, MinVersion: tls.VersionTLS10, CipherSuites: ciphers()})
 	if err := secure.HandshakeContext(ctx); err != nil {
 		return shaking, err

@@ -12,7 +12,7 @@ import (
 	"stsmap/sts"
 )
 
-// mostMistakes is how many mistakes of a policy are told.
+// mostMistakes is how many mistakes of a policy are reported.
 const mostMistakes = 8
 
 // judgeText is about the policy as it is served: STS-P.
@@ -78,7 +78,8 @@ func (l *look) mistake(lines []sts.Line, m *sts.SyntaxError) Finding {
 	return f
 }
 
-// judgeLine is about lines that do not do what somebody may have meant.
+// judgeLine judges lines that may not have the effect that the domain owner
+// meant.
 func (l *look) judgeLine(line sts.Line) {
 	if line.Err != nil {
 		return

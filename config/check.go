@@ -129,7 +129,7 @@ func checkServer(s string) string {
 		inner = strings.TrimSuffix(trimmed, "]")
 	}
 	if _, err := netip.ParseAddr(inner); err != nil {
-		// A name would have to be resolved, by nobody.
+		// stsmap has no other resolver that could resolve a name.
 		return strconv.Quote(s) + " is not the address of a DNS server" + want
 	}
 	return ""

@@ -1,11 +1,11 @@
-// Package config is the configuration file of stsmap as plain data: what each key is called, what it may
-// contain, and what it is if nobody says. [Text] is the file as it is shipped, which explains every key.
+// Package config is the configuration file of stsmap as plain data: the name of each key, its valid
+// values, and its default. [Text] is the file as it is shipped, which explains every key.
 //
 // It does not act on anything: it opens no socket and no store, asks no Postfix, and does not look
 // whether a file that is named exists. It does not read the overrides either, only where they are.
 //
-// A file with mistakes is refused as a whole, with all mistakes named at once. A key that is ignored
-// because it is spelt wrong is a protection that its owner believes to have.
+// A file with mistakes is refused as a whole, with all mistakes named at once. A misspelt
+// key must not be ignored: it would silently disable a protection.
 package config
 
 import (
@@ -27,7 +27,7 @@ type Config struct {
 		Bracketed       bool   // Bracketed says that "[relay.example]:587" has a policy domain.
 	}
 
-	// DNS says whom to ask.
+	// DNS configures the DNS servers to query.
 	DNS struct {
 		Servers   []string      // Servers is as resolver.Config has it; empty means resolv.conf.
 		Timeout   time.Duration // Timeout is that of one question, and less than Fetch.Timeout.

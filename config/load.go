@@ -20,17 +20,15 @@ type Loaded struct {
 	origins map[string]string
 }
 
-// Load reads the file at path over the defaults, and over that the variables of env, which is as
-// os.Environ returns it. An empty path means no file: defaults and environment.
+// Load reads the file at path over the defaults, and over that the variables of env, which is as os.Environ returns it.
+// An empty path means no file: defaults and environment.
 //
-// An environment variable is named for its key: STSMAP_DNS_ON_FAILURE for dns.on_failure, STSMAP_LISTEN
-// for listen. The elements of a list are separated by commas. The tables of maps cannot come from the
-// environment. STSMAP_CONFIG belongs to the command line and is left alone; every other variable
-// that begins with STSMAP_ must be one of these.
+// An environment variable is named for its key: STSMAP_DNS_ON_FAILURE for dns.on_failure, STSMAP_LISTEN for listen. The
+// elements of a list are separated by commas. The tables of maps cannot come from the environment. STSMAP_CONFIG
+// belongs to the command line and is left alone; every other variable that begins with STSMAP_ must be one of these.
 //
-// If anything is wrong the error is an [*Error] with all of it. If the file cannot be read it is that of
-// regular.ReadFile, wrapped; whoever can do without the file looks for fs.ErrNotExist and calls Load again
-// without a path.
+// If anything is wrong the error is an [*Error] with all of it. If the file cannot be read it is that of regular.ReadFile,
+// wrapped; a caller that can do without the file looks for fs.ErrNotExist and calls Load again without a path.
 func Load(path string, env []string) (*Loaded, error) {
 	l := &loader{path: path, config: Default(), origins: make(map[string]string), vars: make(map[string]string)}
 	l.keys = l.config.keys()

@@ -127,8 +127,8 @@ func entries(n int64) string {
 	return ""
 }
 
-// relations checks what no key can say alone. It returns the path of the key to blame, preferring one
-// that somebody has set.
+// relations checks the conditions between keys. It returns the path of the key to blame, preferring one that is set in
+// the file or environment.
 func (c *Config) relations(set func(path string) bool) (path, reason string) {
 	if c.DNS.Timeout < c.Fetch.Timeout {
 		return "", ""

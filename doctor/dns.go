@@ -95,8 +95,8 @@ func digServer(text string) string {
 	return fmt.Sprintf("%s -p %d", addr.Addr(), addr.Port())
 }
 
-// compareServers compares whom stsmap asks with whom Postfix asks. Without
-// Postfix here, there is nobody to compare with.
+// compareServers compares the DNS servers of stsmap with those of Postfix.
+// Without Postfix on this host it reports nothing.
 func (e *exam) compareServers() (all []Result) {
 	mine, err := e.servers()
 	if err != nil {

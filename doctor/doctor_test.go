@@ -26,8 +26,8 @@ func TestChecks(t *testing.T) {
 	}
 }
 
-// TestHanging: whatever hangs, there is an end, and each check has something to say. Nobody answers here: not the daemon
-// at its socket, not the control socket, not DNS, not postconf.
+// TestHanging: whatever hangs, doctor ends, and each check has a result. Here nothing answers: not the daemon at its
+// socket, not the control socket, not DNS, not postconf.
 func TestHanging(t *testing.T) {
 	dir := t.TempDir()
 	silent := func(network, address string) string {
@@ -202,7 +202,7 @@ func TestPrintable(t *testing.T) {
 	}
 }
 
-// TestReleases: what is said of releases that are too old, or too new, to be on any machine.
+// TestReleases: the severity for each kind of release, also for those that no machine of the tests has.
 func TestReleases(t *testing.T) {
 	cfg := config.Default()
 	for release, want := range map[string]Severity{"3.3.22": Fail, "3.4.0": Info, "3.9.9": Info, "3.10.4": Info, "3.10.5": OK, "3.12-20260821": OK, "4.0.0": OK} {

@@ -22,12 +22,12 @@ import (
 	"stsmap/postfix/postconf"
 )
 
-// An errand is what another process looks at, as another user and in another
-// root: that cannot be undone, so it is a process of its own.
+// An errand is an inspection as another user and in another root. A process
+// cannot change back, so each inspection is a process of its own.
 type errand struct {
 	Directory string   // where it stands, absolute
 	Chroot    bool     // whether that becomes its root
-	UID, GID  int      // as whom; it has no other groups, as programs of Postfix have none
+	UID, GID  int      // the user; without other groups, like the programs of Postfix
 	Dial      []string // addresses to ask, each with a map name after a blank
 	Authority string   // a directory of certificates to count; empty: none
 	Write     string   // a directory that it would like to write to; empty: none
@@ -115,7 +115,7 @@ func Look(ctx context.Context, r io.Reader, w io.Writer) error {
 	return json.NewEncoder(w).Encode(seen)
 }
 
-// become takes the place of whoever is meant.
+// become changes the directory, root and user of this process to those of t.
 func (t errand) become() error {
 	if err := os.Chdir(t.Directory); err != nil {
 		return err
@@ -202,7 +202,7 @@ type account struct {
 	uid, gid int
 }
 
-// owner is the user as whom programs of Postfix run.
+// owner returns the user of Postfix's programs.
 func owner(s *postconf.Setup) (account, error) {
 	name, _ := s.Main("mail_owner")
 	return lookUp(name)
@@ -218,7 +218,7 @@ func lookUp(name string) (account, error) {
 	return account{name, uid, gid}, errors.Join(errUID, errGID)
 }
 
-// runsAs is the user as whom a service runs.
+// runsAs returns the user of a service.
 func runsAs(s *postconf.Setup, service postconf.Service) (account, error) {
 	if service.Root {
 		return account{name: "root"}, nil

@@ -35,7 +35,7 @@ type Result struct {
 	Seen string `json:"seen"`
 	// Why is why it matters; empty where that goes without saying.
 	Why string `json:"why,omitempty"`
-	// Who must act: "you", or "nobody".
+	// Who must act: "you", or "nobody" if no action is needed.
 	Who string `json:"who"`
 	// Fix is what to do, lines to be pasted; empty if there is nothing to do.
 	Fix string `json:"fix,omitempty"`
@@ -55,7 +55,7 @@ func (f *Result) finish(id string) {
 	f.Fix = strings.Join(lines, "\n")
 }
 
-// most bounds a text, in bytes: some contain what somebody else has written.
+// most bounds a text, in bytes: some texts contain data from other hosts.
 const most = 2000
 
 // printable returns s without anything that a terminal would act upon, and not

@@ -142,8 +142,8 @@ func grant(path string, who account) []string {
 	return nil
 }
 
-// may says whether the permissions of a file allow somebody what he needs, in
-// the last three bits of a mode.
+// may reports whether the permissions of a file allow an account what it needs,
+// in the last three bits of a mode.
 func may(info fs.FileInfo, who account, need fs.FileMode) bool {
 	stat, ok := info.Sys().(*syscall.Stat_t)
 	if !ok || who.uid == 0 {

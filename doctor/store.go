@@ -78,8 +78,8 @@ func daemonName() string {
 	return "stsmap"
 }
 
-// daemonUser is as whom the daemon runs: who listens on the control socket, or
-// else whose the directory of the store is.
+// daemonUser returns the user of the daemon: that of the process which listens
+// on the control socket, or else the owner of the store's directory.
 func (e *exam) daemonUser(dir string) (who account, known bool) {
 	if cred, err := peer(e.Settings.Admin.Socket); err == nil {
 		return account{name: userName(int(cred.Uid)), uid: int(cred.Uid), gid: int(cred.Gid)}, true
@@ -95,7 +95,8 @@ func (e *exam) daemonUser(dir string) (who account, known bool) {
 	return account{name: userName(int(stat.Uid)), uid: int(stat.Uid), gid: int(stat.Gid)}, true
 }
 
-// peer says who listens on a UNIX-domain socket.
+// peer returns the credentials of the process that listens on a UNIX-domain
+// socket.
 func peer(path string) (*syscall.Ucred, error) {
 	conn, err := net.DialTimeout("unix", path, askLimit)
 	if err != nil {

@@ -68,8 +68,8 @@ func (e *exam) judgeTables(s *postconf.Setup, c cohort) []Result {
 	return []Result{f}
 }
 
-// before says what is wrong with a table that is asked before stsmap, if
-// something is: exceptions are meant to stand there.
+// before judges a table that Postfix queries before stsmap. Tables of
+// exceptions belong there.
 func (e *exam) before(s *postconf.Setup, c cohort, where string, tables []postconf.Table, t postconf.Table) (Result, bool) {
 	without := slices.DeleteFunc(slices.Clone(tables), func(other postconf.Table) bool { return other.Text == t.Text })
 	switch {
@@ -97,7 +97,7 @@ func (e *exam) notAsked(s *postconf.Setup, c cohort, where string, tables []post
 	if c.inherits {
 		return f.fix(set(s, c, policyMaps, list(append(others, e.table(s))))...)
 	}
-	// With -o somebody has said so for these services alone.
+	// With -o the administrator has set that for these services alone.
 	if len(tables) == 0 {
 		f.Severity = Info
 	} else if f.Severity = Warn; len(others) < len(tables) {

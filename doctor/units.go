@@ -17,7 +17,7 @@ const (
 	mainUnit = "stsmap.service"
 	// postfixSocket is the one in the queue directory.
 	postfixSocket = "stsmap-postfix.socket"
-	// properties are those that systemctl is asked for.
+	// properties are the ones that doctor reads with systemctl.
 	properties = "Id,LoadState,ActiveState,SubState,UnitFileState,FragmentPath,DropInPaths,NeedDaemonReload,MainPID,Result"
 )
 

@@ -42,7 +42,7 @@ func TestCondition(t *testing.T) {
 	}
 }
 
-// A line that would be left out with every release, or for no reason, is a mistake of whoever wrote it.
+// TestImpossibleCondition: a condition that no release fulfils, or that is malformed, is an error.
 func TestImpossibleCondition(t *testing.T) {
 	for _, text := range []string{
 		"[3.10] report a => b", "[3.1+] report a => b", "[3.01+] report a => b", "[3.99+] report a => b", "[3.7] report a => b",

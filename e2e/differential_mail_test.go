@@ -67,8 +67,8 @@ func (d *differential) connections() connections {
 	return c
 }
 
-// judge holds what became of the messages to a domain against the replies.
-func (d *differential) judge(s *specimen, c *connections) {
+// compareDelivery compares what became of the messages to a domain with the replies.
+func (d *differential) compareDelivery(s *testPolicy, c *connections) {
 	for service := range tables() {
 		q := inquiry{service, s.n}
 		mail, ok := d.mail[q]
@@ -103,7 +103,7 @@ func (d *differential) judge(s *specimen, c *connections) {
 	}
 }
 
-func (c *connections) of(s *specimen, service string) []string {
+func (c *connections) of(s *testPolicy, service string) []string {
 	var all []string
 	for which := range 3 {
 		at := service + " " + s.addr(which)
@@ -120,7 +120,7 @@ func (d *differential) fails(q inquiry) bool {
 }
 
 // taken makes sure that the message of a service was taken by one exchanger, and how; none, if which is -1.
-func (d *differential) taken(s *specimen, service string, which int) {
+func (d *differential) taken(s *testPolicy, service string, which int) {
 	recipient := fmt.Sprintf("%s-%d@", service, s.n)
 	for i, host := range []string{"plain.fixture.example", s.other(), s.good()} {
 		var got []string
@@ -157,13 +157,13 @@ func (d *differential) complaints() {
 		regexp.MustCompile(from + where + `policy table lookup error$`),
 		regexp.MustCompile(from + `TLS policy lookup for (\S+)/\S+: client TLS configuration problem$`),
 	}
-	known := func(name string) *specimen { // by a name that may be cut, by us with dots
+	known := func(name string) *testPolicy { // by a name that may be cut, by us with dots
 		begin, cut := strings.CutSuffix(name, "...")
-		i := slices.IndexFunc(d.all, func(s specimen) bool {
+		i := slices.IndexFunc(d.all, func(s testPolicy) bool {
 			return s.domain == name || s.hop == name || (cut || len(name) > 100) && strings.HasPrefix(s.domain, begin)
 		})
 		if i < 0 {
-			return new(specimen)
+			return new(testPolicy)
 		}
 		return &d.all[i]
 	}

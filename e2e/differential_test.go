@@ -76,7 +76,7 @@ type differential struct {
 	collector  *site.Collector // nil if Postfix has no TLSRPT
 	attributes bool            // Postfix knows policy attributes
 
-	all   []specimen           // those that are being looked at
+	all   []testPolicy         // those that are being looked at
 	forms map[inquiry]form     // what the daemon said of them
 	reply map[inquiry]string   // in its own words
 	mail  map[inquiry]delivery // what became of the messages
@@ -87,7 +87,7 @@ type differential struct {
 	failures int
 }
 
-// An inquiry is a lookup of a specimen, under the name that belongs to a service of master.cf.
+// An inquiry is a lookup of a test policy, under the name that belongs to a service of master.cf.
 type inquiry struct {
 	service string
 	n       int
@@ -111,7 +111,7 @@ func table(service string) string {
 func begin(t *testing.T, ctx context.Context, binary, suite string) *differential {
 	r, err := root(ctx, suite)
 	must(t, err)
-	// Reports come by the dozen, and whoever sends them does not wait.
+	// Reports come by the dozen, and Postfix sends them without waiting for room in the queue.
 	must(t, os.WriteFile("/proc/sys/net/unix/max_dgram_qlen", []byte("10000\n"), 0o644))
 	s, err := site.Start(ctx, "", binary, r)
 	must(t, err)
@@ -189,7 +189,7 @@ func (d *differential) check() {
 	d.deliver()
 	c := d.connections()
 	for i := range d.all {
-		d.judge(&d.all[i], &c)
+		d.compareDelivery(&d.all[i], &c)
 	}
 	d.complaints()
 	d.reports()
@@ -197,9 +197,9 @@ func (d *differential) check() {
 		asked.Sub(start).Seconds(), mapped.Sub(asked).Seconds(), len(d.mail), time.Since(mapped).Seconds())
 }
 
-// errorf says what is wrong with a specimen, and shows it; with none, if s is nil. What is wrong with one policy is often
+// errorf says what is wrong with a test policy, and shows it; with none, if s is nil. What is wrong with one policy is often
 // wrong with all, so that it ends with the first few dozen.
-func (d *differential) errorf(s *specimen, format string, args ...any) {
+func (d *differential) errorf(s *testPolicy, format string, args ...any) {
 	d.t.Helper()
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -238,16 +238,16 @@ func (d *differential) world() string {
 	return "-- dns --\n" + dns.String() + "-- https --\n" + https.String() + policies.String() + "-- smtp --\n" + smtp.String()
 }
 
-func (s *specimen) plain() string {
+func (s *testPolicy) plain() string {
 	if len(s.hosts) > 1 {
 		return s.hosts[1]
 	}
 	return "plain." + s.domain
 }
 
-func (s *specimen) other() string { return "out." + s.domain }
+func (s *testPolicy) other() string { return "out." + s.domain }
 
-func (s *specimen) good() string {
+func (s *testPolicy) good() string {
 	if len(s.hosts) > 0 {
 		return s.hosts[0]
 	}
@@ -255,7 +255,7 @@ func (s *specimen) good() string {
 }
 
 // addr returns the address of an exchanger, from 0 on.
-func (s *specimen) addr(which int) string {
+func (s *testPolicy) addr(which int) string {
 	if which == 0 {
 		return "127.0.0.9"
 	}
@@ -279,8 +279,8 @@ func (d *differential) ask() {
 					continue
 				}
 				var reply socketmap.Reply
-				if reply, err = c.Do(d.ctx, tables()[q.service], d.specimen(q.n).hop); err != nil {
-					d.errorf(d.specimen(q.n), "%s: %v", q.service, err)
+				if reply, err = c.Do(d.ctx, tables()[q.service], d.testPolicy(q.n).hop); err != nil {
+					d.errorf(d.testPolicy(q.n), "%s: %v", q.service, err)
 					continue
 				}
 				mu.Lock()
@@ -306,10 +306,10 @@ func (d *differential) ask() {
 	}
 }
 
-func (d *differential) specimen(n int) *specimen { return &d.all[n-d.all[0].n] }
+func (d *differential) testPolicy(n int) *testPolicy { return &d.all[n-d.all[0].n] }
 
 // compare finds the form that a reply has.
-func (d *differential) compare(s *specimen, q inquiry) {
+func (d *differential) compare(s *testPolicy, q inquiry) {
 	reply, ok := d.reply[q]
 	if !ok {
 		return // said already
@@ -374,7 +374,7 @@ func (d *differential) postmap(service string, keys []string, want map[string]st
 }
 
 // postmapFails looks up a key that has to fail, with a text of which Postfix prints 200 bytes (util/dict_sockmap.c).
-func (d *differential) postmapFails(s *specimen, service, text string) {
+func (d *differential) postmapFails(s *testPolicy, service, text string) {
 	_, err := d.site.Postfix.Postmap(d.ctx, table(service), []string{s.hop})
 	if err == nil || !strings.Contains(err.Error(), "socketmap server temporary error: "+text[:min(len(text), 200)]) {
 		d.errorf(s, "%s: TEMP %s, but postmap says: %v", service, text, err)

@@ -3,6 +3,6 @@
 // small Internet. They need root, and the programs that install.sh installs.
 //
 // The package has no code of its own. A case is a directory below scenarios, described in scenarios/README.md, and
-// the neighbours are in package site. What Postfix does with a reply is taken from its log, not assumed; what it is
-// asked in the protocol's finer points is tested in packages socketmap and postfix instead.
+// the neighbours are in package site. The tests take what Postfix does with a reply from its log, and assume nothing. The
+// finer points of the protocol are tested in packages socketmap and postfix instead.
 package e2e

@@ -39,31 +39,31 @@ func TestDoctor(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*hang)
 	defer cancel()
-	c := newClinic(t, ctx)
+	c := newDoctorRun(t, ctx)
 	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) { c.examine(t, file) })
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) { c.runCase(t, file) })
 	}
 	if t.Failed() || c.cases < len(files) {
 		return // of a part of the cases nothing can be said
 	}
 	for _, check := range doctor.Checks() {
-		if !c.problem[check.ID] || !c.well[check.ID] {
-			t.Errorf("%s: there is a case with a problem: %t, and one without: %t", check.ID, c.problem[check.ID], c.well[check.ID])
+		if !c.problem[check.ID] || !c.clean[check.ID] {
+			t.Errorf("%s: there is a case with a problem: %t, and one without: %t", check.ID, c.problem[check.ID], c.clean[check.ID])
 		}
 	}
 }
 
-// A clinic is where the cases are looked at, one after the other.
-type clinic struct {
+// A doctorRun is a site in which the cases run, one after the other.
+type doctorRun struct {
 	site    *site.Site
 	home    func(ctx context.Context, suite string) (string, error)
 	binary  string
 	cases   int
 	problem map[string]bool // the checks that have found something in some case
-	well    map[string]bool // those that have found nothing in some case
+	clean   map[string]bool // those that have found nothing in some case
 }
 
-func newClinic(t *testing.T, ctx context.Context) *clinic {
+func newDoctorRun(t *testing.T, ctx context.Context) *doctorRun {
 	t.Helper()
 	// Here systemd does not run, whatever it does around this namespace.
 	if _, err := os.Stat("/run/systemd"); err == nil {
@@ -98,16 +98,16 @@ func newClinic(t *testing.T, ctx context.Context) *clinic {
 	if err := errors.Join(s.ServeZones(ctx, zones), s.Knot.Break("dnssec-failed.org", true), s.StartDaemon(ctx, "")); err != nil {
 		t.Fatal(err)
 	}
-	return &clinic{site: s, home: roots(s), binary: binary, problem: make(map[string]bool), well: make(map[string]bool)}
+	return &doctorRun{site: s, home: roots(s), binary: binary, problem: make(map[string]bool), clean: make(map[string]bool)}
 }
 
-// A patient is one case.
-type patient struct {
-	*clinic
+// A doctorCase is one case.
+type doctorCase struct {
+	*doctorRun
 	t    *testing.T
 	conf string // the configuration directory of its Postfix
 	toml string // the configuration file of stsmap
-	user string // as whom doctor is run; empty: root
+	user string // the user that doctor runs as; empty: root
 	args []string
 	undo []func() error
 
@@ -116,8 +116,8 @@ type patient struct {
 	words *strings.Replacer // what is different each time
 }
 
-// examine makes a case, has doctor look at it, and compares.
-func (c *clinic) examine(t *testing.T, file string) {
+// runCase sets up a case, runs doctor, and compares its results with the case.
+func (c *doctorRun) runCase(t *testing.T, file string) {
 	c.cases++
 	archive, err := txtar.ParseFile(file)
 	if err != nil || len(strings.TrimSpace(string(archive.Comment))) == 0 {
@@ -125,8 +125,8 @@ func (c *clinic) examine(t *testing.T, file string) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), hang)
 	defer cancel()
-	p := &patient{clinic: c, t: t}
-	defer p.recover()
+	p := &doctorCase{doctorRun: c, t: t}
+	defer p.undoAll()
 	sections := make(map[string]string)
 	var ids []string
 	for _, f := range archive.Files {
@@ -141,16 +141,16 @@ func (c *clinic) examine(t *testing.T, file string) {
 		t.Fatal("no check is looked at")
 	}
 	p.prepare(ctx, sections)
-	found := p.diagnose(ctx, ids)
+	found := p.runDoctor(ctx, ids)
 	for i, f := range archive.Files {
 		if !strings.HasPrefix(f.Name, "LOC-") {
 			continue
 		}
-		got, bad := p.told(found, f.Name)
+		got, bad := p.resultOf(found, f.Name)
 		if bad {
 			c.problem[f.Name] = true
 		} else {
-			c.well[f.Name] = true
+			c.clean[f.Name] = true
 		}
 		if os.Getenv(updateVariable) != "" {
 			archive.Files[i].Data = []byte(got)
@@ -163,14 +163,14 @@ func (c *clinic) examine(t *testing.T, file string) {
 			t.Fatal(err)
 		}
 	}
-	p.heal(ctx, ids, found)
+	p.applyFixes(ctx, ids, found)
 }
 
-// heal pastes what doctor says to paste, as far as it changes Postfix's configuration and permissions, and has doctor look
-// again: what it is for must be gone.
-func (p *patient) heal(ctx context.Context, ids []string, found []doctor.Result) {
+// applyFixes runs the commands of the fixes, as far as they change Postfix's configuration and permissions, and runs doctor
+// again, which must not find the fixed problems.
+func (p *doctorCase) applyFixes(ctx context.Context, ids []string, found []doctor.Result) {
 	p.t.Helper()
-	healed := make(map[string]bool) // by what was seen
+	fixed := make(map[string]bool) // by what was seen
 	for _, f := range found {
 		if f.Severity < doctor.Warn {
 			continue
@@ -183,23 +183,23 @@ func (p *patient) heal(ctx context.Context, ids []string, found []doctor.Result)
 					continue // for a user that is on no machine of these
 				}
 				p.run("sh", "-c", line)
-				healed[f.Seen] = true
+				fixed[f.Seen] = true
 			}
 		}
 	}
-	if len(healed) == 0 {
+	if len(fixed) == 0 {
 		return
 	}
 	p.must(age(p.conf))
-	for _, f := range p.diagnose(ctx, ids) {
-		if f.Severity >= doctor.Warn && healed[f.Seen] {
+	for _, f := range p.runDoctor(ctx, ids) {
+		if f.Severity >= doctor.Warn && fixed[f.Seen] {
 			p.t.Errorf("%s is still there after %q: %s", f.ID, f.Fix, f.Seen)
 		}
 	}
 }
 
 // prepare makes the configurations, and does the steps of the case.
-func (p *patient) prepare(ctx context.Context, sections map[string]string) {
+func (p *doctorCase) prepare(ctx context.Context, sections map[string]string) {
 	p.t.Helper()
 	dir, err := os.MkdirTemp(site.Dir(), "case-") // where a root can see it
 	p.must(err)
@@ -215,7 +215,7 @@ func (p *patient) prepare(ctx context.Context, sections map[string]string) {
 	p.stsmap("cache", "forget", "--all")
 	if text, ok := sections["daemon.toml"]; ok {
 		p.must(p.site.StartDaemon(ctx, text))
-		p.later(func() error { return p.site.StartDaemon(context.WithoutCancel(ctx), "") })
+		p.addUndo(func() error { return p.site.StartDaemon(context.WithoutCancel(ctx), "") })
 	}
 	p.words = strings.NewReplacer("$CONF", p.conf, "$JAIL", p.site.Postfix.Jail, "$DIR", filepath.Dir(p.site.Daemon.Conf()),
 		"$TOML", p.site.Daemon.Conf(), "$SITE", filepath.Dir(p.site.Postfix.Conf))
@@ -246,7 +246,7 @@ func age(conf string) error {
 
 // settings is the configuration file of the daemon for the Postfix of the case, with further keys in the place of those
 // that it has.
-func (p *patient) settings(extra string) string {
+func (p *doctorCase) settings(extra string) string {
 	text, err := os.ReadFile(p.site.Daemon.Conf())
 	p.must(err)
 	if extra = p.words.Replace(extra); !strings.Contains(extra, "postfix.config_directory") {
@@ -262,8 +262,8 @@ func (p *patient) settings(extra string) string {
 	return out.String() + extra
 }
 
-// diagnose runs doctor, and returns what it found.
-func (p *patient) diagnose(ctx context.Context, ids []string) []doctor.Result {
+// runDoctor runs doctor, and returns what it found.
+func (p *doctorCase) runDoctor(ctx context.Context, ids []string) []doctor.Result {
 	p.t.Helper()
 	cmd := exec.CommandContext(ctx, p.binary, slices.Concat([]string{"doctor", "--json", "--config", p.toml}, p.args, ids)...)
 	cmd.Env = []string{"PATH=" + p.site.Postfix.Bin + ":" + os.Getenv("PATH")}
@@ -304,8 +304,8 @@ func (p *patient) diagnose(ctx context.Context, ids []string) []doctor.Result {
 	return found
 }
 
-// told is what a check found, with words in the place of what differs each time, and whether that is a problem.
-func (p *patient) told(found []doctor.Result, id string) (text string, bad bool) {
+// resultOf returns the results of a check, with words in the place of what differs each time, and whether one is a problem.
+func (p *doctorCase) resultOf(found []doctor.Result, id string) (text string, bad bool) {
 	var b strings.Builder
 	for _, f := range found {
 		// Whether the kernel of this machine knows the time is nothing that a test can arrange.
@@ -344,7 +344,7 @@ func (p *patient) told(found []doctor.Result, id string) (text string, bad bool)
 }
 
 // do does one step; doctor/README.md says what they are.
-func (p *patient) do(ctx context.Context, verb, rest string) {
+func (p *doctorCase) do(ctx context.Context, verb, rest string) {
 	p.t.Helper()
 	first, second, _ := strings.Cut(rest, " ")
 	switch verb {
@@ -357,7 +357,7 @@ func (p *patient) do(ctx context.Context, verb, rest string) {
 		p.permit(verb, first, second)
 	case "hide":
 		p.must(os.Rename(rest, rest+".hidden"))
-		p.later(func() error { return os.Rename(rest+".hidden", rest) })
+		p.addUndo(func() error { return os.Rename(rest+".hidden", rest) })
 	case "copy":
 		text, err := os.ReadFile(first)
 		p.must(err)
@@ -367,27 +367,27 @@ func (p *patient) do(ctx context.Context, verb, rest string) {
 	case "future":
 		then := time.Now().AddDate(1, 0, 0)
 		p.must(os.Chtimes(rest, then, then))
-		p.later(func() error { now := time.Now(); return os.Chtimes(rest, now, now) })
+		p.addUndo(func() error { now := time.Now(); return os.Chtimes(rest, now, now) })
 	case "listen":
 		p.listen(first, second)
 	case "dns":
 		p.plainDNS(rest)
 	case "unbound":
 		p.must(p.site.Validate(ctx, rest == "validate"))
-		p.later(func() error { return p.site.Validate(context.WithoutCancel(ctx), true) })
+		p.addUndo(func() error { return p.site.Validate(context.WithoutCancel(ctx), true) })
 	case "unmend", "mend":
 		p.must(errors.Join(p.site.Knot.Break(rest, verb == "unmend"), p.site.Unbound.Flush()))
-		p.later(func() error { return errors.Join(p.site.Knot.Break(rest, verb == "mend"), p.site.Unbound.Flush()) })
+		p.addUndo(func() error { return errors.Join(p.site.Knot.Break(rest, verb == "mend"), p.site.Unbound.Flush()) })
 	case "world":
 		p.edit(rest)
 	case "postfix":
 		dir, err := p.home(ctx, rest)
 		p.must(err)
 		p.must(p.site.Postfix.Answer(dir))
-		p.later(p.site.Postfix.Unmute)
+		p.addUndo(p.site.Postfix.Unmute)
 	case "mute":
 		p.must(p.site.Postfix.Mute())
-		p.later(p.site.Postfix.Unmute)
+		p.addUndo(p.site.Postfix.Unmute)
 	case "await":
 		p.await(ctx, rest)
 	case "undo":
@@ -405,17 +405,17 @@ func (p *patient) do(ctx context.Context, verb, rest string) {
 	}
 }
 
-func (p *patient) daemon(ctx context.Context, verb string) {
+func (p *doctorCase) daemon(ctx context.Context, verb string) {
 	p.t.Helper()
 	d := p.site.Daemon
 	after := context.WithoutCancel(ctx)
 	switch verb {
 	case "stop":
 		p.must(d.Stop(ctx))
-		p.later(func() error { return d.Start(after) })
+		p.addUndo(func() error { return d.Start(after) })
 	case "remove":
 		p.must(errors.Join(d.Stop(ctx), d.Close()))
-		p.later(func() error { return p.site.StartDaemon(after, "") })
+		p.addUndo(func() error { return p.site.StartDaemon(after, "") })
 	case "reload":
 		p.must(d.Reload(ctx))
 		p.reloaded = true
@@ -425,24 +425,24 @@ func (p *patient) daemon(ctx context.Context, verb string) {
 }
 
 // permit changes who may do what with a file.
-func (p *patient) permit(verb, how, path string) {
+func (p *doctorCase) permit(verb, how, path string) {
 	p.t.Helper()
 	info, err := os.Stat(path)
 	p.must(err)
 	stat := info.Sys().(*syscall.Stat_t)
-	p.later(func() error {
+	p.addUndo(func() error {
 		return errors.Join(os.Chown(path, int(stat.Uid), int(stat.Gid)), os.Chmod(path, info.Mode().Perm()))
 	})
 	p.run(verb, how, path)
 }
 
 // write makes a file with directories above it.
-func (p *patient) write(path, text string) {
+func (p *doctorCase) write(path, text string) {
 	p.t.Helper()
 	p.must(os.MkdirAll(filepath.Dir(path), 0o755))
 	before, err := os.ReadFile(path)
 	p.must(os.WriteFile(path, []byte(text), 0o644))
-	p.later(func() error {
+	p.addUndo(func() error {
 		if err != nil {
 			return os.Remove(path)
 		}
@@ -451,7 +451,7 @@ func (p *patient) write(path, text string) {
 }
 
 // listen answers all lookups at an address with the same.
-func (p *patient) listen(address, answer string) {
+func (p *doctorCase) listen(address, answer string) {
 	p.t.Helper()
 	l, err := net.Listen("tcp", address)
 	p.must(err)
@@ -460,7 +460,7 @@ func (p *patient) listen(address, answer string) {
 	})}
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(l) }()
-	p.later(func() error {
+	p.addUndo(func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), hang)
 		defer cancel()
 		err := server.Shutdown(ctx)
@@ -472,7 +472,7 @@ func (p *patient) listen(address, answer string) {
 }
 
 // plainDNS answers all questions at an address with nothing, over UDP alone, as a server of old does that does not know EDNS.
-func (p *patient) plainDNS(address string) {
+func (p *doctorCase) plainDNS(address string) {
 	p.t.Helper()
 	conn, err := net.ListenPacket("udp", address)
 	p.must(err)
@@ -483,11 +483,11 @@ func (p *patient) plainDNS(address string) {
 	server.NotifyStartedFunc = func() { close(started) }
 	go func() { ended <- server.ActivateAndServe() }()
 	<-started
-	p.later(func() error { return errors.Join(server.Shutdown(), <-ended) })
+	p.addUndo(func() error { return errors.Join(server.Shutdown(), <-ended) })
 }
 
 // edit replaces a text in the world.
-func (p *patient) edit(rest string) {
+func (p *doctorCase) edit(rest string) {
 	p.t.Helper()
 	text, err := os.ReadFile(filepath.Join("doctor", "site", "world.txtar"))
 	p.must(err)
@@ -496,13 +496,13 @@ func (p *patient) edit(rest string) {
 		p.t.Fatalf("the world has nothing of that kind: %s", rest)
 	}
 	p.must(p.site.Update(strings.ReplaceAll(string(text), from, to)))
-	p.later(func() error { return p.site.Update(string(text)) })
+	p.addUndo(func() error { return p.site.Update(string(text)) })
 }
 
-func (p *patient) later(undo func() error) { p.undo = append(p.undo, undo) }
+func (p *doctorCase) addUndo(undo func() error) { p.undo = append(p.undo, undo) }
 
-// recover undoes everything, the last thing first.
-func (p *patient) recover() {
+// undoAll undoes everything, the last thing first.
+func (p *doctorCase) undoAll() {
 	for _, undo := range slices.Backward(p.undo) {
 		if err := undo(); err != nil {
 			p.t.Error(err)
@@ -520,7 +520,7 @@ func (p *patient) recover() {
 }
 
 // await waits until the daemon says of itself what is to be seen.
-func (p *patient) await(ctx context.Context, pattern string) {
+func (p *doctorCase) await(ctx context.Context, pattern string) {
 	p.t.Helper()
 	re := regexp.MustCompile(pattern)
 	for {
@@ -537,7 +537,7 @@ func (p *patient) await(ctx context.Context, pattern string) {
 }
 
 // stsmap runs a command for the daemon, and returns what it prints.
-func (p *patient) stsmap(args ...string) string {
+func (p *doctorCase) stsmap(args ...string) string {
 	p.t.Helper()
 	out, err := exec.Command(p.binary, append(args, "--config", p.site.Daemon.Conf())...).Output()
 	if err != nil {
@@ -546,14 +546,14 @@ func (p *patient) stsmap(args ...string) string {
 	return string(out)
 }
 
-func (p *patient) run(name string, args ...string) {
+func (p *doctorCase) run(name string, args ...string) {
 	p.t.Helper()
 	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
 		p.t.Fatalf("%s %s: %v: %s", name, strings.Join(args, " "), err, out)
 	}
 }
 
-func (p *patient) must(err error) {
+func (p *doctorCase) must(err error) {
 	p.t.Helper()
 	if err != nil {
 		p.t.Fatal(err)

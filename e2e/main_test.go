@@ -119,7 +119,7 @@ func playAll(t *testing.T, ctx context.Context, binary, suite string, scenarios 
 	}
 	home := roots(s)
 	if r != nil {
-		home = nil // from a root nobody comes back
+		home = nil // a process cannot leave the root that it has changed to
 	}
 	for _, c := range scenarios {
 		t.Run(c.name, func(t *testing.T) {
@@ -174,7 +174,7 @@ type line struct {
 	verb, rest string
 }
 
-// load reads all scenarios. A file that nobody would read fails the test, as does a missing one.
+// load reads all scenarios. A file with an unknown name fails the test, as does a missing file.
 func load(t *testing.T, root string) []scenario {
 	t.Helper()
 	dirs, err := filepath.Glob(filepath.Join(root, "[0-9][0-9]-*"))

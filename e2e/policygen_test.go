@@ -9,8 +9,8 @@ import (
 	"golang.org/x/net/idna"
 )
 
-// A specimen is what some domain publishes, and what is known of it because it was made so.
-type specimen struct {
+// A testPolicy is the policy that a domain publishes, with the properties that it was generated to have.
+type testPolicy struct {
 	n      int
 	kind   string // how it was made, for people
 	domain string // in A-labels, lower case
@@ -23,16 +23,16 @@ type specimen struct {
 	hosts  []string // as many as two names of MX hosts that the policy allows
 }
 
-// A generator makes one specimen.
+// A generator makes one test policy.
 type generator struct {
 	*rand.Rand
-	specimen
+	testPolicy
 }
 
-// generate makes the n-th specimen of a seed. The first ones are of each kind that is to be in every run, above all
+// generate makes the n-th test policy of a seed. The first ones are of each kind that is to be in every run, above all
 // those that reach one of the steps by which a reply is kept short; the others are left to chance.
-func generate(seed uint64, n int) specimen {
-	g := &generator{Rand: rand.New(rand.NewPCG(seed, uint64(n))), specimen: specimen{n: n, valid: true}}
+func generate(seed uint64, n int) testPolicy {
+	g := &generator{Rand: rand.New(rand.NewPCG(seed, uint64(n))), testPolicy: testPolicy{n: n, valid: true}}
 	g.name()
 	kinds := []string{"words", "strings", "patterns", "more-patterns", "giant", "duplicates", "long", "edge", "invalid", "none"}
 	testing := []string{"strings", "patterns", "most-patterns", "more-patterns", "words"}
@@ -49,7 +49,7 @@ func generate(seed uint64, n int) specimen {
 		g.mode = "none"
 	}
 	g.policy()
-	return g.specimen
+	return g.testPolicy
 }
 
 func pick[T any](g *generator, from []T) T { return from[g.IntN(len(from))] }
@@ -207,7 +207,7 @@ func (g *generator) exchangers() []string {
 	case "more-patterns":
 		deliverable(2)
 		short(50000 + g.IntN(12000))
-	case "giant": // more than RFC 8461 suggests to accept, and the daemon is told to
+	case "giant": // more than RFC 8461 suggests to accept; the daemon is configured to accept it
 		deliverable(2)
 		short(160000)
 	case "duplicates":
@@ -241,7 +241,7 @@ func base36(i int) string {
 	return s
 }
 
-// pattern makes a pattern, as written, and an MX host that it allows. Both have the number of the specimen in them, so
+// pattern makes a pattern, as written, and an MX host that it allows. Both have the number of the test policy in them, so
 // that no two of them share a host.
 func (g *generator) pattern() (pattern, host string) {
 	tld := pick(g, []string{"net", "org", "test", "invalid", "xn--p1ai", "a", "co.uk"})
@@ -332,7 +332,7 @@ func (g *generator) text(pieces int) string {
 				out.WriteByte(c)
 			}
 		default:
-			out.WriteString(pick(g, morsels()))
+			out.WriteString(pick(g, snippets()))
 		}
 		if g.often(3) {
 			out.WriteByte(' ')
@@ -345,8 +345,8 @@ func (g *generator) text(pieces int) string {
 	return "}"
 }
 
-// morsels are pieces of text that have a meaning to somebody on the way.
-func morsels() []string {
+// snippets are texts with a meaning to a parser between policy host and smtp(8).
+func snippets() []string {
 	return []string{
 		"{", "}", "{}", "}{", "{{", "}}", "{{}}", "{ }", "{a}{b}", "} {", "{ {", "} }", "{ policy_failure = sts-policy-invalid }",
 		"} policy_failure=validation-failure {", "} { policy_string = x", "} match=hostname {", "policy_failure=sts-webpki-invalid",
@@ -379,7 +379,7 @@ func (g *generator) runes() string {
 
 // padding makes a line that brings the whole reply to about what is sent at most.
 func (g *generator) padding(lines []string) string {
-	s := g.specimen
+	s := g.testPolicy
 	s.lines = append(lines, "y: ")
 	f := s.whole()
 	if g.mode == "testing" {

@@ -122,8 +122,8 @@ func lookupIn(ctx context.Context, name, key string) (string, error) {
 	return strings.TrimSpace(reply.Status.String() + " " + reply.Text), nil
 }
 
-// fits compares a reply with what was wanted. Where that ends in " ...", the reply may go on, as later releases of
-// Postfix are told more.
+// fits compares a reply with the wanted one. If that ends in " ...", the reply may go on: stsmap sends more attributes
+// to later releases of Postfix.
 func fits(got, want string) bool {
 	begin, open := strings.CutSuffix(want, " ...")
 	return got == begin || open && strings.HasPrefix(got, begin+" ")

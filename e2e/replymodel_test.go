@@ -10,8 +10,8 @@ import (
 // maxReply is how long a reply may be, in bytes. Postfix takes 100000 (util/dict_sockmap.c).
 const maxReply = 90000
 
-// slack is how far from maxReply a reply may be for this model not to know which form it has: what exactly is counted
-// is nobody's business but the daemon's.
+// slack is how far from maxReply a reply may be for this model not to know which form it has: the model does not know
+// exactly which bytes the daemon counts.
 const slack = 16
 
 // A form is one of the replies that a policy can have, in the words of Postfix.
@@ -54,7 +54,7 @@ func (f form) size() int {
 }
 
 // patterns returns every pattern once, in the order of the policy.
-func (s *specimen) patterns() []string {
+func (s *testPolicy) patterns() []string {
 	var once []string
 	seen := make(map[string]bool)
 	for _, p := range s.mx {
@@ -68,7 +68,7 @@ func (s *specimen) patterns() []string {
 
 // strings returns the lines that can be told to Postfix: in a brace there can only be balanced ones, and blanks of all
 // kinds are spaces (smtp/smtp_tls_policy.c).
-func (s *specimen) strings() []string {
+func (s *testPolicy) strings() []string {
 	var fit []string
 	for _, l := range s.lines {
 		if balanced(l) {
@@ -94,7 +94,7 @@ func balanced(s string) bool {
 }
 
 // names returns what match= has: no single label, which could be a word that Postfix knows, and no address.
-func (s *specimen) names() (must, maybe []string) {
+func (s *testPolicy) names() (must, maybe []string) {
 	for _, p := range s.patterns() {
 		name, wild := strings.CutPrefix(p, "*")
 		labels := strings.Split(strings.TrimPrefix(name, "."), ".")
@@ -111,7 +111,7 @@ func (s *specimen) names() (must, maybe []string) {
 }
 
 // whole returns the reply that tells everything about a policy that is enforced.
-func (s *specimen) whole() form {
+func (s *testPolicy) whole() form {
 	f := form{status: "OK", level: "secure", domain: s.domain, mx: s.patterns(), strings: s.strings()}
 	f.match, f.maybe = s.names()
 	return f
@@ -119,7 +119,7 @@ func (s *specimen) whole() form {
 
 // forms returns the replies that may be given under a name: more than one only where the length is near maxReply.
 // Attributes says that the Postfix that asks knows policy attributes.
-func (s *specimen) forms(name string, attributes bool) []form {
+func (s *testPolicy) forms(name string, attributes bool) []form {
 	switch {
 	case name == "query":
 		attributes = false

@@ -45,7 +45,7 @@ type cluster struct {
 	*site.Site
 	t     *testing.T
 	hosts []*site.Host
-	next  int // the number of the next domain that nobody has met
+	next  int // the number of the next domain without a lookup so far
 
 	wrong   atomic.Int64 // replies that were not as they should be
 	replies atomic.Int64
@@ -178,7 +178,7 @@ func (c *cluster) join(ctx context.Context, url string) *site.Host {
 	return h
 }
 
-// fresh is a domain that nobody has met.
+// fresh returns a domain that was not looked up before.
 func (c *cluster) fresh() string {
 	d := fmt.Sprintf("d%d.example", c.next)
 	c.next++
@@ -332,7 +332,7 @@ func (c *cluster) learned(ctx context.Context, url string) {
 	}
 	h := c.join(ctx, url)
 	for _, domain := range c.met {
-		// What is repaid is told to all: at once, or as soon as it is.
+		// After the store is back, each host writes what it cached meanwhile, at once or later.
 		for got := c.ask(ctx, h, domain); got != enforced; got = c.ask(ctx, h, domain) {
 			if ctx.Err() != nil {
 				c.t.Fatalf("%s is not in the store: %s", domain, got)

@@ -14,7 +14,7 @@ import (
 // destination at a time, so that it never runs dry.
 const backlog = 25
 
-// stream hands in messages to one recipient, one after the other, until it is told to stop.
+// stream hands in messages to one recipient, one after the other, until quit is closed.
 type stream struct {
 	postfix *site.Postfix
 	from    int64 // mail.log from here on is of interest

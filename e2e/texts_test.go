@@ -51,15 +51,15 @@ func texts(p *play, ctx context.Context, rest string) {
 		p.must(err)
 		status, err := p.site.Postfix.Status(ctx, m, 0)
 		p.must(err)
-		p.judgeText(c, m, status)
+		p.compareText(c, m, status)
 	}
 	if number < 20 {
 		p.fatalf("only %d texts", number)
 	}
 }
 
-// judgeText holds what Postfix does with a message against what is said of the text.
-func (p *play) judgeText(c textCase, m site.Message, status site.Status) {
+// compareText compares what Postfix does with a message with what the case expects for the text.
+func (p *play) compareText(c textCase, m site.Message, status site.Status) {
 	p.t.Helper()
 	understood := !strings.Contains(status.Why, "client TLS configuration problem")
 	if wanted := c.ok && !p.before(c.from); understood != wanted {

@@ -17,7 +17,7 @@ type reading struct {
 	notes    []Note
 }
 
-// A section is a mapping that settings are taken from. What is left in the end nobody knows.
+// A section is a mapping that settings are taken from. rest reports the keys that are left.
 type section struct {
 	r     *reading
 	path  string // of the mapping: "server", or empty for the document
@@ -43,8 +43,8 @@ func (s *section) in(key string) string {
 	return s.path + "." + key
 }
 
-// take returns the value of key and its line. A value that is null is as good as none: both programs
-// have keys without a value in their examples.
+// take returns the value of key and its line. A null value counts as absent: the examples of both programs have keys
+// without a value.
 func (s *section) take(key string) (n *node, line int) {
 	s.taken = append(s.taken, key)
 	for _, e := range s.node.entries {
@@ -65,7 +65,7 @@ func (r *reading) refuse(line int, key, reason string) {
 	r.problems = append(r.problems, config.Problem{Line: line, Key: key, Reason: reason})
 }
 
-// rest makes a note of every key that nobody took.
+// rest makes a note of every key that take was not called for.
 func (s *section) rest() {
 	for _, e := range s.node.entries {
 		if !slices.Contains(s.taken, e.key) {

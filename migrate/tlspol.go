@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// Where postfix-tlspol listens if nobody says, by itself (configs/config.default.yaml) and through its
+// tlspolListen is where postfix-tlspol listens by default, by itself (configs/config.default.yaml) and through its
 // socket unit (init/postfix-tlspol.socket).
 const tlspolListen = "127.0.0.1:8642"
 

@@ -70,14 +70,14 @@ func StampOf(path string) Stamp {
 	return s
 }
 
-// Edit replaces the text of the file at path by what change makes of it, if that
-// has no mistake. Whoever reads the file meanwhile sees the old one or the new
-// one, which keeps its mode and owner; one that is a link stays one. A file that
-// is not there is made; its directory has to be there. Two edits do not undo
-// each other: the second waits.
+// Edit replaces the text of the file at path by the result of change, if that
+// has no mistake. It replaces the file atomically: a concurrent reader sees the
+// old or the new text. The file keeps its mode and owner, and a symbolic link
+// stays one. Edit creates a missing file, but not its directory. Two concurrent
+// edits do not undo each other: the second waits.
 //
-// A mistake that was there before is an *Error. One that change makes is not: it
-// is in no line of any file, and the caller blames what was to be changed.
+// A mistake that was there before is an *Error. One that change makes is not:
+// it is in no line of any file, and the caller blames its own input.
 func Edit(path string, check Check, change func(text string) (string, error)) error {
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		path = real

@@ -1,9 +1,9 @@
 // Package override reads the administrator's exceptions for single domains,
-// finds the one that counts for a domain, and edits the file they are in.
+// finds the one that applies to a domain, and edits the file they are in.
 //
 // It does not decide what an exception means for mail, which is the work of
-// package policy, knows nothing of Postfix's words, which is that of package
-// postfix, and looks at the file only when it is told to.
+// package policy. It does not know the syntax of Postfix's replies, which
+// package postfix does. It reads the file only when it is called.
 package override
 
 import (

@@ -51,7 +51,7 @@ func (p Problem) text() string {
 type Check func(text string) error
 
 const (
-	// mostBytes bounds a file, which somebody writes by hand.
+	// mostBytes bounds the file, which is written by hand.
 	mostBytes = 1 << 20
 	// longestName is that of a policy domain: "_mta-sts." still fits before it.
 	longestName = 253 - len("_mta-sts.")
@@ -349,9 +349,9 @@ const outside = "is not between 1970 and 2199; leave until out for an override t
 // meant. Its text says what to write instead.
 var ErrYear = errors.New("the year " + outside)
 
-// until reads when an override ends. A date counts to the end of its day, as
-// "until Friday" does among people; where nothing else is said, days and times
-// are those of this machine.
+// until reads when an override ends. A date includes the whole day, as in the
+// phrase "until Friday". Dates, and times without a time zone, are in the time
+// zone of this machine.
 func until(v any) (t time.Time, reason string) {
 	const want = ": want a date such as 2027-01-31, or a time such as 2027-01-31T18:00:00Z, without quotes"
 	d, ok := v.(time.Time)

@@ -68,7 +68,7 @@ func TestWeigh(t *testing.T) {
 	}
 }
 
-// TestSummary: what is told of many hosts is bounded.
+// TestSummary: the text that lists many hosts has a bounded length.
 func TestSummary(t *testing.T) {
 	r, err := parseResult(slices.Repeat([]string{"unusable"}, 1000))
 	if err != nil {

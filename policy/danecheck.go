@@ -11,10 +11,10 @@ import (
 )
 
 const (
-	// minTTL and maxTTL bound how long the result of a check counts. No zone is
-	// asked more often than every few seconds, here or for its record, and none
-	// is believed for a week: it should be noticed soon when a domain begins or
-	// ends with DANE.
+	// minTTL and maxTTL bound how long the result of a check counts. The engine
+	// queries a zone every few seconds at most, here as for the record, and
+	// uses no result for a week: it should notice soon that a domain starts or
+	// stops using DANE.
 	minTTL = 5 * time.Second
 	maxTTL = time.Hour
 	// grace is how long a result may still be used after its time while it is

@@ -17,7 +17,7 @@ import (
 // as soon as the longest there has run for two seconds, and not only when one ends.
 func TestShareNetworkWaiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCrowd(t, 20)
+		c := newShareTest(t, 20)
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		c.flood(ctx, 20, func(i int) string { return fmt.Sprintf("evil%d.example", i) }, "192.0.2.1")
@@ -29,7 +29,7 @@ func TestShareNetworkWaiting(t *testing.T) {
 // TestShareWaitingOwner: so does one that waited before the others had an address.
 func TestShareWaitingOwner(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCrowd(t, 20)
+		c := newShareTest(t, 20)
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		for i := range 20 {
@@ -48,7 +48,7 @@ func TestShareWaitingOwner(t *testing.T) {
 // TestMemoryBoundWhileHeavyIsBusy: the bounds hold, too, while all that an owner has
 // that takes more than its share is being fetched.
 func TestMemoryBoundWhileHeavyIsBusy(t *testing.T) {
-	s := newShelf(100)
+	s := newTestMemory(100)
 	d := s.set("d0.evil.example", s.policy(1000*time.Hour, 8000), false)
 	s.mu.Lock()
 	d.flight = new(flight)

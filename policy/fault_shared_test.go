@@ -12,12 +12,12 @@ import (
 
 // A racingStore changes what it has in the middle of a Get, after it has read it.
 type racingStore struct {
-	*faultStore
+	*testStore
 	meanwhile func() // once
 }
 
 func (s *racingStore) Get(ctx context.Context, name string) (cache.Entry, error) {
-	e, err := s.faultStore.Get(ctx, name)
+	e, err := s.testStore.Get(ctx, name)
 	if f := s.meanwhile; f != nil {
 		s.meanwhile = nil
 		f()
@@ -32,7 +32,7 @@ func TestChangedDuringRead(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			x := newSharedTrials(t, 1)[0]
 			x.close()
-			store := &racingStore{faultStore: x.store}
+			store := &racingStore{testStore: x.store}
 			x.Engine = New(Config{Store: store, Shared: store, Fetch: x.net})
 			defer x.Close()
 			x.want("a.example", Enforce, "A")

@@ -11,9 +11,9 @@ import (
 	"stsmap/cache"
 )
 
-// TestFaultFailureOfOtherHost: that a download failed, which another host has
-// stored, is believed as it is: neither the record nor the policy is asked for
-// again before its time, and the entry is not changed.
+// TestFaultFailureOfOtherHost: an engine takes over a failed download that
+// another host has stored: before the retry time it queries neither the record
+// nor the policy, and it does not change the entry.
 func TestFaultFailureOfOtherHost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		all := newSharedTrials(t, 2)
@@ -322,16 +322,13 @@ func TestFaultUnsavedIsSaved(t *testing.T) {
 // did not take before is the last word.
 func TestFaultSaveDuringDelete(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &moodyStore{Store: cache.NewMemory(10)}
 		x := newTrial(t, Config{})
-		x.Close()
-		x.Engine = New(Config{Store: s, Fetch: x.net})
 		defer x.Close()
-		if err := s.setMood("fails"); err != nil {
+		if err := x.store.set("fails"); err != nil {
 			t.Fatal(err)
 		}
 		x.want("a.example", Enforce, "A")
-		if err := s.setMood("write-hangs"); err != nil {
+		if err := x.store.set("write-hangs"); err != nil {
 			t.Fatal(err)
 		}
 		saved := make(chan struct{})
@@ -340,14 +337,14 @@ func TestFaultSaveDuringDelete(t *testing.T) {
 		deleted := make(chan error)
 		go func() { deleted <- x.Delete(context.Background(), "a.example") }()
 		synctest.Wait()
-		if err := s.setMood("works"); err != nil {
+		if err := x.store.set("works"); err != nil {
 			t.Fatal(err)
 		}
 		if err := <-deleted; err != nil {
 			t.Error(err)
 		}
 		<-saved
-		if _, err := s.Get(t.Context(), "a.example"); !errors.Is(err, cache.ErrNotFound) {
+		if _, err := x.store.Get(t.Context(), "a.example"); !errors.Is(err, cache.ErrNotFound) {
 			t.Errorf("it is stored again: %v", err)
 		}
 		if u := x.Usage(); u.Unsaved != 0 {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -60,89 +59,12 @@ func (absentFetcher) Policy(context.Context, string) (string, *sts.Policy, error
 	return "", nil, errors.New("nothing there")
 }
 
-// A faultStore is a store, shared or not, each of whose operations can be made to
-// fail.
-type faultStore struct {
-	handle
-	failing sync.Map // of Op
-	touches atomic.Int32
-}
-
-func newFaultStore() *faultStore {
-	return &faultStore{handle: handle{&sharedMemory{Memory: cache.NewMemory(100_000), claims: make(map[string]claim)}}}
-}
-
-// fail has some operations fail from now on, and all others work.
-func (s *faultStore) fail(ops ...Op) {
-	s.failing.Clear()
-	for _, op := range ops {
-		s.failing.Store(op, true)
-	}
-}
-
-func (s *faultStore) err(op Op) error {
-	if _, fails := s.failing.Load(op); fails {
-		return errors.New("input/output error")
-	}
-	return nil
-}
-
-func (s *faultStore) Get(ctx context.Context, name string) (cache.Entry, error) {
-	if err := s.err(OpGet); err != nil {
-		return cache.Entry{}, err
-	}
-	return s.handle.Get(ctx, name)
-}
-
-func (s *faultStore) Put(ctx context.Context, e cache.Entry) error {
-	if err := s.err(OpPut); err != nil {
-		return err
-	}
-	return s.handle.Put(ctx, e)
-}
-
-func (s *faultStore) Replace(ctx context.Context, e cache.Entry, wrong time.Time) error {
-	if err := s.err(OpPut); err != nil {
-		return err
-	}
-	return s.handle.Replace(ctx, e, wrong)
-}
-
-func (s *faultStore) Touch(ctx context.Context, uses map[string]time.Time) error {
-	s.touches.Add(1)
-	if err := s.err(OpTouch); err != nil {
-		return err
-	}
-	return s.handle.Touch(ctx, uses)
-}
-
-func (s *faultStore) Delete(ctx context.Context, name string) error {
-	if err := s.err(OpDelete); err != nil {
-		return err
-	}
-	return s.handle.Delete(ctx, name)
-}
-
-func (s *faultStore) Due(ctx context.Context, now time.Time, lease time.Duration, n int) ([]cache.Entry, error) {
-	if err := s.err(OpDue); err != nil {
-		return nil, err
-	}
-	return s.handle.Due(ctx, now, lease, n)
-}
-
-func (s *faultStore) All(ctx context.Context) iter.Seq2[cache.Entry, error] {
-	if err := s.err(OpOther); err != nil {
-		return func(yield func(cache.Entry, error) bool) { yield(cache.Entry{}, err) }
-	}
-	return s.handle.All(ctx)
-}
-
 // A trial is an Engine in a bubble, with all that it uses.
 type trial struct {
 	*Engine
 	t      *testing.T
 	net    *fakeNet
-	store  *faultStore
+	store  *testStore
 	offset atomic.Int64 // of the wall clock
 	config Config
 	stop   func() // ends Run; nil if it is not running
@@ -153,17 +75,17 @@ type trial struct {
 
 // newTrial returns a trial whose Engine alone uses its store.
 func newTrial(t *testing.T, c Config) *trial {
-	x := &trial{t: t, net: &fakeNet{domains: make(map[string]*fakeDomain)}, store: newFaultStore(), config: c}
+	x := &trial{t: t, net: &fakeNet{domains: make(map[string]*fakeDomain)}, store: newTestStore(), config: c}
 	x.start()
 	return x
 }
 
 // newSharedTrials returns n trials with one net and one store.
 func newSharedTrials(t *testing.T, n int) []*trial {
-	first := &trial{t: t, net: &fakeNet{domains: make(map[string]*fakeDomain)}, store: newFaultStore()}
+	first := &trial{t: t, net: &fakeNet{domains: make(map[string]*fakeDomain)}, store: newTestStore()}
 	all := []*trial{first}
 	for range n - 1 {
-		all = append(all, &trial{t: t, net: first.net, store: &faultStore{handle: handle{first.store.sharedMemory}}})
+		all = append(all, &trial{t: t, net: first.net, store: &testStore{handle: handle{first.store.sharedMemory}}})
 	}
 	for _, x := range all {
 		x.config.Shared = x.store

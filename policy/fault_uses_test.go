@@ -12,9 +12,9 @@ import (
 	"stsmap/dane"
 )
 
-// TestUsesAreBatched: the store is told once an hour that a domain with a policy is
-// in use, of all domains at once, however often they are looked up and by whatever
-// next-hop; of a domain without a policy it is not told.
+// TestUsesAreBatched: once an hour the engine writes to the store, in one call
+// for all domains, which domains with a policy were looked up, however often
+// and by whatever next-hop. It writes nothing about a domain without a policy.
 func TestUsesAreBatched(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		x := newTrial(t, Config{})
@@ -67,8 +67,8 @@ func TestUsesOnClose(t *testing.T) {
 	})
 }
 
-// TestUsesAreBounded: while the store is not told, uses wait in no more than a
-// bounded number, and a store that fails is told again of later ones.
+// TestUsesAreBounded: the number of uses not yet written is bounded, and after
+// a failed write the engine writes later uses again.
 func TestUsesAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		x := newTrial(t, Config{})

@@ -55,7 +55,7 @@ type flight struct {
 	cancel  context.CancelCauseFunc
 
 	claimed  bool // from the others that share the store
-	saves    bool // it does nothing but store what is known
+	saves    bool // it only stores the cached facts
 	place    *place
 	answered atomic.Bool // DNS said something about the record
 
@@ -426,8 +426,8 @@ func (e *Engine) download(ctx context.Context, fl *flight, got *outcome) error {
 // downloaded reports whether a download was tried.
 func (got *outcome) downloaded() bool { return got.policy != nil || got.policyErr != nil }
 
-// wanted reports whether what the record said is reason to download, by what is
-// known now.
+// wanted reports whether the record that was looked up calls for a download,
+// given the cached facts.
 func (e *Engine) wanted(fl *flight, got outcome) bool {
 	f := fl.domain.facts.Load()
 	old := e.oldEntry(fl, f)

@@ -90,27 +90,27 @@ func (m *memory) bounds(t *testing.T, hops int, bytes int64) {
 	}
 }
 
-// A shelf is a memory whose clock the test sets.
-type shelf struct {
+// A testMemory is a memory with a clock that the test sets.
+type testMemory struct {
 	*memory
 	engine *Engine
 	now    instant
 }
 
-func newShelf(n int) *shelf {
-	s := &shelf{memory: newMemory(n), engine: New(Config{})}
+func newTestMemory(n int) *testMemory {
+	s := &testMemory{memory: newMemory(n), engine: New(Config{})}
 	s.now = instant{wall: day(1), mono: int64(time.Minute)}
 	return s
 }
 
 // pass lets a minute pass.
-func (s *shelf) pass() {
+func (s *testMemory) pass() {
 	s.now.mono += int64(time.Minute)
 	s.now.wall = s.now.wall.Add(time.Minute)
 }
 
 // set makes a policy, or its absence, known of a domain, in a new minute.
-func (s *shelf) set(name string, e cache.Entry, unsaved bool) *domain {
+func (s *testMemory) set(name string, e cache.Entry, unsaved bool) *domain {
 	s.pass()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -126,7 +126,7 @@ func (s *shelf) set(name string, e cache.Entry, unsaved bool) *domain {
 }
 
 // policy is an entry of a policy that lasts that long, of at least that many bytes.
-func (s *shelf) policy(life time.Duration, bytes int) cache.Entry {
+func (s *testMemory) policy(life time.Duration, bytes int) cache.Entry {
 	e := known()
 	e.Fetched, e.Expires = s.now.wall.Add(-time.Hour), s.now.wall.Add(life)
 	e.Policy += strings.Repeat("x: "+strings.Repeat("y", 96)+"\n", bytes/100)
@@ -134,15 +134,15 @@ func (s *shelf) policy(life time.Duration, bytes int) cache.Entry {
 }
 
 // absence is an entry without a policy.
-func (s *shelf) absence() cache.Entry {
+func (s *testMemory) absence() cache.Entry {
 	return cache.Entry{Expires: s.now.wall.Add(30 * time.Minute), Recheck: s.now.wall.Add(30 * time.Minute)}
 }
 
-func (s *shelf) has(name string) bool { return s.domainOf(name) != nil }
+func (s *testMemory) has(name string) bool { return s.domainOf(name) != nil }
 
 // evictOne makes the memory a domain too small, and returns which of some domains
 // has been evicted for that.
-func (s *shelf) evictOne(names ...string) string {
+func (s *testMemory) evictOne(names ...string) string {
 	s.mu.Lock()
 	was := s.maxHops
 	s.maxHops = len(s.hops) - 1
@@ -162,7 +162,7 @@ func (s *shelf) evictOne(names ...string) string {
 // of its own and is busy or not: the bounds in number and bytes hold, and what is
 // counted is what is there.
 func TestMemoryChurn(t *testing.T) {
-	s := newShelf(300)
+	s := newTestMemory(300)
 	r := rand.New(rand.NewPCG(3, 4))
 	name := func() string {
 		switch r.IntN(3) {
@@ -231,7 +231,7 @@ func TestMemoryChurn(t *testing.T) {
 // TestMemoryHolds: what there is room for stays, all of it.
 func TestMemoryHolds(t *testing.T) {
 	const n = 5000
-	s := newShelf(n)
+	s := newTestMemory(n)
 	for i := range n {
 		s.set(fmt.Sprintf("d%d.example", i), s.policy(1000*time.Hour, 0), i%2 == 0)
 	}
@@ -247,7 +247,7 @@ func TestMemoryHolds(t *testing.T) {
 // a question, then what can be read again, and last what is nowhere else; of each
 // kind what was used least recently.
 func TestMemoryOrder(t *testing.T) {
-	s := newShelf(samples) // few enough for all to be compared
+	s := newTestMemory(samples) // few enough for all to be compared
 	order := []string{"expired.example", "nothing.example", "absent1.example", "absent2.example", "saved1.example", "saved2.example", "unsaved1.example", "unsaved2.example"}
 	s.set("unsaved1.example", s.policy(1000*time.Hour, 0), true)
 	s.set("saved1.example", s.policy(1000*time.Hour, 0), false)
@@ -274,7 +274,7 @@ func TestMemoryOrder(t *testing.T) {
 
 // TestMemoryOrderOfUse: a use of any next-hop of a domain counts for it.
 func TestMemoryOrderOfUse(t *testing.T) {
-	s := newShelf(samples)
+	s := newTestMemory(samples)
 	for _, name := range []string{"a.example", "b.example", "c.example"} {
 		s.set(name, s.policy(1000*time.Hour, 0), false)
 	}
@@ -295,7 +295,7 @@ func TestMemoryOrderOfUse(t *testing.T) {
 
 // TestMemoryOftenUsed: what is used all the time stays, however much is used once.
 func TestMemoryOftenUsed(t *testing.T) {
-	s := newShelf(1000)
+	s := newTestMemory(1000)
 	for i := range 10_000 {
 		if i%10 == 0 {
 			d := s.domainOf("often.example")
@@ -314,7 +314,7 @@ func TestMemoryOftenUsed(t *testing.T) {
 // TestMemoryNoBetterForWorse: no policy that is nowhere else is evicted for the sake
 // of one that is stored.
 func TestMemoryNoBetterForWorse(t *testing.T) {
-	s := newShelf(20)
+	s := newTestMemory(20)
 	for i := range 20 {
 		s.set(fmt.Sprintf("unsaved%d.example", i), s.policy(1000*time.Hour, 0), true)
 	}
@@ -330,7 +330,7 @@ func TestMemoryNoBetterForWorse(t *testing.T) {
 	}
 	s.set("unsaved20.example", s.policy(1000*time.Hour, 0), true)
 	s.set("unsaved21.example", s.policy(1000*time.Hour, 0), true)
-	s.bounds(t, 0, 0) // they hold all the same
+	s.bounds(t, 0, 0) // the bounds hold for unsaved policies, too
 }
 
 // TestMemoryBusy: what is under way is not evicted, and what could not be evicted
@@ -344,7 +344,7 @@ func TestMemoryBusy(t *testing.T) {
 		"another": func(d *domain, on bool) { d.next.check = map[bool]*daneCheck{true: {}}[on] },
 	}
 	for name, set := range busy {
-		s := newShelf(10)
+		s := newTestMemory(10)
 		s.pass()
 		s.mu.Lock()
 		d := s.add(dane.NextHop{Domain: "busy.example", Port: 587}, s.now).domain
@@ -398,7 +398,7 @@ func TestMemoryBusyCatchesUp(t *testing.T) {
 // only that owner's: honest ones stay in force, though they are used less.
 func TestMemoryHeavyOwner(t *testing.T) {
 	for _, unsaved := range []bool{false, true} {
-		s := newShelf(1024)
+		s := newTestMemory(1024)
 		for i := range 50 {
 			s.set(fmt.Sprintf("honest%d.example", i), s.policy(1000*time.Hour, 0), unsaved)
 		}

@@ -13,9 +13,10 @@ import (
 	"stsmap/override"
 )
 
-// TestOverrideMidway: what a lookup finds out that began before the overrides
-// changed is not at hand afterwards, be it a first one, or a look at the record
-// behind an answer, or one that waits for DANE, or for another next-hop.
+// TestOverrideMidway: the result of a lookup that began before the overrides
+// changed is not cached: neither that of a first contact, nor of a recheck in
+// the background, nor of a lookup that waits for DANE, nor of one for another
+// next-hop.
 func TestOverrideMidway(t *testing.T) {
 	for _, c := range []struct {
 		mode, action string

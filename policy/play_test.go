@@ -14,7 +14,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"stsmap/cache"
 	"stsmap/dane"
 	"stsmap/override"
 	"stsmap/sts"
@@ -29,16 +28,16 @@ import (
 //	record fails|silent        SERVFAIL; no answer
 //	policy MODE [max_age=S] [MX…]   from now on HTTPS has this policy
 //	policy fails|badcert|hangs
-//	delay D                    each answer of the domain takes this long
+//	delay D                    each response of the domain takes this long
 //	dane STATE… [insecure] [nomail] [ttl=D]   from now on the MX hosts are in these states
-//	dane fails|silent|hangs    SERVFAIL; no answer; not even in the time that there is
+//	dane fails|silent|hangs    SERVFAIL; a timeout; no answer before the context ends
 //	danedelay D                each answer about DANE takes this long
 //	allow                      DANE may be used, as at the beginning
 //	deny                       it may not
 //	lookup KIND [ID]           ask, and expect this decision
 //	of NEXT-HOP KIND [ID]      the same for another next-hop than example.com
-//	strictly KIND [ID]         the same for who wants mode testing to be enforced
-//	look KIND [ID]             expect this decision if a person asks, which is no use
+//	strictly KIND [ID]         the same for a caller that enforces policies in testing mode
+//	look KIND [ID]             expect this decision from Decide, which does not count as use
 //	override none              there are no overrides (any more)
 //	override DOMAIN ACTION [for=D] [WORD…]   there is this one alone; the words are its reason
 //	uses N                     expect that it has decided so many answers
@@ -54,15 +53,15 @@ import (
 //	lapsings N                 expect so many events of that kind since the last "lapsings" or "events"
 //	weaker WORDS               expect that in the last change of a policy, or nothing
 //	expires D                  expect the decision to expire after D
-//	store fails|hangs|write-hangs|works   the store stops to work, or works again
+//	store fails|hangs|write-hangs|works   the store stops working, or works again
 //	run                        start refreshing
 //	restart                    a new engine on the old store
 //	stored N                   expect so many entries in the store
 //	option defer|workers=N|forget=D      of the engine; before anything else
 //	option dane|all|partial|fallback     likewise; the last three include the first
 //	option strict              policies in mode testing are decided as enforced, too
-//	option unfit               no policy can be put into the words of the client
-//	option undecided           nobody has said yet whether DANE may be used
+//	option unfit               Config.Render fails for every policy
+//	option undecided           AllowDANE has not been called yet
 func TestPlays(t *testing.T) {
 	files, err := filepath.Glob("testdata/plays/*.txt")
 	if err != nil || len(files) < 20 {
@@ -82,7 +81,7 @@ func TestPlays(t *testing.T) {
 func perform(t *testing.T, file, text string) {
 	s := &stage{
 		domain: &fakeDomain{policyErr: errors.New("nothing there")},
-		store:  &moodyStore{Store: cache.NewMemory(1000)},
+		store:  newTestStore(),
 	}
 	defer func() { s.close() }()
 	n := 0
@@ -102,7 +101,7 @@ func perform(t *testing.T, file, text string) {
 // A stage is what a play is performed on.
 type stage struct {
 	domain *fakeDomain
-	store  *moodyStore
+	store  *testStore
 	config Config
 	engine *Engine
 	stop   func() // ends Run
@@ -169,7 +168,7 @@ func (s *stage) do(verb string, args []string) error {
 	case "policy":
 		return s.domain.setPolicy(args)
 	case "store":
-		return s.store.setMood(args[0])
+		return s.store.set(args[0])
 	case "override", "uses":
 		return s.override(verb, args)
 	case "lookup", "look", "of", "strictly", "lookups", "took", "expires", "because":
@@ -504,66 +503,4 @@ func (n *fakeDomain) asked(args []string) error {
 		return fmt.Errorf("asked for %s records and %s policies", got[0], got[1])
 	}
 	return nil
-}
-
-// A moodyStore is a Store that can stop to work.
-type moodyStore struct {
-	cache.Store
-	mu       sync.Mutex
-	fails    bool
-	hangs    chan struct{} // not nil while it hangs
-	onlyPuts bool          // whether it hangs only when written to
-}
-
-func (s *moodyStore) setMood(mood string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.hangs != nil {
-		close(s.hangs)
-		s.hangs = nil
-	}
-	s.fails, s.onlyPuts = mood == "fails", mood == "write-hangs"
-	switch mood {
-	case "hangs", "write-hangs":
-		s.hangs = make(chan struct{})
-	case "fails", "works":
-	default:
-		return errors.New("unknown mood")
-	}
-	return nil
-}
-
-// mood waits while the store hangs, as a disk does: whatever the context says.
-func (s *moodyStore) mood(put bool) error {
-	s.mu.Lock()
-	hangs, fails, onlyPuts := s.hangs, s.fails, s.onlyPuts
-	s.mu.Unlock()
-	if hangs != nil && (put || !onlyPuts) {
-		<-hangs
-	}
-	if fails {
-		return errors.New("input/output error")
-	}
-	return nil
-}
-
-func (s *moodyStore) Get(ctx context.Context, name string) (cache.Entry, error) {
-	if err := s.mood(false); err != nil {
-		return cache.Entry{}, err
-	}
-	return s.Store.Get(ctx, name)
-}
-
-func (s *moodyStore) Put(ctx context.Context, e cache.Entry) error {
-	if err := s.mood(true); err != nil {
-		return err
-	}
-	return s.Store.Put(ctx, e)
-}
-
-func (s *moodyStore) Replace(ctx context.Context, e cache.Entry, wrong time.Time) error {
-	if err := s.mood(true); err != nil {
-		return err
-	}
-	return s.Store.Replace(ctx, e, wrong)
 }

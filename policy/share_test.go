@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// A crowd is fetches that hold a place or wait for one.
-type crowd struct {
+// A shareTest has fetches that hold a place or wait for one.
+type shareTest struct {
 	t     *testing.T
 	share *fairShare
 
@@ -26,14 +26,14 @@ type crowd struct {
 	order   []string // names of fetches, as they got a place
 }
 
-func newCrowd(t *testing.T, size int) *crowd {
-	c := &crowd{t: t, share: newFairShare(), holding: make(map[string]int), ended: make(map[string]int)}
+func newShareTest(t *testing.T, size int) *shareTest {
+	c := &shareTest{t: t, share: newFairShare(), holding: make(map[string]int), ended: make(map[string]int)}
 	c.share.resize(size)
 	return c
 }
 
 // fetch holds a place for that time, once it has one; address can be empty.
-func (c *crowd) fetch(ctx context.Context, owner, address string, lasts time.Duration) error {
+func (c *shareTest) fetch(ctx context.Context, owner, address string, lasts time.Duration) error {
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
 	p, err := c.share.acquire(ctx, owner, end)
@@ -56,14 +56,14 @@ func (c *crowd) fetch(ctx context.Context, owner, address string, lasts time.Dur
 	return context.Cause(ctx)
 }
 
-func (c *crowd) change(change func()) {
+func (c *shareTest) change(change func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	change()
 }
 
-// A crowdState is what a crowd and its share count at one moment.
-type crowdState struct {
+// shareCounts are the counts of a shareTest and its share at one moment.
+type shareCounts struct {
 	running, waiting, owners int
 	holding, ended           map[string]int
 	order                    []string
@@ -71,17 +71,17 @@ type crowdState struct {
 
 // state returns what is counted once everything that can go on without time
 // passing has done so.
-func (c *crowd) state() crowdState {
+func (c *shareTest) state() shareCounts {
 	synctest.Wait()
 	c.share.mu.Lock()
 	defer c.share.mu.Unlock()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return crowdState{c.share.running, len(c.share.waiting), len(c.share.owners), maps.Clone(c.holding), maps.Clone(c.ended), slices.Clone(c.order)}
+	return shareCounts{c.share.running, len(c.share.waiting), len(c.share.owners), maps.Clone(c.holding), maps.Clone(c.ended), slices.Clone(c.order)}
 }
 
 // flood begins n fetches of an owner that last as long as they can.
-func (c *crowd) flood(ctx context.Context, n int, owner func(i int) string, address string) {
+func (c *shareTest) flood(ctx context.Context, n int, owner func(i int) string, address string) {
 	for i := range n {
 		go func() { _ = c.fetch(ctx, owner(i), address, 24*time.Hour) }()
 		synctest.Wait()
@@ -89,7 +89,7 @@ func (c *crowd) flood(ctx context.Context, n int, owner func(i int) string, addr
 }
 
 // wantPlace has a fetch of an owner begin within that time.
-func (c *crowd) wantPlace(owner string, within time.Duration) {
+func (c *shareTest) wantPlace(owner string, within time.Duration) {
 	c.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
@@ -105,7 +105,7 @@ func (c *crowd) wantPlace(owner string, within time.Duration) {
 }
 
 // check compares the counts of the share with each other.
-func (c *crowd) check() {
+func (c *shareTest) check() {
 	c.t.Helper()
 	c.share.mu.Lock()
 	defer c.share.mu.Unlock()
@@ -135,7 +135,7 @@ func always(owner string) func(int) string { return func(int) string { return ow
 // and nothing is ended or waits.
 func TestShareBelowBound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCrowd(t, 100)
+		c := newShareTest(t, 100)
 		ctx, cancel := context.WithCancel(t.Context())
 		c.flood(ctx, 100, always("big.example"), "192.0.2.1")
 		time.Sleep(time.Hour)
@@ -156,7 +156,7 @@ func TestShareBelowBound(t *testing.T) {
 // another owner begins at once. The one that has run for longest is ended for it.
 func TestShareFlood(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCrowd(t, 50)
+		c := newShareTest(t, 50)
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		c.flood(ctx, 1000, always("big.example"), "")
@@ -215,7 +215,7 @@ func TestShareEqual(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c := newCrowd(t, 512)
+				c := newShareTest(t, 512)
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
 				c.flood(ctx, 1000, func(i int) string { return fmt.Sprintf("d%d.example", order(i)) }, "")
@@ -234,11 +234,12 @@ func TestShareEqual(t *testing.T) {
 	}
 }
 
-// TestShareNeverBelowEqual: nothing of an owner is ended that holds no more than the
-// one for whom it would be, or one more: the two would go on ending each other.
+// TestShareNeverBelowEqual: a fetch of an owner is ended for another owner only
+// if the first holds at least two more than the second. Otherwise the two would
+// go on ending each other's fetches.
 func TestShareNeverBelowEqual(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCrowd(t, 3)
+		c := newShareTest(t, 3)
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		c.flood(ctx, 2, always("a.example"), "")
@@ -253,7 +254,7 @@ func TestShareNeverBelowEqual(t *testing.T) {
 // holds the fewest, and of these in the order in which they came.
 func TestShareWaitersInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCrowd(t, 2)
+		c := newShareTest(t, 2)
 		for i, owner := range []string{"a.example", "b.example"} {
 			go func() { _ = c.fetch(t.Context(), owner, "", time.Duration(10+10*i)*time.Second) }()
 			synctest.Wait()
@@ -275,7 +276,7 @@ func TestShareWaitersInOrder(t *testing.T) {
 // fetches and why it ended, and leaves nothing behind.
 func TestShareWaitEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCrowd(t, 1)
+		c := newShareTest(t, 1)
 		holder, release := context.WithCancel(t.Context())
 		c.flood(holder, 1, always("a.example"), "")
 		cause := errors.New("a reason")
@@ -299,7 +300,7 @@ func TestShareWaitEnds(t *testing.T) {
 // ended for that, and nothing begins until there is room again.
 func TestShareResize(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCrowd(t, 10)
+		c := newShareTest(t, 10)
 		for i := range 30 {
 			go func() { _ = c.fetch(t.Context(), fmt.Sprintf("d%d.example", i), "", time.Duration(i+1)*time.Minute) }()
 			synctest.Wait()
@@ -330,7 +331,7 @@ func TestShareResize(t *testing.T) {
 // before, and also if that is done twice.
 func TestShareReleaseAfterEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCrowd(t, 2)
+		c := newShareTest(t, 2)
 		var places []*place
 		for _, owner := range []string{"a.example", "a.example", "b.example"} {
 			p, err := c.share.acquire(t.Context(), owner, func(error) {})
@@ -363,7 +364,7 @@ func TestShareNetwork(t *testing.T) {
 	for network, other := range map[string]string{"192.0.2.%d": "198.51.100.1", "2001:db8:1:%d::1": "2001:db8:2::1", "::ffff:192.0.2.%d": "198.51.100.1"} {
 		t.Run(other, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c := newCrowd(t, 20)
+				c := newShareTest(t, 20)
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
 				for i := range 40 {
@@ -390,7 +391,7 @@ func TestShareNetwork(t *testing.T) {
 // two seconds.
 func TestShareNetworkPatience(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCrowd(t, 20)
+		c := newShareTest(t, 20)
 		for i := range 20 {
 			go func() {
 				_ = c.fetch(t.Context(), fmt.Sprintf("customer%d.example", i), "192.0.2.1", 1900*time.Millisecond)
@@ -411,7 +412,7 @@ func TestShareNetworkPatience(t *testing.T) {
 // no more run than may, and in the end nothing is left.
 func TestShareChurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCrowd(t, 10)
+		c := newShareTest(t, 10)
 		r := rand.New(rand.NewPCG(1, 2))
 		var fetching sync.WaitGroup
 		most := 10

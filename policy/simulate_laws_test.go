@@ -246,7 +246,7 @@ func (w *simWorld) judgeKind(h *simHost, d *simDomain, q *simQuestion, a simAnsw
 	}
 	danes := h.settings.DANE.Check != nil && h.allowed && enforced
 	unsettled := d.dane.MXSecure && d.dane.Count(dane.Usable) == 0 && d.dane.Count(dane.Failed) > 0 // an earlier result stays
-	if danes && (unsettled || d.daneMood != simWell || q.began.Sub(d.daneCalm) < simDANELife) {
+	if danes && (unsettled || d.daneHealth != simWell || q.began.Sub(d.daneCalm) < simDANELife) {
 		return // more than one result can still count
 	}
 	if danes {
@@ -264,7 +264,7 @@ func (w *simWorld) judgeDeferred(h *simHost, d *simDomain, q *simQuestion, a sim
 	const lasts = 2 * time.Minute
 	dnsTrouble := d.dns != simWell || q.began.Sub(d.dnsWell) < lasts
 	danes := h.settings.DANE.Check != nil && h.allowed && !h.settings.DANE.FallBack
-	daneTrouble := d.daneMood != simWell || q.began.Sub(d.daneWell) < lasts || q.began.Sub(d.daneCalm) < simDANELife || d.dane.Count(dane.Failed) > 0
+	daneTrouble := d.daneHealth != simWell || q.began.Sub(d.daneWell) < lasts || q.began.Sub(d.daneCalm) < simDANELife || d.dane.Count(dane.Failed) > 0
 	if a.version == nil && h.settings.Defer && dnsTrouble || enforced && danes && daneTrouble {
 		return
 	}

@@ -321,7 +321,7 @@ func (w *simWorld) forget(h *simHost, d *simDomain) {
 // quiet reports whether a hint of what h does to d reaches all hosts, and no other
 // does anything about d now.
 func (w *simWorld) quiet(h *simHost, d *simDomain) bool {
-	if w.store.mood != simStoreWell || w.store.noHints || w.clocksWrong {
+	if w.store.state != simStoreWell || w.store.noHints || w.clocksWrong {
 		return false
 	}
 	for _, other := range w.hosts {

@@ -21,9 +21,9 @@ const (
 	simPolicyChanges
 	simPolicyRepeatsID
 	simRecordVanishes
-	simRecordAppears
 	simRecordInvalid
 	simRecordTwice
+	simRecordAppears
 	simPolicyHangs
 	simPolicyMissing
 	simPolicyBadCert
@@ -65,7 +65,7 @@ const (
 // String returns what is printed of k.
 func (k simKind) String() string {
 	return [...]string{
-		"lookup", "policy and id change", "policy changes, id stays", "record vanishes", "record appears", "record becomes invalid", "second record",
+		"lookup", "policy and id change", "policy changes, id stays", "record vanishes", "record becomes invalid", "second record", "record appears",
 		"policy host hangs", "policy host answers 404", "policy host has a bad certificate", "policy host serves garbage", "policy host returns",
 		"DNS fails", "DNS is silent", "DNS returns", "DNS and policy host become slower or faster", "DANE result changes", "DANE fails", "DANE is silent", "DANE hangs", "DANE returns",
 		"store refuses", "store refuses writes", "store hangs", "store writes, then hangs", "store returns", "store loses its last second", "store is flushed", "another host writes to the store",
@@ -203,72 +203,66 @@ func (s *simPlanner) lasting() time.Duration {
 	return time.Duration(float64(5*time.Second) * math.Pow(2000, s.rng.Float64()))
 }
 
+// A simChance is how many of a hundred events are of one of some kinds.
+type simChance struct {
+	below int // how many are of these kinds or of those before
+	kinds []simKind
+	ends  simKind // what ends the disturbance later; 0 if nothing does
+}
+
+// chances returns how often each kind of event happens in p.
+func (p simPlan) chances() []simChance {
+	clock, last := simChance{99, []simKind{simRetrieve}, 0}, simPolicyChanges
+	if p.clocks {
+		clock = simChance{99, []simKind{simClockSteps}, simClockReturns}
+	}
+	if p.floods {
+		last = simFlood
+	}
+	return []simChance{
+		{14, []simKind{simPolicyChanges}, 0},
+		{19, []simKind{simPolicyRepeatsID}, 0},
+		{26, []simKind{simRecordVanishes, simRecordInvalid, simRecordTwice}, simRecordAppears},
+		{40, []simKind{simPolicyHangs, simPolicyMissing, simPolicyBadCert, simPolicyGarbage}, simPolicyReturns},
+		{48, []simKind{simDNSFails, simDNSSilent}, simDNSReturns},
+		{52, []simKind{simSlower}, 0},
+		{56, []simKind{simDANEChanges}, 0},
+		{60, []simKind{simDANEFails, simDANESilent, simDANEHangs}, simDANEReturns},
+		{68, []simKind{simStoreRefuses, simStoreReadOnly, simStoreHangs, simStoreLate}, simStoreReturns},
+		{72, []simKind{simStoreLosesSecond, simStoreFlushed, simStoreWritten}, 0},
+		{74, []simKind{simHintsLost}, simHintsReturn},
+		{78, []simKind{simRestart, simKill}, 0},
+		{83, []simKind{simOverride}, simOverrideEnds},
+		{86, []simKind{simConfigure}, 0},
+		{90, []simKind{simForget}, 0},
+		{92, []simKind{simImport}, 0},
+		{95, []simKind{simRetrieve}, 0},
+		clock,
+		{100, []simKind{last}, 0},
+	}
+}
+
 // happen draws one event, with its end where it has one, and has the domain
 // looked up around it.
 func (s *simPlanner) happen(at time.Duration) {
-	host, d := s.rng.IntN(simHosts), s.rng.IntN(s.domains)
-	switch n := s.rng.IntN(100); {
-	case n < 14:
-		s.add(at, simPolicyChanges, host, d)
-	case n < 19:
-		s.add(at, simPolicyRepeatsID, host, d)
-	case n < 26:
-		s.add(at, [...]simKind{simRecordVanishes, simRecordInvalid, simRecordTwice}[s.rng.IntN(3)], host, d)
-		s.add(at+s.lasting(), simRecordAppears, host, d)
-	case n < 40:
-		s.add(at, simPolicyHangs+simKind(s.rng.IntN(4)), host, d)
-		s.add(at+s.lasting(), simPolicyReturns, host, d)
-	case n < 48:
-		s.add(at, simDNSFails+simKind(s.rng.IntN(2)), host, d)
-		s.add(at+s.lasting(), simDNSReturns, host, d)
-	case n < 52:
-		s.add(at, simSlower, host, d)
-	case n < 56:
-		s.add(at, simDANEChanges, host, d)
-	case n < 60:
-		s.add(at, simDANEFails+simKind(s.rng.IntN(3)), host, d)
-		s.add(at+s.lasting(), simDANEReturns, host, d)
-	case n < 68:
-		s.add(at, simStoreRefuses+simKind(s.rng.IntN(4)), host, d)
-		s.add(at+s.lasting(), simStoreReturns, host, d)
-	case n < 72:
-		s.add(at, simStoreLosesSecond+simKind(s.rng.IntN(3)), host, d)
-	default:
-		s.happenToHost(at, n, host, d)
+	host, d, n := s.rng.IntN(simHosts), s.rng.IntN(s.domains), s.rng.IntN(100)
+	all := s.chances()
+	c := all[slices.IndexFunc(all, func(c simChance) bool { return n < c.below })]
+	kind := c.kinds[0]
+	if len(c.kinds) > 1 {
+		kind = c.kinds[s.rng.IntN(len(c.kinds))]
+	}
+	s.add(at, kind, host, d)
+	if c.ends != 0 {
+		lasts := s.lasting()
+		if kind == simClockSteps {
+			lasts = min(lasts, simClockMax)
+		}
+		s.add(at+lasts, c.ends, host, d)
 	}
 	s.around(at, d)
 	if s.rng.IntN(3) == 0 {
 		s.around(at, s.rng.IntN(s.domains))
-	}
-}
-
-func (s *simPlanner) happenToHost(at time.Duration, n, host, d int) {
-	switch {
-	case n < 74:
-		s.add(at, simHintsLost, host, d)
-		s.add(at+s.lasting(), simHintsReturn, host, d)
-	case n < 78:
-		s.add(at, simRestart+simKind(s.rng.IntN(2)), host, d)
-	case n < 83:
-		s.add(at, simOverride, host, d)
-		s.add(at+s.lasting(), simOverrideEnds, host, d)
-	case n < 86:
-		s.add(at, simConfigure, host, d)
-	case n < 90:
-		s.add(at, simForget, host, d)
-	case n < 92:
-		s.add(at, simImport, host, d)
-	case n < 95:
-		s.add(at, simRetrieve, host, d)
-	case n < 99 && s.clocks:
-		s.add(at, simClockSteps, host, d)
-		s.add(at+min(s.lasting(), simClockMax), simClockReturns, host, d)
-	case n < 99:
-		s.add(at, simRetrieve, host, d)
-	case s.floods:
-		s.add(at, simFlood, host, d)
-	default:
-		s.add(at, simPolicyChanges, host, d)
 	}
 }
 

@@ -12,15 +12,15 @@ import (
 	"stsmap/cache"
 )
 
-// A simStoreMood is how the shared store behaves.
-type simStoreMood uint8
+// A simStoreState is how the shared store behaves.
+type simStoreState uint8
 
-// The moods of the store.
+// The states of the store.
 const (
-	simStoreWell simStoreMood = iota
+	simStoreWell simStoreState = iota
 	simStoreRefusing
 	simStoreFull    // refuses writes
-	simStoreHanging // until the context ends or the mood changes, and does nothing
+	simStoreHanging // until the context ends or the state changes, and does nothing
 	simStoreTardy   // writes, and then hangs likewise
 )
 
@@ -28,14 +28,14 @@ const (
 type simStore struct {
 	entries map[string]cache.Entry
 	claims  map[string]simClaim
-	mood    simStoreMood
-	woken   chan struct{} // closed when the mood changes
+	state   simStoreState
+	woken   chan struct{} // closed when the state changes
 	due     time.Time     // no entry is due before
 	recent  []simUndo     // what was written in the last second
 
 	readable time.Time // since when it can be read
 	writable time.Time // since when it can be written
-	changes  int       // of mood, and losses
+	changes  int       // of state, and losses
 	noHints  bool
 	hints    time.Time // when a hint was lost last
 }
@@ -69,26 +69,26 @@ type simHandle struct {
 	cut     bool // the host was killed
 }
 
-// enter waits while the store hangs, and returns why it does not do what is
-// asked; without an error the lock of the world is held. late tells that the
-// store carries the operation out and then hangs.
+// enter waits while the store hangs, and returns the error of an operation that
+// the store refuses. Without an error the lock of the world is held. late
+// reports that the store carries the operation out and then hangs.
 func (s *simHandle) enter(ctx context.Context, write bool) (late bool, err error) {
 	w := s.world
 	w.mu.Lock()
-	mood := w.store.mood
+	state := w.store.state
 	switch {
 	case s.cut:
 		err = errSimCut
 	case ctx.Err() != nil:
 		err = ctx.Err()
-	case mood == simStoreRefusing || mood == simStoreFull && write:
+	case state == simStoreRefusing || state == simStoreFull && write:
 		err = errSimStore
-	case mood == simStoreHanging || mood == simStoreTardy && !write:
+	case state == simStoreHanging || state == simStoreTardy && !write:
 		woken := w.store.woken
 		w.mu.Unlock()
 		return false, simHang(ctx, woken)
 	default:
-		return mood == simStoreTardy, nil
+		return state == simStoreTardy, nil
 	}
 	w.mu.Unlock()
 	return false, err
@@ -329,7 +329,7 @@ const simHintDelay = 30 * time.Millisecond
 
 // hint sends a hint of a change to all hosts. The lock must be held.
 func (w *simWorld) hint(domain string, deleted bool) {
-	if w.store.noHints || w.store.mood == simStoreRefusing {
+	if w.store.noHints || w.store.state == simStoreRefusing {
 		w.store.hints = time.Now()
 		return
 	}
@@ -350,8 +350,8 @@ func (w *simWorld) hint(domain string, deleted bool) {
 // disturb carries out an event about the store. The lock must be held.
 func (w *simWorld) disturb(e simEvent) {
 	s, now := w.store, time.Now()
-	mood := func(m simStoreMood, readable, writable bool) {
-		s.mood = m
+	state := func(m simStoreState, readable, writable bool) {
+		s.state = m
 		s.changes++
 		close(s.woken)
 		s.woken = make(chan struct{})
@@ -364,18 +364,18 @@ func (w *simWorld) disturb(e simEvent) {
 	}
 	switch e.kind {
 	case simStoreRefuses:
-		mood(simStoreRefusing, false, false)
+		state(simStoreRefusing, false, false)
 	case simStoreReadOnly:
-		mood(simStoreFull, true, false)
+		state(simStoreFull, true, false)
 		if s.readable.IsZero() {
 			s.readable = now
 		}
 	case simStoreHangs:
-		mood(simStoreHanging, false, false)
+		state(simStoreHanging, false, false)
 	case simStoreLate:
-		mood(simStoreTardy, false, false)
+		state(simStoreTardy, false, false)
 	case simStoreReturns:
-		mood(simStoreWell, true, true)
+		state(simStoreWell, true, true)
 		if s.readable.IsZero() {
 			s.readable = now
 		}
@@ -408,7 +408,7 @@ func (w *simWorld) disturb(e simEvent) {
 // writeAsAnother has a host that is not simulated write a policy that it has
 // just downloaded. The lock must be held.
 func (w *simWorld) writeAsAnother(d *simDomain) {
-	if d.host != simWell || d.why != nil || w.store.mood != simStoreWell {
+	if d.host != simWell || d.why != nil || w.store.state != simStoreWell {
 		return
 	}
 	now := time.Now()

@@ -14,12 +14,12 @@ import (
 	"stsmap/stsfetch"
 )
 
-// A simMood is how DNS, a policy host or DANE behaves.
-type simMood uint8
+// A simState is how DNS, a policy host or DANE behaves.
+type simState uint8
 
-// The moods.
+// The states.
 const (
-	simWell simMood = iota
+	simWell simState = iota
 	simHanging
 	simMissing
 	simBadCert
@@ -46,17 +46,17 @@ type simDomain struct {
 	index int
 	name  string
 
-	id        string
-	why       error // why the record does not count; nil if it does
-	ttl       time.Duration
-	dns       simMood
-	dnsDelay  time.Duration
-	policy    *simVersion // what the policy host has; nil if the domain never had MTA-STS
-	host      simMood
-	hostDelay time.Duration
-	dane      dane.Result
-	daneMood  simMood
-	daneDelay time.Duration
+	id         string
+	why        error // why the record does not count; nil if it does
+	ttl        time.Duration
+	dns        simState
+	dnsDelay   time.Duration
+	policy     *simVersion // what the policy host has; nil if the domain never had MTA-STS
+	host       simState
+	hostDelay  time.Duration
+	dane       dane.Result
+	daneHealth simState
+	daneDelay  time.Duration
 
 	calm     time.Time // since when nothing of the record, DNS, policy and policy host has changed
 	textCalm time.Time // since when the policy has not changed and its host has worked
@@ -176,9 +176,9 @@ func (f *simFetcher) Record(ctx context.Context, name string) (stsfetch.Record, 
 	w.mu.Lock()
 	d := w.byName[name]
 	w.askedRecord(f.host, d)
-	mood, delay := d.dns, d.dnsDelay
+	state, delay := d.dns, d.dnsDelay
 	w.mu.Unlock()
-	if mood == simSilent {
+	if state == simSilent {
 		delay = 5 * time.Second
 	}
 	if err := pause(ctx, delay); err != nil {
@@ -190,9 +190,9 @@ func (f *simFetcher) Record(ctx context.Context, name string) (stsfetch.Record, 
 	r := stsfetch.Record{TTL: d.ttl}
 	f.host.seen[d.index] = ""
 	switch {
-	case mood == simFailing:
+	case state == simFailing:
 		return stsfetch.Record{}, errors.New("SERVFAIL")
-	case mood == simSilent:
+	case state == simSilent:
 		return stsfetch.Record{}, slowness{}
 	case d.why != nil:
 		r.Why = d.why
@@ -215,17 +215,17 @@ func (f *simFetcher) Policy(ctx context.Context, name string) (string, *sts.Poli
 	w.mu.Lock()
 	d := w.byName[name]
 	fetch := w.beganFetch(f, d)
-	mood, delay := d.host, d.hostDelay
+	state, delay := d.host, d.hostDelay
 	w.mu.Unlock()
-	if mood == simHanging {
+	if state == simHanging {
 		<-ctx.Done()
 	}
 	wait := pause(ctx, delay)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	v := d.policy
-	if err := simFailure(name, mood, wait); err != nil {
-		w.endedFetch(f, d, fetch, nil, mood != simWell && !errors.Is(ctx.Err(), context.Canceled)) // one that is given up is not the domain's fault
+	if err := simFailure(name, state, wait); err != nil {
+		w.endedFetch(f, d, fetch, nil, state != simWell && !errors.Is(ctx.Err(), context.Canceled)) // one that is given up is not the domain's fault
 		return "", nil, err
 	}
 	p, err := sts.ParsePolicy([]byte(v.text))
@@ -233,16 +233,16 @@ func (f *simFetcher) Policy(ctx context.Context, name string) (string, *sts.Poli
 	return v.text, p, err
 }
 
-// simFailure is how a policy host in a mood fails; nil if it does not.
-func simFailure(name string, mood simMood, wait error) error {
+// simFailure is how a policy host in a state fails; nil if it does not.
+func simFailure(name string, state simState, wait error) error {
 	switch {
-	case mood == simHanging || wait != nil:
+	case state == simHanging || wait != nil:
 		return &stsfetch.Error{Domain: name, Step: stsfetch.StepTimeout, Err: errors.New("timeout")}
-	case mood == simMissing:
+	case state == simMissing:
 		return &stsfetch.Error{Domain: name, Step: stsfetch.StepStatus, Err: errors.New("HTTP status is 404, not 200")}
-	case mood == simBadCert:
+	case state == simBadCert:
 		return &stsfetch.Error{Domain: name, Step: stsfetch.StepCert, Err: errors.New("certificate has expired")}
-	case mood == simGarbage:
+	case state == simGarbage:
 		return &stsfetch.Error{Domain: name, Step: stsfetch.StepSyntax, Err: errors.New("not a policy")}
 	}
 	return nil
@@ -256,18 +256,18 @@ func (f *simFetcher) check(ctx context.Context, hop dane.NextHop) (dane.Result, 
 	w := f.world
 	w.mu.Lock()
 	d := w.byName[hop.Domain]
-	r, mood, delay := d.dane, d.daneMood, d.daneDelay
+	r, state, delay := d.dane, d.daneHealth, d.daneDelay
 	w.mu.Unlock()
-	switch mood {
+	switch state {
 	case simHanging:
 		delay = time.Hour
 	case simSilent:
 		delay = 5 * time.Second
 	}
-	if wait := pause(ctx, delay); wait != nil || mood == simSilent {
+	if wait := pause(ctx, delay); wait != nil || state == simSilent {
 		return dane.Result{}, slowness{}
 	}
-	if mood == simFailing {
+	if state == simFailing {
 		return dane.Result{}, errors.New("MX: SERVFAIL")
 	}
 	return r, nil
@@ -287,9 +287,9 @@ func (w *simWorld) happen(e simEvent) {
 	d := w.domains[e.domain]
 	rng := rand.New(rand.NewPCG(e.n, 3))
 	now := time.Now()
-	policyHost := func(m simMood) { d.host, d.calm, d.textCalm = m, now, now }
-	dns := func(m simMood) { d.dns, d.calm, d.dnsWell = m, now, now }
-	daneIs := func(m simMood) { d.daneMood, d.daneCalm, d.daneWell = m, now, now }
+	policyHost := func(m simState) { d.host, d.calm, d.textCalm = m, now, now }
+	dns := func(m simState) { d.dns, d.calm, d.dnsWell = m, now, now }
+	daneIs := func(m simState) { d.daneHealth, d.daneCalm, d.daneWell = m, now, now }
 	record := func(why error) { d.why, d.calm = why, now }
 	switch e.kind {
 	case simPolicyChanges, simPolicyRepeatsID:
@@ -307,7 +307,7 @@ func (w *simWorld) happen(e simEvent) {
 	case simRecordAppears:
 		record(nil)
 	case simPolicyHangs, simPolicyMissing, simPolicyBadCert, simPolicyGarbage:
-		policyHost(simHanging + simMood(e.kind-simPolicyHangs))
+		policyHost(simHanging + simState(e.kind-simPolicyHangs))
 	case simPolicyReturns:
 		policyHost(simWell)
 	case simDNSFails:

@@ -142,8 +142,8 @@ func TestSiteFailure(t *testing.T) {
 	})
 }
 
-// TestSiteDeath: whoever dies with a claim delays the others by a third of the
-// time that they have.
+// TestSiteDeath: a host that dies while it holds a claim delays the others by a
+// third of fetch.timeout.
 func TestSiteDeath(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(2)
@@ -165,8 +165,8 @@ func TestSiteDeath(t *testing.T) {
 	})
 }
 
-// TestSiteHeld: a claim that is renewed for ever keeps nobody longer than a
-// lookup may take, and then nothing is blamed on the domain.
+// TestSiteHeld: a claim that another host renews for ever delays a lookup by no
+// more than a lookup may take, and the domain gets no failure.
 func TestSiteHeld(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(1)
@@ -183,7 +183,7 @@ func TestSiteHeld(t *testing.T) {
 	})
 }
 
-// TestSiteAway: a store that is away does not keep anybody from downloading.
+// TestSiteAway: with an unreachable store, every host downloads.
 func TestSiteAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(3)
@@ -224,7 +224,8 @@ func TestSiteCutShort(t *testing.T) {
 	})
 }
 
-// TestChanged: what somebody else has put counts from the next lookup on.
+// TestChanged: an entry that another host has put counts from the next lookup
+// on.
 func TestChanged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(2)
@@ -367,8 +368,8 @@ func TestSkewKill(t *testing.T) {
 	})
 }
 
-// TestSlotFirst: nobody has a claim who could not use it, and nobody keeps
-// others from downloading who waits for one.
+// TestSlotFirst: a lookup takes a claim only when it has a slot, and a lookup
+// that waits for a claim holds no slot.
 func TestSlotFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(1)

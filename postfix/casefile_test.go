@@ -61,7 +61,7 @@ type phase struct {
 	unknown int // map names reported; -1 likewise
 }
 
-// A count is how often something is asked for in a phase.
+// A count is how many queries of one kind a phase expects.
 type count struct {
 	what string // "gets", "handshakes", "txtqueries" or "queries"
 	name string // host or owner name; empty for all names, with "queries"
@@ -274,7 +274,7 @@ func (p *phase) edit(word, rest string) error {
 	return nil
 }
 
-// readWanted takes one line that says what is asked, or what is expected.
+// readWanted takes one line of the queries to make, or of the expected results.
 func (p *phase) readWanted(word, rest string) (err error) {
 	switch word {
 	case "map":

@@ -9,9 +9,9 @@ import (
 	"stsmap/postfix"
 )
 
-// TestCheckText: testdata/texts.txt has what an administrator can write, and what
-// is said of it: "ok", or a part of the error. What Postfix says itself is for e2e,
-// where one is asked.
+// TestCheckText: each line of testdata/texts.txt is a text that an
+// administrator can write, and the result that CheckText must have: "ok", or a
+// part of the error. Package e2e compares the same texts with a real Postfix.
 func TestCheckText(t *testing.T) {
 	data, err := os.ReadFile("testdata/texts.txt")
 	if err != nil {

@@ -171,8 +171,8 @@ func (s *slot) configure(next spec) {
 	s.spec, s.next = next, time.Now()
 }
 
-// finish records how a run ended. A run that fails takes nothing away from what
-// is known: DNS that is down does not mean that the resolver stopped validating.
+// finish records the result of a run. A failed run keeps the last result: if
+// DNS is down, that does not mean that the resolver stopped validating.
 func (s *slot) finish(o outcome) {
 	s.running = false
 	if s.run == nil || o.key != s.key {

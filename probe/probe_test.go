@@ -133,8 +133,8 @@ func TestIntervals(t *testing.T) {
 	})
 }
 
-// TestFailures: after a run without a result the next one is soon. It takes
-// nothing away from what is known.
+// TestFailures: after a failed run the next one follows soon, and the last
+// result stays.
 func TestFailures(t *testing.T) {
 	inBench(t, func(b *bench) {
 		b.resolv.err, b.which.err = errors.New("timeout"), errors.New("fatal")

@@ -1,12 +1,10 @@
-// Package sts reads what RFC 8461 (SMTP MTA Strict Transport Security) lets a domain publish: the TXT
-// record that says a policy exists, and the policy itself; and it says whether a host is one that a
-// policy names. The daemon, its diagnostic commands and the tests share this one parser.
+// Package sts parses what a domain publishes by RFC 8461 (SMTP MTA Strict Transport Security): the TXT
+// record that announces a policy, and the policy itself. It also matches host names against a policy. The daemon, its diagnostic commands and the tests share this one parser.
 //
-// It does no input or output, knows no clock and decides nothing: it neither looks anything up nor
-// judges whether a policy still counts, and it does not check certificates. Nor does it guard against
-// size: whoever reads a policy from the network limits it first (RFC 8461, Section 3.3).
+// It does no I/O, knows no clock and decides nothing: it looks nothing up, does not judge whether a
+// policy has expired, and does not verify certificates. It does not limit the size of its input
+// either: a caller that reads a policy from the network does (RFC 8461, Section 3.3).
 //
-// The grammar is kept to the letter, because a sender that reads more than the standard allows protects
-// its own users from nobody's mistakes but teaches domains to make them. There is one exception, argued
-// at [ParsePolicy].
+// The parser accepts the grammar of the standard and no more: a lenient sender does not protect its
+// users, but teaches domain owners to make mistakes. There is one exception, argued at [ParsePolicy].
 package sts

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// A Line is one line of a policy by itself, for whoever explains a policy to people.
+// A Line is one line of a policy by itself, for messages that explain a policy.
 type Line struct {
 	// Number counts from 1.
 	Number int

@@ -6,8 +6,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestReadPolicy: every mistake is told, and what every line is. That the first
-// one is that of ParsePolicy is the law of FuzzParsePolicy.
+// TestReadPolicy: ReadPolicy returns what each line is, and every mistake.
+// FuzzParsePolicy holds that the first mistake is the error of ParsePolicy.
 func TestReadPolicy(t *testing.T) {
 	for _, c := range []struct {
 		name, body string

@@ -134,7 +134,8 @@ func TestPolicyKeepsNoReference(t *testing.T) {
 	}
 }
 
-// Long lists of exchangers are told apart by other means than short ones, with the same result.
+// TestManyExchangers: long lists of MX patterns, which are searched for duplicates in another way than short ones, have
+// the same result.
 func TestManyExchangers(t *testing.T) {
 	var b strings.Builder
 	b.WriteString("version: STSv1\nmode: enforce\nmax_age: 1\n")

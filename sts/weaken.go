@@ -24,10 +24,9 @@ func (w Weakening) String() string {
 	return w.Field + " " + w.Before + " -> " + w.After
 }
 
-// Weakened tells in which ways after protects mail less than before; none if it does not. A lower mode
-// and a shorter max_age are, and so is a host that may receive mail only now, which is what somebody
-// who wants to read it would add. That happens for good reasons, too: a domain that moves has to do all
-// three (RFC 8461, Section 8.3). It needs neither policy's Lines.
+// Weakened returns in which ways after protects mail less than before; none if it does not. A lower mode and a shorter
+// max_age do, and so does a host that could not receive mail before, which an attacker would add to read it. There are
+// good reasons, too: a domain that moves has to do all three (RFC 8461, Section 8.3). It needs neither policy's Lines.
 func Weakened(before, after *Policy) []Weakening {
 	if before.Mode == None {
 		return nil // it protected nothing

@@ -64,8 +64,8 @@ func TestNotify(t *testing.T) {
 	}
 }
 
-// TestNotifyNobody: without a service manager nothing is told, and one that is
-// gone is an error.
+// TestNotifyNobody: without a service manager nothing is sent, and one that
+// does not listen any more is an error.
 func TestNotifyNobody(t *testing.T) {
 	t.Setenv("NOTIFY_SOCKET", "")
 	for _, tell := range []func() error{Ready, Reloading, Stopping} {

@@ -78,9 +78,9 @@ func notify(state string) error {
 }
 
 // Watchdog tells the service manager that the daemon is alive, as often as it
-// wants to hear it, each time that probe returns nil, until ctx is done.
-// While probe fails nothing is told, and the service manager restarts the
-// daemon. Without a watchdog Watchdog returns at once.
+// expects, each time that probe returns nil, until ctx is done. While probe
+// fails Watchdog sends nothing, and the service manager restarts the daemon.
+// Without a watchdog Watchdog returns at once.
 func Watchdog(ctx context.Context, probe func(context.Context) error) error {
 	limit, err := daemon.SdWatchdogEnabled(false)
 	if err != nil || limit == 0 {
@@ -94,7 +94,7 @@ func Watchdog(ctx context.Context, probe func(context.Context) error) error {
 		err := probe(once)
 		cancel()
 		if err == nil {
-			// If this could not be said once, it is said the next time.
+			// A failed notification is repeated at the next tick.
 			_ = notify(daemon.SdNotifyWatchdog)
 		}
 		select {

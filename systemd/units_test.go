@@ -119,8 +119,8 @@ func TestSocketsAreDefaults(t *testing.T) {
 	}
 }
 
-// TestPostfixSocket: the socket is in a directory of its own in the queue directory, which is not made, is open to the
-// group of Postfix and nobody else, and the unit does not need that group.
+// TestPostfixSocket: the socket is in a directory of its own in the queue directory, which the unit does not make. It
+// is open to the group of Postfix alone, and the unit starts without that group.
 func TestPostfixSocket(t *testing.T) {
 	u := readUnit(t, "stsmap-postfix.socket")
 	path := u.one(t, "Socket.ListenStream")

@@ -1,9 +1,10 @@
-// Package warm has domains known before mail goes to them: a domain that is met
-// for the first time could be met without its protection (RFC 8461, Section
-// 10.2), and those that mail went to last week are likely to be met again.
+// Package warm lists the domains whose policies are to be cached before mail is
+// sent to them. First contact with a domain may be without protection (RFC
+// 8461, Section 10.2), and the domains of last week's mail are likely to get
+// mail again.
 //
-// It reads which domains those are from a list or from Postfix's log, and asks
-// for them politely. It does not know how a domain is asked.
+// It reads the domains from a list or from Postfix's log, and fetches them at a
+// low rate. It does not know how a domain is fetched.
 package warm
 
 import (
@@ -19,7 +20,7 @@ import (
 	"sync"
 )
 
-// AtOnce is how many domains are asked for at the same time: warming is never
+// AtOnce is how many domains are fetched at the same time: warming is never
 // urgent, and the resolver has other work.
 const AtOnce = 8
 
@@ -28,7 +29,7 @@ const (
 	mostLine = 64 << 10
 	// mostDomains bounds a list.
 	mostDomains = 5_000_000
-	// mostBad bounds how many bad lines are told of.
+	// mostBad bounds how many bad lines are reported.
 	mostBad = 20
 )
 

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"stsmap/cache"
+	"stsmap/cache/cachetest"
 )
 
 // A stateLog keeps what OnState was called with.
@@ -61,7 +62,7 @@ func watched(t *testing.T, test func(t *testing.T, s *Store, path string, log *s
 			t.Fatal(err)
 		}
 		for i := range 100 {
-			put(t, s, entry(i))
+			cachetest.Put(t, s, entry(i))
 		}
 		test(t, s, path, log)
 	})
@@ -92,10 +93,10 @@ func TestRemoved(t *testing.T) {
 			if err := os.Remove(path); err != nil {
 				t.Fatal(err)
 			}
-			put(t, s, entry(100+2*round)) // acknowledged before it is noticed
+			cachetest.Put(t, s, entry(100+2*round)) // acknowledged before it is noticed
 			pass()
 			log.want(t, "removed", Restored)
-			put(t, s, entry(101+2*round))
+			cachetest.Put(t, s, entry(101+2*round))
 			if info, err := os.Stat(path); err != nil || info.Mode() != 0o640 {
 				t.Errorf("%v, %v", info, err)
 			}
@@ -219,7 +220,7 @@ func TestReplaced(t *testing.T) {
 		}
 		pass()
 		log.want(t, "moved back", Attached)
-		put(t, s, entry(100))
+		cachetest.Put(t, s, entry(100))
 		wantEntries(t, s, 101)
 
 		if err := errors.Join(os.Remove(path), os.Mkdir(path, 0o700)); err != nil {
@@ -232,7 +233,7 @@ func TestReplaced(t *testing.T) {
 		}
 		pass()
 		log.want(t, "free again", Restored)
-		put(t, s, entry(101))
+		cachetest.Put(t, s, entry(101))
 
 		if err := errors.Join(os.Remove(path), os.WriteFile(path, nil, 0o600)); err != nil {
 			t.Fatal(err)
@@ -267,7 +268,7 @@ func TestMissing(t *testing.T) {
 		}
 		pass()
 		log.want(t, "possible again", Restored)
-		put(t, s, entry(100))
+		cachetest.Put(t, s, entry(100))
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}
@@ -282,7 +283,7 @@ func TestRestoreFullDisk(t *testing.T) {
 	path := filepath.Join(dir, "cache.db")
 	s := mustOpen(t, path)
 	for i := range 20 {
-		put(t, s, large(i))
+		cachetest.Put(t, s, large(i))
 	}
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
@@ -309,7 +310,7 @@ func TestRestoreFullDisk(t *testing.T) {
 func TestRestoreRace(t *testing.T) {
 	path := newPath(t)
 	s := mustOpen(t, path)
-	put(t, s, entry(1))
+	cachetest.Put(t, s, entry(1))
 	if err := errors.Join(os.Remove(path), os.WriteFile(path, []byte("another\n"), 0o600)); err != nil {
 		t.Fatal(err)
 	}

@@ -20,8 +20,8 @@
 //
 // The file may be removed, moved or replaced while it is open: see [State].
 //
-// Trust: a user who can write the file, or rename another into its place, can
-// switch MTA-STS off for any domain. The file is created with mode 0600, and its
+// Trust: a user with write access to the file, or to its directory, can switch
+// MTA-STS off for any domain. The file is created with mode 0600, and its
 // directory should belong to the daemon alone. Loss: without the file, the next
 // message to each domain has no protection, as on first contact (RFC 8461,
 // Section 10.2). stsmap starts without it, and nothing has to be repaired.

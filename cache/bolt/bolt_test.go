@@ -28,24 +28,7 @@ func mustOpen(t testing.TB, path string) *Store {
 	return s
 }
 
-func entry(i int) cache.Entry {
-	now := time.Now().UTC().Truncate(time.Millisecond)
-	return cache.Entry{
-		Domain: fmt.Sprintf("%d.example", i), ID: "20260101T000000",
-		Policy:  "version: STSv1\r\nmode: enforce\r\nmx: *.mail.example.net\r\nmx: mx.example.org\r\nmx: mx2.example.org\r\nmax_age: 604800\r\n",
-		Fetched: now, Expires: now.Add(7 * 24 * time.Hour), Checked: now, Recheck: now.Add(5 * time.Minute),
-		Refresh: now.Add(24 * time.Hour), Used: now.Truncate(time.Hour),
-	}
-}
-
-func put(t testing.TB, s *Store, entries ...cache.Entry) {
-	t.Helper()
-	for _, e := range entries {
-		if err := s.Put(t.Context(), e); err != nil {
-			t.Fatalf("Put: %v", err)
-		}
-	}
-}
+func entry(i int) cache.Entry { return cachetest.NewEntry(fmt.Sprintf("%d.example", i)) }
 
 // change edits the database behind the store's back.
 func change(t *testing.T, s *Store, f func(*bbolt.Tx) error) {
@@ -72,7 +55,7 @@ func TestDurable(t *testing.T) {
 func TestUnreadableEntry(t *testing.T) {
 	s := mustOpen(t, newPath(t))
 	good, flipped, moved := entry(1), entry(2), entry(3)
-	put(t, s, good, flipped, moved)
+	cachetest.Put(t, s, good, flipped, moved)
 	change(t, s, func(tx *bbolt.Tx) error {
 		b := entries(tx)
 		v := append([]byte(nil), b.Get([]byte(flipped.Domain))...)
@@ -104,7 +87,7 @@ func TestUnreadableEntry(t *testing.T) {
 	})
 	early := flipped
 	early.Fetched = early.Fetched.Add(-time.Hour)
-	put(t, s, early)
+	cachetest.Put(t, s, early)
 	if err := s.Delete(t.Context(), moved.Domain); err != nil {
 		t.Error(err)
 	}
@@ -115,7 +98,7 @@ func TestUnreadableEntry(t *testing.T) {
 func TestDanglingRows(t *testing.T) {
 	s := mustOpen(t, newPath(t))
 	e := entry(1)
-	put(t, s, e)
+	cachetest.Put(t, s, e)
 	change(t, s, func(tx *bbolt.Tx) error {
 		for i := range 20 {
 			old := entry(i) // of 1 too: a row of an earlier Refresh
@@ -210,7 +193,7 @@ func TestOneFails(t *testing.T) {
 			t.Errorf("the panic became %v, want ErrDamaged", err)
 		}
 	}
-	put(t, s, entry(5)) // the writer is still there
+	cachetest.Put(t, s, entry(5)) // the writer is still there
 }
 
 // TestSharedCommit: operations that arrive during a commit share the next one.
@@ -244,9 +227,9 @@ func TestSharedCommit(t *testing.T) {
 func TestTouchBatch(t *testing.T) {
 	s := mustOpen(t, newPath(t))
 	uses := map[string]time.Time{entry(0).Domain: time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)}
-	put(t, s, entry(0))
+	cachetest.Put(t, s, entry(0))
 	for i := 1; i <= 50; i++ {
-		put(t, s, entry(i))
+		cachetest.Put(t, s, entry(i))
 		uses[entry(i).Domain] = entry(i).Used.Add(time.Hour)
 	}
 	before := commits(t, s)
@@ -281,7 +264,7 @@ func BenchmarkPut(b *testing.B) {
 			for range writers {
 				wg.Go(func() {
 					for i := range work {
-						put(b, s, entry(i))
+						cachetest.Put(b, s, entry(i))
 					}
 				})
 			}

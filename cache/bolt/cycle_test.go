@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+
+	"stsmap/cache/cachetest"
 )
 
 // branches returns the branch pages of a store's file that bbolt goes through,
@@ -100,7 +102,7 @@ func TestCycles(t *testing.T) {
 			for i := range 200 {
 				_, _ = s.Get(t.Context(), entry(i).Domain)
 			}
-			put(t, s, entry(1))
+			cachetest.Put(t, s, entry(1))
 			if _, err := s.Due(t.Context(), time.Now().Add(48*time.Hour), time.Hour, 300); err != nil {
 				t.Error(err)
 			}
@@ -128,7 +130,7 @@ func TestWrongPointers(t *testing.T) {
 		}
 		path := newPath(t)
 		writeMarked(t, path, b)
-		within(t, "the store", func() { usePage(t, path) })
+		cachetest.Within(t, "the store", func() { usePage(t, path) })
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"stsmap/cache"
+	"stsmap/cache/cachetest"
 )
 
 // mount returns a directory with a file system of its own, with room for size
@@ -237,14 +238,14 @@ func TestCompact(t *testing.T) {
 func TestCompactTime(t *testing.T) {
 	path := newPath(t)
 	s := mustOpen(t, path)
-	put(t, s, entry(1), entry(2))
+	cachetest.Put(t, s, entry(1), entry(2))
 	if err := s.compact(time.Now().Add(-time.Second)); !errors.Is(err, errCompactTime) {
 		t.Errorf("compact = %v", err)
 	}
 	if left, _ := filepath.Glob(path + "*"); !slices.Equal(left, []string{path, path + markSuffix}) {
 		t.Errorf("left: %v", left)
 	}
-	put(t, s, entry(3))
+	cachetest.Put(t, s, entry(3))
 	if err := s.compact(time.Now().Add(time.Minute)); err != nil {
 		t.Error(err)
 	}

@@ -12,6 +12,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"stsmap/cache"
+	"stsmap/cache/cachetest"
 )
 
 // sizeOf is how many bytes an entry takes.
@@ -84,12 +85,12 @@ func TestEvict(t *testing.T) {
 	s := boundedStore(t, 100*sizeOf(entry(100)))
 	expired := usedBefore(100, 0)
 	expired.Fetched, expired.Expires = expired.Fetched.Add(-8*24*time.Hour), expired.Expires.Add(-8*24*time.Hour)
-	put(t, s, expired)
+	cachetest.Put(t, s, expired)
 	for i := 101; i <= 120; i++ {
-		put(t, s, usedBefore(i, 10+i%2)) // the odd ones go before the even ones
+		cachetest.Put(t, s, usedBefore(i, 10+i%2)) // the odd ones go before the even ones
 	}
 	for i := 121; i <= 199; i++ {
-		put(t, s, usedBefore(i, 0))
+		cachetest.Put(t, s, usedBefore(i, 0))
 	}
 	if n := makeRoom(t, s); n != 0 {
 		t.Errorf("%d policies were evicted although there is room", n)
@@ -97,7 +98,7 @@ func TestEvict(t *testing.T) {
 	if err := s.Touch(t.Context(), map[string]time.Time{entry(101).Domain: time.Now()}); err != nil {
 		t.Fatal(err)
 	}
-	put(t, s, usedBefore(200, 0), cache.Entry{Domain: "negative.example", Expires: time.Now().Add(time.Hour)})
+	cachetest.Put(t, s, usedBefore(200, 0), cache.Entry{Domain: "negative.example", Expires: time.Now().Add(time.Hour)})
 	// There is room for 100, of which 10 are to be free: eleven of 101 go, and
 	// the negative entry makes nearly one.
 	if n := makeRoom(t, s); n != 10 {
@@ -144,7 +145,7 @@ func TestFairShare(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	put(t, s, honest...)
+	cachetest.Put(t, s, honest...)
 	if policies := makeRoom(t, s); policies < 320 || policies > 335 {
 		t.Errorf("%d policies were evicted", policies)
 	}
@@ -170,13 +171,13 @@ func TestOwners(t *testing.T) {
 	}
 	s := boundedStore(t, 100*sizeOf(of("largest", 100, 0)))
 	for i := range 80 {
-		put(t, s, of("largest", 100+i, i))
+		cachetest.Put(t, s, of("largest", 100+i, i))
 	}
 	for i := range 50 {
-		put(t, s, of("large", 100+i, i))
+		cachetest.Put(t, s, of("large", 100+i, i))
 	}
 	for i := range 20 {
-		put(t, s, of("small", 100+i, 900))
+		cachetest.Put(t, s, of("small", 100+i, 900))
 	}
 	makeRoom(t, s)
 	n := make(map[string]int)
@@ -233,7 +234,7 @@ func TestManyOwners(t *testing.T) {
 func TestEvictUnreadable(t *testing.T) {
 	s := boundedStore(t, 10*sizeOf(entry(100)))
 	for i := 100; i < 112; i++ {
-		put(t, s, entry(i))
+		cachetest.Put(t, s, entry(i))
 	}
 	change(t, s, func(tx *bbolt.Tx) error {
 		return errors.Join(entries(tx).Put([]byte(entry(100).Domain), make([]byte, 300)), entries(tx).Put([]byte(entry(111).Domain), make([]byte, 300)))
@@ -252,12 +253,12 @@ func TestEvictUnreadable(t *testing.T) {
 // TestEvictChanged: an entry that is replaced while entries are evicted stays.
 func TestEvictChanged(t *testing.T) {
 	s := mustOpen(t, newPath(t))
-	put(t, s, usedBefore(100, 10), usedBefore(101, 10))
+	cachetest.Put(t, s, usedBefore(100, 10), usedBefore(101, 10))
 	var victims []victim
 	for r := range s.walk(t.Context()) {
 		victims = append(victims, victim{r.domain, r.sum, true})
 	}
-	put(t, s, usedBefore(100, 0))
+	cachetest.Put(t, s, usedBefore(100, 0))
 	if n, err := s.evictRows(t.Context(), victims); n != 1 || err != nil || !has(t, s, entry(100).Domain) || has(t, s, entry(101).Domain) {
 		t.Errorf("%d policies were evicted (%v)", n, err)
 	}
@@ -270,7 +271,7 @@ func TestEvictWhen(t *testing.T) {
 		path := newPath(t)
 		s := mustOpen(t, path)
 		for i := 100; i < 150; i++ {
-			put(t, s, entry(i))
+			cachetest.Put(t, s, entry(i))
 		}
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
@@ -290,11 +291,11 @@ func TestEvictWhen(t *testing.T) {
 		}
 		took("opened", 14)
 		for i := 200; i < 203; i++ {
-			put(t, s, entry(i))
+			cachetest.Put(t, s, entry(i))
 		}
 		took("not full", 0)
 		for i := 203; i < 240; i++ {
-			put(t, s, entry(i))
+			cachetest.Put(t, s, entry(i))
 		}
 		synctest.Wait()
 		if evicted.Swap(0) == 0 {
@@ -302,7 +303,7 @@ func TestEvictWhen(t *testing.T) {
 		}
 		s.evictAt.Store(1 << 40) // the file grows no more
 		for i := 300; i < 350; i++ {
-			put(t, s, entry(i))
+			cachetest.Put(t, s, entry(i))
 		}
 		took("just full", 0)
 		time.Sleep(evictEvery)

@@ -7,25 +7,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"stsmap/cache/cachetest"
 )
-
-// soon is longer than anything takes that must not hang, on any machine.
-const soon = 60 * time.Second
-
-// within fails unless f returns soon.
-func within(t *testing.T, what string, f func()) {
-	t.Helper()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		f()
-	}()
-	select {
-	case <-done:
-	case <-time.After(soon):
-		t.Fatalf("%s hangs", what)
-	}
-}
 
 // TestHeadersDestroyed: when both headers are overwritten under load, bbolt
 // panics with its locks held. Every call then returns an error, Close returns,
@@ -35,7 +19,7 @@ func TestHeadersDestroyed(t *testing.T) {
 		path := newPath(t)
 		s := mustOpen(t, path)
 		for i := range 50 {
-			put(t, s, entry(i))
+			cachetest.Put(t, s, entry(i))
 		}
 		f, err := os.OpenFile(path, os.O_WRONLY, 0)
 		if err != nil {
@@ -76,10 +60,10 @@ func TestHeadersDestroyed(t *testing.T) {
 				}
 			}
 		})
-		within(t, "a call", working.Wait)
+		cachetest.Within(t, "a call", working.Wait)
 		close(stop)
 		destroying.Wait()
-		within(t, "a call after the failure", func() {
+		cachetest.Within(t, "a call after the failure", func() {
 			if _, err := s.Get(t.Context(), entry(1).Domain); !errors.Is(err, ErrDamaged) {
 				t.Errorf("Get = %v, want ErrDamaged", err)
 			}
@@ -89,7 +73,7 @@ func TestHeadersDestroyed(t *testing.T) {
 			s.watch(t.Context())
 			s.evict(t.Context())
 		})
-		within(t, "Close", func() { _ = s.Close() })
+		cachetest.Within(t, "Close", func() { _ = s.Close() })
 		if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 			t.Errorf("the file is still locked: %v", err)
 		}
@@ -103,9 +87,9 @@ func TestHeadersDestroyed(t *testing.T) {
 // cannot begin one is not kept by that.
 func TestHeadersDestroyedReader(t *testing.T) {
 	s := mustOpen(t, newPath(t))
-	put(t, s, entry(1), entry(2))
+	cachetest.Put(t, s, entry(1), entry(2))
 	next := 0
-	within(t, "a reader", func() {
+	cachetest.Within(t, "a reader", func() {
 		for _, err := range s.All(t.Context()) {
 			if err != nil {
 				t.Error(err)
@@ -131,7 +115,7 @@ func TestHeadersDestroyedReader(t *testing.T) {
 		}
 		s.endRead(tx)
 	})
-	within(t, "Close", func() { _ = s.Close() })
+	cachetest.Within(t, "Close", func() { _ = s.Close() })
 	if next != 2 {
 		t.Errorf("%d entries", next)
 	}
@@ -141,14 +125,14 @@ func TestHeadersDestroyedReader(t *testing.T) {
 // writer waits for the first one to enlarge the mapping, blocks neither.
 func TestReadersEnd(t *testing.T) {
 	s := mustOpen(t, newPath(t))
-	put(t, s, entry(1))
-	within(t, "the store", func() {
+	cachetest.Put(t, s, entry(1))
+	cachetest.Within(t, "the store", func() {
 		var working sync.WaitGroup
 		for w := range 8 {
 			working.Go(func() {
 				for i := range 40 {
 					if w < 2 {
-						put(t, s, large(w*1000+i))
+						cachetest.Put(t, s, large(w*1000+i))
 						continue
 					}
 					for range 20 {

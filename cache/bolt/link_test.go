@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"go.etcd.io/bbolt"
+
+	"stsmap/cache/cachetest"
 )
 
 // TestLink: where the path is a link, the file it names is the store, and stays
@@ -34,7 +36,7 @@ func TestLink(t *testing.T) {
 		}
 	}
 	s := mustOpen(t, path)
-	put(t, s, entry(1))
+	cachetest.Put(t, s, entry(1))
 	stays("created")
 	for _, other := range []string{path, second, file} {
 		if _, err := Open(other, Options{}); !errors.Is(err, ErrLocked) {

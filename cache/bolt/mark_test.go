@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+
+	"stsmap/cache/cachetest"
 )
 
 // writeMarked writes a file of which the last use did not end with Close.
@@ -75,7 +77,7 @@ func TestMark(t *testing.T) {
 		path := newPath(t)
 		s := mustOpen(t, path)
 		wantMark(t, path, "open", true)
-		put(t, s, entry(1))
+		cachetest.Put(t, s, entry(1))
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}
@@ -102,7 +104,7 @@ func TestMark(t *testing.T) {
 			t.Errorf("set aside in %q (%v) for %q", aside, err, reason)
 		}
 		wantMark(t, path, "the new one is open", true)
-		put(t, s, entry(1))
+		cachetest.Put(t, s, entry(1))
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}
@@ -233,7 +235,7 @@ func TestMarkReadOnly(t *testing.T) {
 	for i := range 2 {
 		s := mustOpen(t, path)
 		wantEntries(t, s, 200+i)
-		put(t, s, entry(200+i))
+		cachetest.Put(t, s, entry(200+i))
 		if err := s.Close(); err != nil {
 			t.Error(err)
 		}
@@ -313,7 +315,7 @@ func TestMarkRestored(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := mustOpen(t, path)
-	put(t, s, entry(0))
+	cachetest.Put(t, s, entry(0))
 	if err := errors.Join(os.Remove(path), os.Remove(path+markSuffix)); err != nil {
 		t.Fatal(err)
 	}
@@ -350,7 +352,7 @@ func TestMarkRestoreFull(t *testing.T) {
 	}
 	path := filepath.Join(dir, "cache.db")
 	s := mustOpen(t, path)
-	put(t, s, entry(0))
+	cachetest.Put(t, s, entry(0))
 	if err := errors.Join(os.Remove(path), os.Remove(path+markSuffix)); err != nil {
 		t.Fatal(err)
 	}
@@ -455,7 +457,7 @@ func TestMarkCycle(t *testing.T) {
 		t.Fatal(err)
 	}
 	run := func() (string, error) {
-		ctx, cancel := context.WithTimeout(t.Context(), soon)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		cmd := exec.CommandContext(ctx, exe)
 		cmd.Env = append(os.Environ(), readPath+"="+path)

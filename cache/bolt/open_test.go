@@ -17,6 +17,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"stsmap/cache"
+	"stsmap/cache/cachetest"
 )
 
 // written returns the file of a store with some entries.
@@ -25,7 +26,7 @@ func written(t *testing.T) []byte {
 	path := newPath(t)
 	s := mustOpen(t, path)
 	for i := range 200 {
-		put(t, s, entry(i))
+		cachetest.Put(t, s, entry(i))
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
@@ -199,7 +200,7 @@ func TestInspect(t *testing.T) {
 	var writing sync.WaitGroup
 	writing.Go(func() {
 		for i := range 300 {
-			put(t, s, entry(i))
+			cachetest.Put(t, s, entry(i))
 		}
 	})
 	for range 300 {
@@ -222,7 +223,7 @@ func TestInspect(t *testing.T) {
 	if err := Inspect(path, Options{}); err != nil {
 		t.Errorf("no buckets: %v", err)
 	}
-	put(t, mustOpen(t, path), entry(1))
+	cachetest.Put(t, mustOpen(t, path), entry(1))
 }
 
 // TestSetAside: a store that makes no sense is kept as it is under another name,
@@ -272,7 +273,7 @@ func TestSetAside(t *testing.T) {
 					t.Fatalf("SetAside = %q, %q", aside, reason)
 				}
 				asides = append(asides, aside)
-				put(t, s, entry(1))
+				cachetest.Put(t, s, entry(1))
 				if err := s.Close(); err != nil {
 					t.Fatal(err)
 				}
@@ -322,12 +323,12 @@ func TestOpenFails(t *testing.T) {
 func TestLocked(t *testing.T) {
 	path := newPath(t)
 	first := mustOpen(t, path)
-	put(t, first, entry(1))
+	cachetest.Put(t, first, entry(1))
 	_, err := Open(path, Options{})
 	if !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "hint: ") {
 		t.Fatalf("Open = %v, want ErrLocked with the path and a hint", err)
 	}
-	put(t, first, entry(2)) // the other has not been disturbed
+	cachetest.Put(t, first, entry(2)) // the other has not been disturbed
 	if err := first.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -408,7 +409,7 @@ func TestCutWhileOpen(t *testing.T) {
 	path := newPath(t)
 	s := mustOpen(t, path)
 	for i := range 200 {
-		put(t, s, entry(i))
+		cachetest.Put(t, s, entry(i))
 	}
 	if err := os.Truncate(path, int64(2*os.Getpagesize())); err != nil {
 		t.Fatal(err)

@@ -57,7 +57,7 @@ func allBreak(t *testing.T, s cache.Store) {
 	if n != 3 {
 		t.Errorf("%d entries, want 3", n)
 	}
-	put(t, s, policy("after.example")) // nothing is held
+	Put(t, s, policy("after.example")) // nothing is held
 }
 
 func allContext(t *testing.T, s cache.Store) {
@@ -97,7 +97,7 @@ func allWrites(t *testing.T, s cache.Store) {
 		if err := s.Delete(t.Context(), e.Domain); err != nil {
 			t.Fatal(err)
 		}
-		put(t, s, e, none("new."+e.Domain))
+		Put(t, s, e, none("new."+e.Domain))
 		if err := s.Touch(t.Context(), map[string]time.Time{e.Domain: e.Used.Add(time.Hour)}); err != nil {
 			t.Fatal(err)
 		}

@@ -1,10 +1,11 @@
-// Package cachetest holds a cache.Store to its promises: [TestStore] what every
-// store promises, [TestDurable] what one does that outlives its process. Each
-// promise is a subtest, named for it.
+// Package cachetest tests the promises of a cache.Store: [TestStore] those of
+// every store, [TestDurable] those of a store that outlives its process,
+// [TestShared] those of a store of several daemons, and [TestURLs] and [FuzzURL]
+// those of a store that is named by a URL. Each promise is a subtest, named for
+// it. [BenchmarkStore] measures a store.
 //
-// It does not test how fast a store is, what a bounded store forgets, nor what
-// happens when a disk or a network fails: these differ, and are tested where
-// the store is.
+// It asserts nothing about speed, what a bounded store evicts, and failures of a
+// disk or a network: these differ, and are tested where the store is.
 package cachetest
 
 import (
@@ -92,15 +93,6 @@ func none(domain string) cache.Entry {
 	return cache.Entry{Domain: domain, Expires: b.Add(2 * time.Hour), Checked: b, Recheck: b.Add(time.Hour), Used: b}
 }
 
-func put(t *testing.T, s cache.Store, entries ...cache.Entry) {
-	t.Helper()
-	for _, e := range entries {
-		if err := s.Put(t.Context(), e); err != nil {
-			t.Fatalf("Put(%s): %v", e.Domain, err)
-		}
-	}
-}
-
 // want fails unless exactly e is stored.
 func want(t *testing.T, s cache.Store, e cache.Entry) {
 	t.Helper()
@@ -122,7 +114,7 @@ func wantNone(t *testing.T, s cache.Store, domain string) {
 
 func everyField(t *testing.T, s cache.Store) {
 	e := policy("example.com")
-	put(t, s, e)
+	Put(t, s, e)
 	want(t, s, e)
 }
 
@@ -133,7 +125,7 @@ func milliseconds(t *testing.T, s cache.Store) {
 	for _, f := range []*time.Time{&e.Fetched, &e.Expires, &e.Checked, &e.Recheck, &e.Retry, &e.Refresh, &e.Used} {
 		*f = f.Add(999*time.Microsecond + 999).In(zone)
 	}
-	put(t, s, e)
+	Put(t, s, e)
 	got, err := s.Get(t.Context(), e.Domain)
 	// ==, for == is what a caller may use to see whether something changed.
 	if err != nil || got != exact {
@@ -143,18 +135,18 @@ func milliseconds(t *testing.T, s cache.Store) {
 
 func absence(t *testing.T, s cache.Store) {
 	e := none("example.com")
-	put(t, s, e)
+	Put(t, s, e)
 	want(t, s, e)
 	e.Refresh = base().Add(time.Hour)
-	put(t, s, e)
+	Put(t, s, e)
 	want(t, s, e)
 	least := cache.Entry{Domain: "example.org"}
-	put(t, s, least)
+	Put(t, s, least)
 	want(t, s, least)
 }
 
 func notFound(t *testing.T, s cache.Store) {
-	put(t, s, policy("example.com"))
+	Put(t, s, policy("example.com"))
 	for _, d := range []string{"example.org", "xample.com", "example.co", "example.com.", "", strings.Repeat("a", 300)} {
 		wantNone(t, s, d)
 	}
@@ -162,16 +154,16 @@ func notFound(t *testing.T, s cache.Store) {
 
 func replaces(t *testing.T, s cache.Store) {
 	e := policy("example.com")
-	put(t, s, e)
+	Put(t, s, e)
 	next := cache.Entry{Domain: e.Domain, Policy: "version: STSv1\nmode: none\nmax_age: 60\n",
 		Fetched: e.Fetched.Add(time.Hour), Expires: e.Expires, Checked: e.Fetched.Add(time.Hour)}
-	put(t, s, next)
+	Put(t, s, next)
 	want(t, s, next)
 }
 
 func unencodable(t *testing.T, s cache.Store) {
 	e := policy("example.com")
-	put(t, s, e)
+	Put(t, s, e)
 	bad := e
 	bad.Failures = -1
 	far := e
@@ -216,7 +208,7 @@ func outdates(t *testing.T, s cache.Store) {
 		stored, next := c.stored, c.put
 		stored.Domain = strings.ReplaceAll(strings.ReplaceAll(c.name, " ", "-"), ",", "") + ".example"
 		next.Domain = stored.Domain
-		put(t, s, stored)
+		Put(t, s, stored)
 		err := s.Put(t.Context(), next)
 		if c.refused {
 			if !errors.Is(err, cache.ErrOutdated) {
@@ -257,7 +249,7 @@ func replacesWrong(t *testing.T, s cache.Store) {
 		if err := s.Delete(t.Context(), stored.Domain); err != nil {
 			t.Fatal(err)
 		}
-		put(t, s, stored)
+		Put(t, s, stored)
 		err := s.Replace(t.Context(), c.put, c.wrong)
 		switch {
 		case c.refused && !errors.Is(err, cache.ErrOutdated):
@@ -286,7 +278,7 @@ func replacesWrong(t *testing.T, s cache.Store) {
 
 func touch(t *testing.T, s cache.Store) {
 	for _, e := range []cache.Entry{policy("example.com"), none("example.org")} {
-		put(t, s, e)
+		Put(t, s, e)
 		moved := e
 		moved.Used = e.Used.Add(5 * time.Hour)
 		for _, used := range []time.Time{e.Used.Add(-time.Hour), moved.Used, e.Used.Add(time.Hour), {}} {
@@ -304,7 +296,7 @@ func touch(t *testing.T, s cache.Store) {
 
 func deletes(t *testing.T, s cache.Store) {
 	gone, stays := policy("example.com"), policy("example.org")
-	put(t, s, gone, stays, none("example.net"))
+	Put(t, s, gone, stays, none("example.net"))
 	for _, d := range []string{gone.Domain, gone.Domain, "example.net", "unknown.example", ""} {
 		if err := s.Delete(t.Context(), d); err != nil {
 			t.Fatalf("Delete(%q): %v", d, err)
@@ -316,7 +308,7 @@ func deletes(t *testing.T, s cache.Store) {
 	// What was deleted refuses nothing any more.
 	early := gone
 	early.Fetched = gone.Fetched.Add(-time.Hour)
-	put(t, s, early)
+	Put(t, s, early)
 	want(t, s, early)
 }
 
@@ -333,7 +325,7 @@ func oddDomains(t *testing.T, s cache.Store) {
 		e.ID = fmt.Sprint(i)
 		all = append(all, e)
 	}
-	put(t, s, all...)
+	Put(t, s, all...)
 	for _, e := range all {
 		want(t, s, e)
 	}
@@ -342,14 +334,14 @@ func oddDomains(t *testing.T, s cache.Store) {
 func largePolicy(t *testing.T, s cache.Store) {
 	e := policy("example.com")
 	e.Policy = strings.Repeat("x", 64<<10)
-	put(t, s, e)
+	Put(t, s, e)
 	want(t, s, e)
 }
 
 func doneContext(t *testing.T, s cache.Store) {
 	e := policy("example.com")
 	e.Refresh = base()
-	put(t, s, e)
+	Put(t, s, e)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, getErr := s.Get(ctx, e.Domain)
@@ -368,7 +360,7 @@ func doneContext(t *testing.T, s cache.Store) {
 
 func closed(t *testing.T, s cache.Store) {
 	e := policy("example.com")
-	put(t, s, e)
+	Put(t, s, e)
 	for range 2 {
 		if err := s.Close(); err != nil {
 			t.Fatalf("Close: %v", err)

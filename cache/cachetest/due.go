@@ -46,7 +46,7 @@ func wantDue(t *testing.T, taken []cache.Entry, want ...string) {
 func dueOrder(t *testing.T, s cache.Store) {
 	b := base()
 	third := refreshing("third.example", b)
-	put(t, s,
+	Put(t, s,
 		refreshing("later.example", b.Add(time.Millisecond)),
 		third,
 		refreshing("never.example", time.Time{}), none("absent.example"),
@@ -64,7 +64,7 @@ func dueOrder(t *testing.T, s cache.Store) {
 func dueLimit(t *testing.T, s cache.Store) {
 	b := base()
 	for i := range 10 {
-		put(t, s, refreshing(fmt.Sprintf("%d.example", i), b.Add(time.Duration(i-20)*time.Minute)))
+		Put(t, s, refreshing(fmt.Sprintf("%d.example", i), b.Add(time.Duration(i-20)*time.Minute)))
 	}
 	wantDue(t, takeDue(t, s, b, time.Hour, 0))
 	wantDue(t, takeDue(t, s, b, time.Hour, 3), "0.example", "1.example", "2.example")
@@ -77,7 +77,7 @@ func dueLimit(t *testing.T, s cache.Store) {
 func dueLease(t *testing.T, s cache.Store) {
 	b := base()
 	e := refreshing("example.com", b.Add(-time.Hour))
-	put(t, s, e)
+	Put(t, s, e)
 	wantDue(t, takeDue(t, s, b, 10*time.Minute, 1), e.Domain)
 	e.Refresh = b.Add(10 * time.Minute)
 	want(t, s, e)
@@ -91,9 +91,9 @@ func dueLease(t *testing.T, s cache.Store) {
 
 func dueFollows(t *testing.T, s cache.Store) {
 	b := base()
-	put(t, s, refreshing("moved.example", b.Add(-3*time.Hour)), refreshing("stopped.example", b.Add(-2*time.Hour)),
+	Put(t, s, refreshing("moved.example", b.Add(-3*time.Hour)), refreshing("stopped.example", b.Add(-2*time.Hour)),
 		refreshing("deleted.example", b.Add(-time.Hour)), refreshing("touched.example", b))
-	put(t, s, refreshing("moved.example", b.Add(time.Hour)), refreshing("stopped.example", time.Time{}))
+	Put(t, s, refreshing("moved.example", b.Add(time.Hour)), refreshing("stopped.example", time.Time{}))
 	if err := s.Delete(t.Context(), "deleted.example"); err != nil {
 		t.Fatal(err)
 	}

@@ -39,7 +39,7 @@ func TestDurable(t *testing.T, start func(t *testing.T) (open func() cache.Store
 		open := start(t)
 		s := open()
 		b := base()
-		put(t, s, refreshing("one.example", b.Add(-time.Hour)), refreshing("two.example", b))
+		Put(t, s, refreshing("one.example", b.Add(-time.Hour)), refreshing("two.example", b))
 		wantDue(t, takeDue(t, s, b, time.Hour, 1), "one.example")
 		s = reopen(t, s, open)
 		wantDue(t, takeDue(t, s, b, time.Hour, 10), "two.example")

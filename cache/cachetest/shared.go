@@ -69,7 +69,7 @@ func testShared(t *testing.T, open func(t *testing.T) (a, b cache.Shared), promi
 
 func sharedPut(t *testing.T, a, b cache.Shared) {
 	e := policy("example.com")
-	put(t, a, e)
+	Put(t, a, e)
 	want(t, b, e)
 	if err := b.Delete(t.Context(), e.Domain); err != nil {
 		t.Fatal(err)
@@ -81,7 +81,7 @@ func sharedOutdates(t *testing.T, a, b cache.Shared) {
 	late, early := policy("example.com"), policy("example.com")
 	late.Fetched = late.Fetched.Add(time.Second)
 	early.ID = "early"
-	put(t, a, late)
+	Put(t, a, late)
 	if err := b.Put(t.Context(), early); !errors.Is(err, cache.ErrOutdated) {
 		t.Fatalf("Put = %v, want ErrOutdated", err)
 	}
@@ -113,7 +113,7 @@ func sharedConcurrentPuts(t *testing.T, a, b cache.Shared) {
 func sharedDue(t *testing.T, a, b cache.Shared) {
 	const n = 200
 	for i := range n {
-		put(t, a, refreshing(fmt.Sprintf("%d.example", i), base()))
+		Put(t, a, refreshing(fmt.Sprintf("%d.example", i), base()))
 	}
 	var mu sync.Mutex
 	taken := make(map[string]int)
@@ -260,7 +260,7 @@ func claimNoLock(t *testing.T, a, b cache.Shared) {
 	for e, err := range b.All(t.Context()) {
 		t.Fatalf("All: %v, %v", e, err)
 	}
-	put(t, b, policy("example.com"))
+	Put(t, b, policy("example.com"))
 	want(t, a, policy("example.com"))
 }
 
@@ -301,7 +301,7 @@ func watch(t *testing.T, s, other cache.Shared) *watcher {
 	// From when it begins is all that is promised, and a test cannot see when.
 	e := none("begins.example")
 	for began := time.Now(); w.times(e.Domain) == 0; time.Sleep(20 * time.Millisecond) {
-		put(t, other, e)
+		Put(t, other, e)
 		if time.Since(began) > soon {
 			t.Fatal("Watch does not begin")
 		}
@@ -327,19 +327,19 @@ func (w *watcher) wait(t *testing.T, domain string, more int) {
 
 func watchTells(t *testing.T, a, b cache.Shared) {
 	w := watch(t, a, b)
-	put(t, b, policy("put.example"), none("absent.example"))
+	Put(t, b, policy("put.example"), none("absent.example"))
 	w.wait(t, "put.example", 1)
 	w.wait(t, "absent.example", 1)
-	put(t, b, policy("put.example"))
+	Put(t, b, policy("put.example"))
 	w.wait(t, "put.example", 2)
 	if err := b.Delete(t.Context(), "put.example"); err != nil {
 		t.Fatal(err)
 	}
 	w.wait(t, "put.example", 3)
-	put(t, a, policy("own.example"))
+	Put(t, a, policy("own.example"))
 	w.wait(t, "own.example", 1)
 	for i := range 500 { // all of many
-		put(t, b, none(fmt.Sprintf("%d.example", i)))
+		Put(t, b, none(fmt.Sprintf("%d.example", i)))
 	}
 	for i := range 500 {
 		w.wait(t, fmt.Sprintf("%d.example", i), 1)
@@ -350,22 +350,22 @@ func watchDeletions(t *testing.T, a, b cache.Shared) {
 	// The store itself removes this one while Watch runs: that is no deletion.
 	expired := none("expired.example")
 	expired.Expires, expired.Checked = time.Now().Add(-3*time.Hour), time.Now().Add(-4*time.Hour)
-	put(t, b, policy("deleted.example"), policy("back.example"), policy("changed.example"), expired)
+	Put(t, b, policy("deleted.example"), policy("back.example"), policy("changed.example"), expired)
 	w := watch(t, a, b)
-	put(t, b, policy("changed.example"), none("new.example"))
+	Put(t, b, policy("changed.example"), none("new.example"))
 	for _, domain := range []string{"deleted.example", "back.example", "unknown.example"} {
 		if err := b.Delete(t.Context(), domain); err != nil {
 			t.Fatal(err)
 		}
 	}
-	put(t, b, policy("back.example"))
+	Put(t, b, policy("back.example"))
 	takeDue(t, b, base(), time.Hour, 1)
 	for e, err := range b.All(t.Context()) {
 		if err != nil {
 			t.Fatal(e, err)
 		}
 	}
-	put(t, b, none("last.example"))
+	Put(t, b, none("last.example"))
 	w.wait(t, "last.example", 1)
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -386,7 +386,7 @@ func watchReplace(t *testing.T, a, b cache.Shared) {
 	wrong := policy("wrong.example")
 	earlier := wrong
 	earlier.Fetched = wrong.Fetched.Add(-time.Hour)
-	put(t, b, wrong, policy("right.example"))
+	Put(t, b, wrong, policy("right.example"))
 	w := watch(t, a, b)
 	before := w.times("wrong.example")
 	if err := b.Replace(t.Context(), earlier, wrong.Fetched); err != nil {
@@ -395,7 +395,7 @@ func watchReplace(t *testing.T, a, b cache.Shared) {
 	if err := b.Replace(t.Context(), policy("right.example"), base().Add(-time.Hour)); err != nil {
 		t.Fatal(err)
 	}
-	put(t, b, none("last.example"))
+	Put(t, b, none("last.example"))
 	w.wait(t, "last.example", 1)
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -408,7 +408,7 @@ func watchReplace(t *testing.T, a, b cache.Shared) {
 }
 
 func watchQuiet(t *testing.T, a, b cache.Shared) {
-	put(t, b, refreshing("touched.example", base()))
+	Put(t, b, refreshing("touched.example", base()))
 	w := watch(t, a, b)
 	before := w.times("touched.example")
 	for i := range 50 {
@@ -417,7 +417,7 @@ func watchQuiet(t *testing.T, a, b cache.Shared) {
 		}
 		takeDue(t, b, base().Add(time.Duration(i)*2*time.Hour), time.Hour, 1)
 	}
-	put(t, b, none("last.example"))
+	Put(t, b, none("last.example"))
 	w.wait(t, "last.example", 1)
 	// A change may be told more often than it happened, but not that often.
 	if got := w.times("touched.example"); got > before+5 {

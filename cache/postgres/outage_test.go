@@ -13,10 +13,8 @@ import (
 	"time"
 
 	"stsmap/cache"
+	"stsmap/cache/cachetest"
 )
-
-// hang is how long a call may take that should end by itself long before.
-const hang = 50 * time.Second
 
 // An outcome is the state of a domain: whether it is there, and the number of
 // hints before that came about.
@@ -76,7 +74,7 @@ func TestKilled(t *testing.T) {
 	stop()
 	wg.Wait()
 	for i := 0; !l.has("last.example"); i++ {
-		put(t, stores[1], entry("last.example"))
+		cachetest.Put(t, stores[1], cachetest.NewEntry("last.example"))
 		time.Sleep(50 * time.Millisecond)
 		if i == 600 {
 			t.Fatal("Watch does not go on")
@@ -103,7 +101,7 @@ func change(t *testing.T, s *Store, domain string, there bool) error {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	if there {
-		return s.Put(ctx, entry(domain))
+		return s.Put(ctx, cachetest.NewEntry(domain))
 	}
 	return s.Delete(ctx, domain)
 }
@@ -120,8 +118,8 @@ func TestPaused(t *testing.T) {
 	}
 	closes := mustOpen(t, srv.url("postgres"))
 	closes.patience = time.Second
-	put(t, closes, entry("example.com")) // creates the tables, which takes longer than s waits
-	put(t, s, entry("example.com"))
+	cachetest.Put(t, closes, cachetest.NewEntry("example.com")) // creates the tables, which takes longer than s waits
+	cachetest.Put(t, s, cachetest.NewEntry("example.com"))
 	srv.signal(syscall.SIGSTOP)
 	defer srv.signal(syscall.SIGCONT)
 	for round := range 2 {
@@ -141,19 +139,19 @@ func TestPaused(t *testing.T) {
 				wantError(t, err, "postgres: get: ", "deadline exceeded")
 			})
 			wg.Go(func() {
-				if err := s.Put(ctx, entry("example.org")); !errors.Is(err, context.DeadlineExceeded) {
+				if err := s.Put(ctx, cachetest.NewEntry("example.org")); !errors.Is(err, context.DeadlineExceeded) {
 					t.Errorf("Put = %v, want DeadlineExceeded", err)
 				}
 			})
 		}
-		ended(t, "calls", wg.Wait)
+		cachetest.Within(t, "calls", wg.Wait)
 	}
 	canceled, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(100*time.Millisecond, cancel)
-	if err := closes.Put(canceled, entry("example.com")); !errors.Is(err, context.Canceled) {
+	if err := closes.Put(canceled, cachetest.NewEntry("example.com")); !errors.Is(err, context.Canceled) {
 		t.Errorf("Put = %v, want Canceled", err)
 	}
-	ended(t, "Close", func() { _ = closes.Close() })
+	cachetest.Within(t, "Close", func() { _ = closes.Close() })
 	srv.signal(syscall.SIGCONT)
 	for range 300 {
 		if _, err = s.Get(t.Context(), "example.com"); err == nil {
@@ -163,21 +161,7 @@ func TestPaused(t *testing.T) {
 	if err != nil {
 		t.Errorf("afterwards, Get = %v", err)
 	}
-	ended(t, "Close", func() { _ = s.Close() })
-}
-
-func ended(t *testing.T, what string, f func()) {
-	t.Helper()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		f()
-	}()
-	select {
-	case <-done:
-	case <-time.After(hang):
-		t.Fatalf("%s: no end", what)
-	}
+	cachetest.Within(t, "Close", func() { _ = s.Close() })
 }
 
 // TestUnreachable: without a server Open succeeds, and each call says why it
@@ -187,7 +171,7 @@ func TestUnreachable(t *testing.T) {
 	_, getErr := s.Get(t.Context(), "example.com")
 	_, dueErr := s.Due(t.Context(), time.Now(), time.Hour, 1)
 	_, claimErr := s.Claim(t.Context(), "example.com", time.Hour)
-	errs := []error{getErr, dueErr, claimErr, s.Put(t.Context(), entry("example.com")), s.Touch(t.Context(), map[string]time.Time{"example.com": time.Now()}),
+	errs := []error{getErr, dueErr, claimErr, s.Put(t.Context(), cachetest.NewEntry("example.com")), s.Touch(t.Context(), map[string]time.Time{"example.com": time.Now()}),
 		s.Delete(t.Context(), "example.com"), s.Release(t.Context(), "example.com"), s.Ping(t.Context())}
 	for _, err := range s.All(t.Context()) {
 		errs = append(errs, err)
@@ -211,7 +195,7 @@ func TestTooManyConnections(t *testing.T) {
 	role := "role_" + d.name
 	d.exec(t, "CREATE ROLE "+role+" LOGIN CONNECTION LIMIT 2", "GRANT CREATE ON DATABASE "+d.name+" TO "+role)
 	busy := mustOpen(t, d.as(role)+"&pool_max_conns=1")
-	put(t, busy, entry("example.com"))
+	cachetest.Put(t, busy, cachetest.NewEntry("example.com"))
 	l := watch(t, busy) // a second connection
 	late := mustOpen(t, d.as(role))
 	_, err := late.Get(t.Context(), "example.com")
@@ -222,14 +206,14 @@ func TestTooManyConnections(t *testing.T) {
 	wg.Go(func() { late.Watch(ctx, lw.changed) })
 	defer wg.Wait()
 	defer cancel()
-	put(t, busy, entry("example.org"))
+	cachetest.Put(t, busy, cachetest.NewEntry("example.org"))
 	l.wait(t, "example.org")
 	if lw.has("") {
 		t.Error("a Watch without a connection tells of something")
 	}
 	d.exec(t, "ALTER ROLE "+role+" CONNECTION LIMIT 3")
 	lw.wait(t, "")
-	put(t, busy, entry("example.net"))
+	cachetest.Put(t, busy, cachetest.NewEntry("example.net"))
 	lw.wait(t, "example.net")
 }
 
@@ -238,17 +222,17 @@ func TestTooManyConnections(t *testing.T) {
 func TestReadOnly(t *testing.T) {
 	d := newDatabase(t)
 	s := mustOpen(t, d.url())
-	put(t, s, entry("example.com"))
+	cachetest.Put(t, s, cachetest.NewEntry("example.com"))
 	d.exec(t, "ALTER DATABASE "+d.name+" SET default_transaction_read_only = on",
 		"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
 	s.pool.Reset()
 	wantError(t, s.Ping(t.Context()), "read-only")
-	wantError(t, s.Put(t.Context(), entry("example.com")), "read-only", "hint: is it a standby")
+	wantError(t, s.Put(t.Context(), cachetest.NewEntry("example.com")), "read-only", "hint: is it a standby")
 	writable := d.url("options=-c%20default_transaction_read_only%3Doff")
 	if err := admin(t.Context(), writable, "ALTER DATABASE "+d.name+" RESET default_transaction_read_only"); err != nil {
 		t.Fatal(err)
 	}
-	put(t, s, entry("example.com")) // with a new connection
+	cachetest.Put(t, s, cachetest.NewEntry("example.com")) // with a new connection
 }
 
 // TestSeveralHosts: of several hosts the one is used that is there, and can be
@@ -258,7 +242,7 @@ func TestSeveralHosts(t *testing.T) {
 	d := newDatabase(t)
 	hosts := "/nonexistent," + readOnly.dir + "," + os.Getenv(envServer)
 	s := mustOpen(t, urlOf(hosts, "postgres", "schema="+d.name))
-	put(t, s, entry("example.com"))
+	cachetest.Put(t, s, cachetest.NewEntry("example.com"))
 	want(t, s, mustGet(t, s, "example.com"))
 	if err := s.Ping(t.Context()); err != nil {
 		t.Error(err)

@@ -9,7 +9,7 @@
 // server's synchronous_commit does. It checks the server's certificate as sslmode
 // says, and without sslmode a connection may end up without TLS.
 //
-// Trust: an attacker who can write to the tables, or is between daemon and
+// Trust: an attacker with write access to the tables, or between daemon and
 // server, can switch MTA-STS off for any domain at all daemons. The role should
 // be the daemons' own, and sslmode verify-full unless the server is on the same
 // host. Loss: losing the database costs the protection of the next message to

@@ -76,9 +76,9 @@ func TestUnreadableRows(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			d := newDatabase(t)
 			s := mustOpen(t, d.url())
-			good, bad := entry("good.example"), entry("bad.example")
+			good, bad := cachetest.NewEntry("good.example"), cachetest.NewEntry("bad.example")
 			bad.Refresh = good.Refresh.Add(-time.Hour)
-			put(t, s, good, bad)
+			cachetest.Put(t, s, good, bad)
 			d.exec(t, `UPDATE stsmap.entries SET `+damage+` WHERE domain = 'bad.example'`)
 			wantNone(t, s, bad.Domain)
 			for e, err := range s.All(t.Context()) {
@@ -88,7 +88,7 @@ func TestUnreadableRows(t *testing.T) {
 			}
 			early := bad
 			early.Fetched = early.Fetched.Add(-time.Hour)
-			put(t, s, early)
+			cachetest.Put(t, s, early)
 			want(t, s, early)
 			d.exec(t, `UPDATE stsmap.entries SET `+damage+` WHERE domain = 'bad.example'`)
 			// What is due behind it is not hidden.
@@ -106,8 +106,8 @@ func TestUnreadableRows(t *testing.T) {
 	}
 }
 
-// TestDueKeepsTaken: what was leased is returned, whatever fails afterwards, and
-// that is told.
+// TestDueKeepsTaken: Due returns the entries that it leased, whatever fails
+// afterwards, and reports the failure to OnError.
 func TestDueKeepsTaken(t *testing.T) {
 	d := newDatabase(t)
 	var told []string
@@ -118,9 +118,9 @@ func TestDueKeepsTaken(t *testing.T) {
 	defer s.Close()
 	now := time.Now()
 	for i, domain := range []string{"a.example", "unreadable.example", "b.example"} {
-		e := entry(domain)
+		e := cachetest.NewEntry(domain)
 		e.Refresh = now.Add(time.Duration(i-10) * time.Minute)
-		put(t, s, e)
+		cachetest.Put(t, s, e)
 	}
 	d.exec(t, "UPDATE stsmap.entries SET entry = 'x' WHERE domain = 'unreadable.example'",
 		"CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'kept'; END $$",
@@ -169,7 +169,7 @@ func TestConcurrentWriters(t *testing.T) {
 func writeALot(t *testing.T, s *Store, r *rand.Rand) {
 	ctx := t.Context()
 	for range 60 {
-		e := entry(fmt.Sprintf("%d.example", r.IntN(3)))
+		e := cachetest.NewEntry(fmt.Sprintf("%d.example", r.IntN(3)))
 		e.Refresh = e.Refresh.Add(-48 * time.Hour)
 		var err error
 		switch r.IntN(8) {
@@ -205,7 +205,7 @@ func TestSweep(t *testing.T) {
 	s := mustOpen(t, d.url())
 	now := time.Now()
 	old := func(domain string, expires, refresh time.Time) cache.Entry {
-		e := entry(domain)
+		e := cachetest.NewEntry(domain)
 		e.Fetched, e.Checked = e.Fetched.Add(-1000*time.Hour), e.Checked.Add(-1000*time.Hour)
 		e.Expires, e.Refresh = expires.UTC().Truncate(time.Millisecond), refresh.UTC().Truncate(time.Millisecond)
 		return e
@@ -217,7 +217,7 @@ func TestSweep(t *testing.T) {
 	}
 	gone := []cache.Entry{old("over.example", long, time.Time{}), old("absent.example", long, long)}
 	gone[1].Policy, gone[1].Fetched = "", time.Time{}
-	put(t, s, append(gone, stay...)...)
+	cachetest.Put(t, s, append(gone, stay...)...)
 	if _, err := s.Due(t.Context(), now.Add(-10*time.Hour), time.Hour, 0); err != nil {
 		t.Fatal(err)
 	}
@@ -260,9 +260,9 @@ func TestClaimClock(t *testing.T) {
 func TestClaimRefusedPut(t *testing.T) {
 	d := newDatabase(t)
 	s := mustOpen(t, d.url())
-	late, early := entry("example.com"), entry("example.com")
+	late, early := cachetest.NewEntry("example.com"), cachetest.NewEntry("example.com")
 	early.Fetched = late.Fetched.Add(-time.Hour)
-	put(t, s, late)
+	cachetest.Put(t, s, late)
 	if ok, err := s.Claim(t.Context(), late.Domain, time.Hour); !ok || err != nil {
 		t.Fatalf("Claim = %v, %v", ok, err)
 	}
@@ -303,13 +303,13 @@ func TestCloseEndsCalls(t *testing.T) {
 	d := newDatabase(t)
 	s := mustOpen(t, d.url())
 	s.patience = time.Second
-	put(t, s, entry("example.com"))
+	cachetest.Put(t, s, cachetest.NewEntry("example.com"))
 	release := d.lock(t, "stsmap.entries")
 	defer release()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	done := make(chan error)
-	go func() { done <- s.Put(ctx, entry("example.com")) }()
+	go func() { done <- s.Put(ctx, cachetest.NewEntry("example.com")) }()
 	d.waitFor(t, "SELECT count(*) = 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'", "true")
 	go func() {
 		_ = s.Close()

@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"stsmap/cache"
+	"stsmap/cache/cachetest"
 )
 
 // TestTogether: ten daemons start on an empty database at the same time.
@@ -23,7 +24,7 @@ func TestTogether(t *testing.T) {
 			s := mustOpen(t, d.url("pool_max_conns=2"))
 			wg.Go(func() {
 				for j := range 3 {
-					if err := s.Put(t.Context(), entry(fmt.Sprintf("%d.%d.example", i, j))); err != nil {
+					if err := s.Put(t.Context(), cachetest.NewEntry(fmt.Sprintf("%d.%d.example", i, j))); err != nil {
 						t.Errorf("%s: Put: %v", isolation, err)
 					}
 				}
@@ -44,13 +45,13 @@ func TestTogether(t *testing.T) {
 func TestNewer(t *testing.T) {
 	d := newDatabase(t)
 	s := mustOpen(t, d.url())
-	put(t, s, entry("example.com"))
+	cachetest.Put(t, s, cachetest.NewEntry("example.com"))
 	d.exec(t, "INSERT INTO stsmap.version (version) VALUES (99)")
 	s.invalidate() // for what a minute would do
 	for _, s := range []*Store{s, mustOpen(t, d.url())} {
 		_, getErr := s.Get(t.Context(), "example.com")
 		_, claimErr := s.Claim(t.Context(), "example.com", 1)
-		for _, err := range []error{getErr, claimErr, s.Put(t.Context(), entry("example.com")), s.Ping(t.Context())} {
+		for _, err := range []error{getErr, claimErr, s.Put(t.Context(), cachetest.NewEntry("example.com")), s.Ping(t.Context())} {
 			wantError(t, err, "version 99, not 1", "hint: update stsmap")
 			if !errors.Is(err, ErrNewer) {
 				t.Errorf("%v is not ErrNewer", err)
@@ -170,8 +171,8 @@ func TestSetup(t *testing.T) {
 // useAll calls every method that needs rights.
 func useAll(t *testing.T, s *Store) {
 	t.Helper()
-	e := entry("example.com")
-	put(t, s, e, e)
+	e := cachetest.NewEntry("example.com")
+	cachetest.Put(t, s, e, e)
 	want(t, s, e)
 	_, dueErr := s.Due(t.Context(), e.Refresh, 1, 1)
 	_, claimErr := s.Claim(t.Context(), "example.org", 1)
@@ -190,12 +191,12 @@ func useAll(t *testing.T, s *Store) {
 func TestSchemaRemoved(t *testing.T) {
 	d := newDatabase(t)
 	s := mustOpen(t, d.url())
-	put(t, s, entry("example.com"))
+	cachetest.Put(t, s, cachetest.NewEntry("example.com"))
 	d.exec(t, "DROP SCHEMA stsmap CASCADE")
-	if err := s.Put(t.Context(), entry("example.com")); err == nil {
+	if err := s.Put(t.Context(), cachetest.NewEntry("example.com")); err == nil {
 		t.Error("Put without a table succeeded")
 	}
-	put(t, s, entry("example.org"))
+	cachetest.Put(t, s, cachetest.NewEntry("example.org"))
 	wantNone(t, s, "example.com")
 }
 
@@ -203,9 +204,9 @@ func TestSchemaRemoved(t *testing.T) {
 func TestSchemas(t *testing.T) {
 	d := newDatabase(t)
 	a, b := mustOpen(t, d.url()), mustOpen(t, d.url("schema=other"))
-	put(t, a, entry("example.com"))
+	cachetest.Put(t, a, cachetest.NewEntry("example.com"))
 	wantNone(t, b, "example.com")
-	put(t, b, entry("example.org"))
+	cachetest.Put(t, b, cachetest.NewEntry("example.org"))
 	wantNone(t, a, "example.org")
 	if ok, err := a.Claim(t.Context(), "example.net", 1e12); !ok || err != nil {
 		t.Error(ok, err)

@@ -102,7 +102,8 @@ func ownServer(t *testing.T, settings ...string) *server {
 	return s
 }
 
-// credential is whom the server runs as: it refuses to be root.
+// credential is the user that the server runs as, nil for the current one:
+// PostgreSQL refuses to run as root.
 func credential() (*syscall.Credential, error) {
 	if os.Getuid() != 0 {
 		return nil, nil
@@ -293,25 +294,6 @@ func mustOpen(t testing.TB, url string) *Store {
 	}
 	t.Cleanup(func() { _ = s.Close() })
 	return s
-}
-
-func entry(domain string) cache.Entry {
-	now := time.Now().UTC().Truncate(time.Millisecond)
-	return cache.Entry{
-		Domain: domain, ID: "20260101T000000",
-		Policy:  "version: STSv1\r\nmode: enforce\r\nmx: *.mail.example.net\r\nmx: mx.example.org\r\nmax_age: 604800\r\n",
-		Fetched: now, Expires: now.Add(7 * 24 * time.Hour), Checked: now, Recheck: now.Add(5 * time.Minute),
-		Refresh: now.Add(24 * time.Hour), Used: now.Truncate(time.Hour),
-	}
-}
-
-func put(t testing.TB, s *Store, entries ...cache.Entry) {
-	t.Helper()
-	for _, e := range entries {
-		if err := s.Put(t.Context(), e); err != nil {
-			t.Fatalf("Put: %v", err)
-		}
-	}
 }
 
 func want(t testing.TB, s *Store, e cache.Entry) {

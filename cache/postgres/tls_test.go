@@ -21,21 +21,21 @@ func TestTLS(t *testing.T) {
 	url := fmt.Sprintf("postgres://stsmap@127.0.0.1:%s/postgres?sslmode=verify-full&sslcert=%s&sslkey=%s&sslrootcert=", port, files.Cert, files.Key)
 
 	store := mustOpen(t, url+files.CA)
-	e := entry("1.example")
-	put(t, store, e)
+	e := cachetest.NewEntry("1.example")
+	cachetest.Put(t, store, e)
 	want(t, store, e)
 	const one = "SELECT 1/count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE ssl AND usename = 'stsmap' AND client_dn = '/CN=stsmap'"
 	if err := admin(t.Context(), s.url("postgres"), one); err != nil {
 		t.Errorf("no connection is encrypted: %v", err)
 	}
 
-	err := mustOpen(t, url+others.CA).Put(t.Context(), entry("2.example"))
+	err := mustOpen(t, url+others.CA).Put(t.Context(), cachetest.NewEntry("2.example"))
 	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); !ok {
 		t.Errorf("with a server of an unknown authority: %v", err)
 	}
-	wantError(t, mustOpen(t, strings.Replace(url+files.CA, "127.0.0.1", "localhost", 1)).Put(t.Context(), entry("2.example")), "localhost")
+	wantError(t, mustOpen(t, strings.Replace(url+files.CA, "127.0.0.1", "localhost", 1)).Put(t.Context(), cachetest.NewEntry("2.example")), "localhost")
 	plain := fmt.Sprintf("postgres://stsmap@127.0.0.1:%s/postgres?sslmode=disable", port)
-	if err := mustOpen(t, plain).Put(t.Context(), entry("2.example")); err == nil {
+	if err := mustOpen(t, plain).Put(t.Context(), cachetest.NewEntry("2.example")); err == nil {
 		t.Error("a client without TLS was let in")
 	}
 }

@@ -2,41 +2,12 @@ package postgres
 
 import (
 	"net/url"
-	"os"
-	"path/filepath"
-	"strings"
 	"testing"
+
+	"stsmap/cache/cachetest"
 )
 
-func TestCheckURL(t *testing.T) {
-	text, err := os.ReadFile(filepath.Join("testdata", "urls.txt"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := 0
-	for line := range strings.Lines(string(text)) {
-		line = strings.TrimSpace(line)
-		if line == "" || strings.HasPrefix(line, "#") {
-			continue
-		}
-		n++
-		link, want, bad := strings.Cut(line, "  ")
-		err := CheckURL(link)
-		if !bad {
-			if err != nil {
-				t.Errorf("CheckURL(%s) = %v", link, err)
-			}
-			continue
-		}
-		wantError(t, err, strings.TrimSpace(want))
-		if err != nil && (strings.Contains(err.Error(), "hunter2") || strings.Contains(err.Error(), link)) {
-			t.Errorf("CheckURL(%s) gives away: %v", link, err)
-		}
-	}
-	if n < 20 {
-		t.Errorf("only %d URLs", n)
-	}
-}
+func TestCheckURL(t *testing.T) { cachetest.TestURLs(t, CheckURL, "postgres: URL: ", 20) }
 
 // TestDefaults: what a URL does not say.
 func TestDefaults(t *testing.T) {
@@ -58,30 +29,16 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
-// FuzzCheckURL: whatever surrounds a password in a URL, and whatever is in it,
-// no error contains it, neither as it is written nor as it is meant.
+// FuzzCheckURL states the law of cachetest.FuzzURL.
 func FuzzCheckURL(f *testing.F) {
-	for _, around := range [][2]string{
-		{"", ""}, {"@", "@"}, {"/", ""}, {"?x=", ""}, {"%", ""}, {"", "%zz"}, {"#", ""}, {" ", " "}, {":", ":"}, {"", "?target_session_attrs="},
-		{"\x00", ""}, {"[", "]"}, {"`: ", "`: "}, {"", "%00"}, {"/?listen=", "&"}, {"=", "="}, {"p/d?", "&schema=A"}, {",", ":x"},
-	} {
-		f.Add("u:", around[0], around[1], "@host/db?sslmode=nonsense")
-		f.Add("", around[0], around[1], "@host:99999/db?sslmode=nonsense")
-	}
-	f.Add("u:", "", "", "@host/db?sslpassword=%zz&password=x&nonsense=1")
-	f.Fuzz(func(t *testing.T, user, before, after, rest string) {
-		const secret = "hunter2"
-		if strings.Contains(user+rest, "/") && !strings.HasPrefix(rest, "@") || strings.ContainsAny(user, "/?@") {
-			return // it is not a password then
-		}
-		for _, link := range []string{
+	links := func(user, before, secret, after, rest string) []string {
+		return []string{
 			"postgres://" + user + ":" + before + secret + after + "@" + rest,
 			"postgres://" + user + ":" + url.PathEscape(before+secret+after) + "@" + rest,
 			"postgresql://" + url.PathEscape(user) + "@host/db?sslmode=disable&password=" + url.QueryEscape(before) + secret + url.QueryEscape(after) + "&x" + url.QueryEscape(rest),
-		} {
-			if err := CheckURL(link); err != nil && strings.Contains(err.Error(), secret) {
-				t.Errorf("CheckURL(%q) = %v", link, err)
-			}
 		}
-	})
+	}
+	f.Add("u:", "", "", "@host/db?sslpassword=%zz&password=x&nonsense=1")
+	cachetest.FuzzURL(f, CheckURL, links, [][2]string{{"", "?target_session_attrs="}, {"/?listen=", "&"}, {"p/d?", "&schema=A"}},
+		"@host/db?sslmode=nonsense", "@host:99999/db?sslmode=nonsense")
 }

@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"stsmap/cache/cachetest"
 )
 
 // A listener records the calls of Watch.
@@ -86,11 +88,11 @@ func TestWatch(t *testing.T) {
 			la, lb := watch(t, a), watch(t, b)
 			la.take()
 			lb.take()
-			odd := entry("100%.\x00.example")
-			put(t, a, entry("1.example"), odd)
+			odd := cachetest.NewEntry("100%.\x00.example")
+			cachetest.Put(t, a, cachetest.NewEntry("1.example"), odd)
 			_, dueErr := a.Due(t.Context(), odd.Refresh, time.Hour, 1)
 			_, claimErr := a.Claim(t.Context(), "claimed.example", time.Hour)
-			early := entry("1.example")
+			early := cachetest.NewEntry("1.example")
 			early.Fetched = early.Fetched.Add(-time.Hour)
 			if err := a.Put(t.Context(), early); err == nil {
 				t.Error("Put of what is outdated succeeded")
@@ -122,10 +124,10 @@ func TestWatchReconnects(t *testing.T) {
 	for i := range 3 {
 		l.take()
 		d.exec(t, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'lost' AND datname = current_database()")
-		put(t, b, entry("meanwhile.example"))
+		cachetest.Put(t, b, cachetest.NewEntry("meanwhile.example"))
 		l.wait(t, "")
 		domain := fmt.Sprintf("%d.example", i)
-		put(t, b, entry(domain))
+		cachetest.Put(t, b, cachetest.NewEntry(domain))
 		l.wait(t, domain)
 	}
 }
@@ -146,7 +148,7 @@ func TestWatchDead(t *testing.T) {
 	wantError(t, <-reported, "watch: postgres: watch: ")
 	srv.signal(syscall.SIGCONT)
 	l.wait(t, "")
-	put(t, s, entry("example.com"))
+	cachetest.Put(t, s, cachetest.NewEntry("example.com"))
 	l.wait(t, "example.com")
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"stsmap/cache"
+	"stsmap/cache/cachetest"
 )
 
 const (
@@ -119,7 +120,7 @@ func TestUnreachable(t *testing.T) {
 func TestFull(t *testing.T) {
 	s := startServer(t)
 	store := mustOpen(t, s.url())
-	put(t, store, entry(1))
+	cachetest.Put(t, store, entry(1))
 	s.cli("CONFIG", "SET", "maxmemory", "1")
 	for name, call := range map[string]func() error{
 		"Put":   func() error { return store.Put(t.Context(), entry(2)) },
@@ -134,18 +135,18 @@ func TestFull(t *testing.T) {
 		t.Error(err)
 	}
 	s.cli("CONFIG", "SET", "maxmemory", "0")
-	put(t, store, entry(2))
+	cachetest.Put(t, store, entry(2))
 }
 
-// TestCluster: a Cluster is a place like any other, if all keys are in a slot:
-// that of one of its three nodes, which is not the one that is asked first, and
-// which another one takes over while the Store is in use.
+// TestCluster: a Cluster is a store like any other if all keys are in one slot.
+// The slot is on one of its three nodes, not the one that is queried first, and
+// moves to another node while the Store is in use.
 func TestCluster(t *testing.T) {
 	nodes, owner := startCluster(t)
 	first := nodes[(owner+1)%len(nodes)]
 	store := mustOpen(t, "redis+cluster://127.0.0.1:"+first.port+"?prefix="+clusterPrefix)
 	for i := range 300 {
-		put(t, store, entry(i))
+		cachetest.Put(t, store, entry(i))
 	}
 	if n := nodes[owner].cli("DBSIZE"); n == "0" {
 		t.Error("the owner of the slot has nothing")
@@ -158,7 +159,7 @@ func TestCluster(t *testing.T) {
 	}
 	expired := entry(0)
 	expired.Domain, expired.Refresh = "00.example", time.Time{}
-	put(t, store, expired)
+	cachetest.Put(t, store, expired)
 	nodes[owner].cli("DEL", "{"+clusterPrefix+"}:e:00.example")
 	if due, err := store.Due(t.Context(), time.Now().Add(48*time.Hour), time.Hour, 1000); n != 300 || len(due) != 300 || err != nil {
 		t.Errorf("%d entries, %d due, %v", n, len(due), err)
@@ -171,7 +172,7 @@ func TestCluster(t *testing.T) {
 	var watching sync.WaitGroup
 	watching.Go(func() { store.Watch(ctx, func(domain string, _ bool) { heard <- domain }) })
 	<-heard
-	put(t, store, entry(7))
+	cachetest.Put(t, store, entry(7))
 	if domain := <-heard; domain != "7.example" {
 		t.Errorf("told %q", domain)
 	}
@@ -183,7 +184,7 @@ func TestCluster(t *testing.T) {
 		t.Errorf("the new owner of the slot says %q", n)
 	}
 	// Nodes pass on what is published at others.
-	put(t, store, entry(302))
+	cachetest.Put(t, store, entry(302))
 	for domain := range heard {
 		if domain == "302.example" {
 			break
@@ -263,7 +264,7 @@ func TestSentinel(t *testing.T) {
 		return nil
 	})
 	store := mustOpen(t, "redis+sentinel://127.0.0.1:"+sentinel.port+"?master_name=site")
-	put(t, store, entry(1))
+	cachetest.Put(t, store, entry(1))
 	eventually(t, "the replica has it", func() error {
 		if replica.cli("EXISTS", "{stsmap}:e:1.example") != "1" {
 			return errors.New("not yet")
@@ -288,7 +289,7 @@ func TestSentinel(t *testing.T) {
 			break
 		}
 	}
-	put(t, store, entry(3))
+	cachetest.Put(t, store, entry(3))
 	for domain := range heard {
 		if domain == "3.example" {
 			break

@@ -8,7 +8,7 @@
 // does not wait for replicas. All keys of a prefix are in one slot, so a Cluster
 // gives it failover, and not more room.
 //
-// Trust: an attacker who can write to the keys, or is between daemon and server,
+// Trust: an attacker with write access to the keys, or between daemon and server,
 // can switch MTA-STS off for any domain at all daemons. The server should require
 // a password of the daemons' own, and TLS unless it is on the same host. Loss:
 // losing the data costs the protection of the next message to each domain (RFC

@@ -49,14 +49,14 @@ func TestExpires(t *testing.T) {
 	store := mustOpen(t, s.url())
 	e := entry(1)
 	e.Expires, e.Refresh = time.Now().Add(time.Minute), time.Now().Add(2*time.Hour)
-	put(t, store, e)
+	cachetest.Put(t, store, e)
 	left, _ := time.ParseDuration(s.cli("PTTL", "{stsmap}:e:1.example") + "ms")
 	if left < 2*time.Hour+50*time.Minute || left > 3*time.Hour+10*time.Minute {
 		t.Errorf("it is kept for %s", left)
 	}
 	old := entry(2)
 	old.Expires, old.Refresh = time.Now().Add(-100*time.Hour), time.Now().Add(-time.Hour)
-	put(t, store, old)
+	cachetest.Put(t, store, old)
 	get(t, store, old) // not forgotten at once
 	s.cli("DEL", "{stsmap}:e:2.example")
 	for e, err := range store.All(t.Context()) {
@@ -83,7 +83,7 @@ func TestSweep(t *testing.T) {
 		// Absences, which are never due: only a sweep finds their rows.
 		e := cache.Entry{Domain: entry(i).Domain, FailedID: "A", Failures: 1, Expires: time.Now().Add(time.Hour)}
 		if i%(all/lasting) == 0 {
-			put(t, stores[0], e)
+			cachetest.Put(t, stores[0], e)
 		} else {
 			pipe.ZAdd(t.Context(), stores[0].keys.domains(), redis.Z{Member: e.Domain})
 		}
@@ -136,7 +136,7 @@ func TestSweepFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer store.Close()
-	put(t, store, entry(1))
+	cachetest.Put(t, store, entry(1))
 	s.cli("SET", "{stsmap}:domains", "x")
 	if taken, err := store.Due(t.Context(), entry(1).Refresh, time.Minute, 10); len(taken) != 1 || err != nil {
 		t.Error(taken, err)
@@ -172,7 +172,7 @@ func TestRubbish(t *testing.T) {
 		if err := store.Touch(t.Context(), map[string]time.Time{"1.example": time.Now()}); err != nil {
 			t.Errorf("%q: Touch: %v", args, err)
 		}
-		put(t, store, entry(1))
+		cachetest.Put(t, store, entry(1))
 		get(t, store, entry(1))
 	}
 	// The sets can be something else, too.
@@ -239,7 +239,7 @@ func TestTouchBatch(t *testing.T) {
 	for i := range n {
 		uses[entry(i).Domain] = used
 	}
-	put(t, store, entry(1), entry(n-1))
+	cachetest.Put(t, store, entry(1), entry(n-1))
 	s.cli("CONFIG", "RESETSTAT")
 	if err := store.Touch(t.Context(), uses); err != nil {
 		t.Fatal(err)
@@ -284,7 +284,7 @@ func TestWatchDatabases(t *testing.T) {
 func TestContexts(t *testing.T) {
 	s := startServer(t)
 	store := mustOpen(t, s.url())
-	put(t, store, entry(1))
+	cachetest.Put(t, store, entry(1))
 	s.signal(stopped)
 	defer s.signal(goesOn)
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"stsmap/cache"
+	"stsmap/cache/cachetest"
 )
 
 // soon is longer than anything takes that is waited for.
@@ -115,24 +116,7 @@ func mustOpen(t testing.TB, url string) *Store {
 	return s
 }
 
-func entry(i int) cache.Entry {
-	now := time.Now().UTC().Truncate(time.Millisecond)
-	return cache.Entry{
-		Domain: fmt.Sprintf("%d.example", i), ID: "20260101T000000",
-		Policy:  "version: STSv1\r\nmode: enforce\r\nmx: *.mail.example.net\r\nmax_age: 604800\r\n",
-		Fetched: now, Expires: now.Add(7 * 24 * time.Hour), Checked: now, Recheck: now.Add(5 * time.Minute),
-		Refresh: now.Add(24 * time.Hour), Used: now.Truncate(time.Hour),
-	}
-}
-
-func put(t testing.TB, s cache.Store, entries ...cache.Entry) {
-	t.Helper()
-	for _, e := range entries {
-		if err := s.Put(t.Context(), e); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
+func entry(i int) cache.Entry { return cachetest.NewEntry(fmt.Sprintf("%d.example", i)) }
 
 // eventually waits until do does not fail any more.
 func eventually(t testing.TB, what string, do func() error) {

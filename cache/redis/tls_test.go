@@ -19,7 +19,7 @@ func TestTLS(t *testing.T) {
 	url := "rediss://mail:secret@127.0.0.1:" + port + "?ca_file="
 
 	store := mustOpen(t, url+files.CA+"&cert_file="+files.Cert+"&key_file="+files.Key)
-	put(t, store, entry(1))
+	cachetest.Put(t, store, entry(1))
 	get(t, store, entry(1))
 	if out := s.cli("CLIENT", "LIST"); !strings.Contains(out, "user=mail") {
 		t.Errorf("clients: %s", out)

@@ -2,44 +2,14 @@ package redis
 
 import (
 	"net/url"
-	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 	"time"
+
+	"stsmap/cache/cachetest"
 )
 
-func TestCheckURL(t *testing.T) {
-	text, err := os.ReadFile(filepath.Join("testdata", "urls.txt"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := 0
-	for line := range strings.Lines(string(text)) {
-		line = strings.TrimSpace(line)
-		if line == "" || strings.HasPrefix(line, "#") {
-			continue
-		}
-		n++
-		link, want, bad := strings.Cut(line, "  ")
-		err := CheckURL(link)
-		if bad != (err != nil) {
-			t.Errorf("CheckURL(%s) = %v", link, err)
-		}
-		if err == nil {
-			continue
-		}
-		if text := err.Error(); !strings.HasPrefix(text, "redis: URL: ") || !strings.Contains(text, strings.TrimSpace(want)) {
-			t.Errorf("CheckURL(%s) = %v, want %q", link, err, strings.TrimSpace(want))
-		} else if strings.Contains(text, "hunt") || strings.Contains(text, link) {
-			t.Errorf("CheckURL(%s) gives away: %v", link, err)
-		}
-	}
-	if n < 50 {
-		t.Errorf("only %d URLs", n)
-	}
-}
+func TestCheckURL(t *testing.T) { cachetest.TestURLs(t, CheckURL, "redis: URL: ", 50) }
 
 // TestDefaults: what a URL does not say, and where the library has another
 // opinion.
@@ -76,29 +46,14 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
-// FuzzCheckURL: whatever surrounds a password in a URL, and whatever is in it,
-// no error contains it.
+// FuzzCheckURL states the law of cachetest.FuzzURL.
 func FuzzCheckURL(f *testing.F) {
-	for _, around := range [][2]string{
-		{"", ""}, {"@", "@"}, {"/", ""}, {"?x=", ""}, {"%", ""}, {"", "%zz"}, {"#", ""}, {" ", " "}, {":", ":"}, {"", "?prefix="},
-		{"\x00", ""}, {"[", "]"}, {"", "%00"}, {"/?db=", "&"}, {"=", "="}, {"p/d?", "&prefix="}, {",", ":x"},
-	} {
-		f.Add("u:", around[0], around[1], "@host/nine")
-		f.Add("", around[0], around[1], "@host:99999/0")
-	}
-	f.Fuzz(func(t *testing.T, user, before, after, rest string) {
-		const secret = "hunter2"
-		if strings.Contains(user+rest, "/") && !strings.HasPrefix(rest, "@") || strings.ContainsAny(user, "/?@") {
-			return // it is not a password then
-		}
-		for _, link := range []string{
+	links := func(user, before, secret, after, rest string) []string {
+		return []string{
 			"redis://" + user + ":" + before + secret + after + "@" + rest,
 			"redis+cluster://" + user + ":" + url.PathEscape(before+secret+after) + "@" + rest,
 			"redis+sentinel://host?password=" + url.QueryEscape(before) + secret + url.QueryEscape(after) + "&x" + url.QueryEscape(rest),
-		} {
-			if err := CheckURL(link); err != nil && strings.Contains(err.Error(), secret) {
-				t.Errorf("CheckURL(%q) = %v", link, err)
-			}
 		}
-	})
+	}
+	cachetest.FuzzURL(f, CheckURL, links, [][2]string{{"", "?prefix="}, {"/?db=", "&"}, {"p/d?", "&prefix="}}, "@host/nine", "@host:99999/0")
 }

@@ -18,8 +18,8 @@ import (
 	"stsmap/admin"
 )
 
-// mostVisitors bounds the connections to admin.listen. Whoever opens more waits:
-// what they look at must not cost the daemon the descriptors that mail needs.
+// mostVisitors bounds the connections to admin.listen. Further connections
+// wait: they must not cost the daemon the descriptors that lookups need.
 const mostVisitors = 64
 
 // A window is where metrics, health and the status page are served. It can move
@@ -32,10 +32,10 @@ type window struct {
 	server  *http.Server // nil if there is none
 }
 
-// open serves at address, and no longer where it did before. Nothing of that is
-// needed for answering Postfix: an address that cannot be listened on is said,
-// with what to do, and mail goes on. A daemon that refuses to start because
-// somebody else has the port of its metrics would be the greater evil.
+// open serves at address, and no longer at the address before. Replies to
+// Postfix do not depend on it: if it cannot listen, it logs why and what to do,
+// and the daemon serves lookups. A daemon that refuses to start because another
+// program has the port of its metrics would be the greater evil.
 func (v *window) open(address string) {
 	if v.at() != "" && v.listen() == address {
 		return
@@ -62,8 +62,8 @@ func (v *window) open(address string) {
 // close ends serving.
 func (v *window) close() { v.move(v.listen(), nil) }
 
-// move notes what serves at address now, and ends what did before, without the
-// lock: those who are being answered ask where they are.
+// move notes what serves at address now, and ends the old server without
+// holding the lock: its handlers call at and listen.
 func (v *window) move(address string, server *http.Server) {
 	v.mu.Lock()
 	old := v.server
@@ -104,7 +104,8 @@ func (d *daemon) httpServer(h http.Handler) *http.Server {
 	}
 }
 
-// endServer gives a second to who is being answered, and none to who hangs.
+// endServer lets running requests end within a second, and then closes their
+// connections.
 func endServer(server *http.Server) {
 	end, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()

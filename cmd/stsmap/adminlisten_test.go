@@ -47,7 +47,7 @@ func live(network, address string) (string, error) {
 	return string(text), err
 }
 
-// free is an address where nobody listens.
+// free returns an address without a listener.
 func free(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -100,8 +100,8 @@ func TestWindowMoves(t *testing.T) {
 	}
 }
 
-// TestVisitors: however many come, those who have a place are answered, and a
-// place that becomes free is given away.
+// TestVisitors: while the number of connections is at its bound, a new one
+// waits, and is answered when another one closes.
 func TestVisitors(t *testing.T) {
 	v, _ := newWindow(t)
 	address := free(t)

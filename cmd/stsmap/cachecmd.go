@@ -141,8 +141,8 @@ if that fails (RFC 8461, Section 3.3); then the exit code is 1.`,
 	}
 }
 
-// eachKey asks the daemon about each key. What it does not know, or refuses, is
-// said, and does not keep it from being asked about the others.
+// eachKey queries the daemon about each key. It reports a key that is not
+// cached or that the daemon refuses, and goes on with the next.
 func eachKey(ctx context.Context, c console, g *globals, keys []string, ask func(context.Context, *admin.Client, string) error) error {
 	client, path, err := g.controlClient()
 	if err != nil {

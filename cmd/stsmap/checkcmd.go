@@ -39,7 +39,7 @@ type checking struct {
 
 	tally check.Tally
 	many  bool
-	total int // 0: nobody knows
+	total int // 0: unknown
 	bar   bool
 	style check.Style
 	began time.Time
@@ -217,12 +217,13 @@ func (k *checking) count() (n int) {
 	return n
 }
 
-// coloured reports whether there is somebody who wants to see colours.
+// coloured reports whether the output is coloured: on a terminal, unless
+// NO_COLOR is set (https://no-color.org).
 func (k *checking) coloured() bool {
 	return os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && isTerminal(k.out)
 }
 
-// isTerminal reports whether somebody looks at what is written to w.
+// isTerminal reports whether w is a terminal.
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	if !ok {
@@ -304,8 +305,8 @@ func (k *checking) checker(ctx context.Context) (*check.Checker, error) {
 // postfixLimit bounds the time that postconf may take for check.
 const postfixLimit = 10 * time.Second
 
-// postfix asks the Postfix of this host what it is. What it does not say is
-// said in the findings that need it.
+// postfix gathers the settings of the Postfix on this host with postconf. What
+// it cannot determine is part of the findings that need it.
 func (k *checking) postfix(ctx context.Context, cfg *config.Config) (p check.Postfix) {
 	ctx, cancel := context.WithTimeout(ctx, postfixLimit)
 	defer cancel()

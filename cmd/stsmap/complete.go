@@ -14,9 +14,10 @@ import (
 )
 
 const (
-	// completeLimit is how long somebody who has pressed a key waits.
+	// completeLimit bounds the time after a key press.
 	completeLimit = 500 * time.Millisecond
-	// mostCompleted bounds how many words are offered: nobody reads more.
+	// mostCompleted bounds how many words are offered: a user does not read
+	// more.
 	mostCompleted = 500
 )
 

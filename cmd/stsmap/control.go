@@ -18,8 +18,8 @@ import (
 	"stsmap/socketmap"
 )
 
-// control serves the control socket until ctx ends. Without one the daemon
-// does its work all the same, so it is only said what to do.
+// control serves the control socket until ctx ends. If it cannot listen, it
+// logs what to do, and the daemon serves lookups without it.
 func (d *daemon) control(ctx context.Context, path string) {
 	if path == "" {
 		return
@@ -46,7 +46,7 @@ func listenPrivate(path string) (net.Listener, error) {
 	if err := removeStale(path); err != nil {
 		return nil, err
 	}
-	// Not os.Chmod afterwards: somebody else could connect before it.
+	// Not os.Chmod afterwards: another user could connect before it.
 	old := syscall.Umask(0o177)
 	defer syscall.Umask(old)
 	return net.Listen("unix", path)
@@ -133,7 +133,7 @@ func (d *daemon) memoryStatus() admin.MemoryStatus {
 	return admin.MemoryStatus{Entries: u.Entries, Most: u.Most, Bytes: u.Bytes, MostBytes: u.MostBytes, Expired: u.Expired, Unused: u.Unused, Policies: u.Policies}
 }
 
-// controlClient returns who asks the daemon, and the path of its socket.
+// controlClient returns a client of the daemon, and the path of its socket.
 func (g *globals) controlClient() (*admin.Client, string, error) {
 	cfg, err := g.load()
 	if err != nil {

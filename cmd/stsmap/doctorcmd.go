@@ -47,7 +47,7 @@ An ID such as LOC-05 makes only that check. The exit code is 0 if all is well an
 	return cmd
 }
 
-// lookAsCommand is for doctor alone, which starts this program as somebody else.
+// lookAsCommand is for doctor alone, which starts this program as another user.
 func lookAsCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:    lookAs,

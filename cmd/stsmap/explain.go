@@ -170,7 +170,7 @@ func (s *screen) remembered(e admin.Explanation, now time.Time) {
 	}
 }
 
-// daneFindings adds what is known about DANE.
+// daneFindings adds the DANE findings.
 func (s *screen) daneFindings(f *admin.DANEFindings) {
 	switch {
 	case f == nil:

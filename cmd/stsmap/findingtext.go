@@ -11,8 +11,8 @@ import (
 // A palette says whether words are coloured.
 type palette bool
 
-// colours returns the palette for where results go: on a terminal, unless
-// somebody has asked for none (https://no-color.org).
+// colours returns the palette for results: coloured on a terminal, unless
+// NO_COLOR is set (https://no-color.org).
 func (c console) colours() palette {
 	return palette(os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && isTerminal(c.out))
 }

@@ -46,7 +46,8 @@ func TestShowFinding(t *testing.T) {
 	}
 }
 
-// TestColours: only on a terminal, and not if somebody has asked for none.
+// TestColours: the output is coloured only on a terminal, and not if NO_COLOR
+// is set.
 func TestColours(t *testing.T) {
 	if (console{out: new(bytes.Buffer)}).colours() {
 		t.Error("a buffer is coloured")

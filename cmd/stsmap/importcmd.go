@@ -35,7 +35,7 @@ imported.`,
 			if g.json {
 				return written(importJSON(c.out, result))
 			}
-			// The notes come last, where whoever sends neither to a file sees them.
+			// The notes come last: a user who redirects neither stream sees them at the end.
 			if _, err := io.WriteString(c.out, result.Text); err != nil {
 				return written(err)
 			}

@@ -56,8 +56,8 @@ func listenOn(address string) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Whoever may enter the directory may ask; policies are no secret, and
-	// smtp(8) runs as a user that the daemon knows nothing about.
+	// The permissions of the directory decide which users may connect. Policies
+	// are no secret, and the daemon does not know the user of smtp(8).
 	if err := os.Chmod(path, 0o666); err != nil {
 		l.Close()
 		return nil, err
@@ -65,8 +65,8 @@ func listenOn(address string) (net.Listener, error) {
 	return l, nil
 }
 
-// removeStale removes a socket that nobody listens on any more. Anything else
-// stays, and makes listening fail.
+// removeStale removes a socket without a listener. Any other file stays, and
+// makes listening fail.
 func removeStale(path string) error {
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -210,8 +210,8 @@ func TestFailToServePipeFull(t *testing.T) {
 	}
 }
 
-// TestDroppedAtEveryLevel: with log.level = "error", the lines that are dropped
-// are errors, and that they are missing is logged all the same.
+// TestDroppedAtEveryLevel: the warning that lines were dropped is written with
+// log.level = "error", too: the dropped lines may be errors.
 func TestDroppedAtEveryLevel(t *testing.T) {
 	read, write := io.Pipe()
 	log, queue := newLog(write, "text", slog.LevelError)

@@ -1,8 +1,8 @@
-// Command stsmap answers Postfix's questions about outbound TLS policy with
-// the MTA-STS policies (RFC 8461) of the domains that mail goes to.
+// Command stsmap answers Postfix's lookups of outbound TLS policy with the
+// MTA-STS policies (RFC 8461) of the destination domains.
 //
-// It is wiring and speech: what a policy means is decided by package policy,
-// and what Postfix is told by package postfix.
+// It contains wiring and printing: package policy decides what a policy means,
+// and package postfix makes the replies.
 package main
 
 import (

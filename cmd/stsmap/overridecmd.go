@@ -228,9 +228,9 @@ func checkWords(change override.Change) error {
 	return nil
 }
 
-// overrideDomain returns the domain of an override that somebody names, perhaps by
-// a key as Postfix sends it, and as all other commands take it. That an override
-// is for more than such a key is said.
+// overrideDomain returns the domain of an override that the user names, perhaps
+// by a key as Postfix sends it, like all other commands. It warns that an
+// override applies to more than such a key.
 func (g *globals) overrideDomain(c console, name string) (string, error) {
 	if strings.ContainsAny(name, "[:") {
 		if hop, ok := anyNextHop(name); ok {
@@ -320,7 +320,7 @@ func (g *globals) editOverrides(ctx context.Context, c console, change func(stri
 		return &failure{code: exitFailed, err: fmt.Errorf("the file was changed, and the daemon cannot read it: %w", refused), hint: "the daemon's user must be able to read it"}
 	}
 	switch {
-	case g.quiet, errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED): // nobody is there
+	case g.quiet, errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED): // no daemon runs
 	case err != nil:
 		c.warn("the file was changed, but the daemon did not confirm that it counts: %v; if it runs, it notices within %s", err, overridesEvery)
 	case !sameFile(s.File, path):

@@ -12,9 +12,9 @@ import (
 	"testing"
 )
 
-// TestNotConfirmed: a daemon that is there, but does not say that it has read the
-// overrides, is told of; the file is changed all the same. Where nobody is there is
-// nothing to say.
+// TestNotConfirmed: if a daemon runs but does not confirm that it has read the
+// overrides, the command changes the file and warns. If no daemon runs, it does
+// not warn.
 func TestNotConfirmed(t *testing.T) {
 	dir := t.TempDir()
 	l, err := net.Listen("unix", filepath.Join(dir, "strange.sock"))

@@ -84,13 +84,13 @@ func (o *overrides) look() {
 	o.expire(known.table, time.Now())
 }
 
-// load reads the file at path. One with a mistake changes nothing: half of the
-// overrides of a file would be a state that nobody wanted. The lock for reading
-// must be held. No answer waits for it.
+// load reads the file at path. A file with a mistake changes nothing: half of
+// its overrides would be a state that the administrator never wanted. The lock
+// for reading must be held. No answer waits for it.
 //
-// At the start there is nothing that could stay, and the daemon serves all the
-// same: it is tempting to refuse, but then mail for every domain waits for a typo in
-// an exception from the policy of one.
+// At the start there are no earlier overrides to keep, and the daemon serves
+// without any. It is tempting to refuse to start, but then a typo in the
+// exception for one domain would defer mail to all domains.
 func (o *overrides) load(path string) error {
 	table, err := o.file(path)
 	last := o.known.Load()
@@ -112,8 +112,8 @@ func (o *overrides) load(path string) error {
 		o.apply(table)
 	}
 	if gone := path != "" && o.stamp == (override.Stamp{}); changed && gone {
-		// Perhaps a configuration management is between two steps; or somebody
-		// has removed more than was meant.
+		// Configuration management may be between two steps, or the
+		// administrator may have removed more than was meant.
 		o.log.Warn("the file of the overrides is gone, none is in force", "file", path, "overrides", len(last.table.All()))
 	}
 	if changed || last.err != nil {

@@ -49,8 +49,8 @@ func (d *daemon) reload() {
 	d.log.Info("configuration reloaded")
 }
 
-// notReloaded says why the old configuration stays, and keeps it for those who
-// ask.
+// notReloaded logs why the old configuration stays, and keeps the reason for
+// the status.
 func (d *daemon) notReloaded(err error) {
 	d.refused.Store(&admin.Condition{Error: err.Error(), Since: time.Now()})
 	d.log.Error("configuration not reloaded, the old one stays in force", "error", err.Error())

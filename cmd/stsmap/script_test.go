@@ -33,15 +33,15 @@ func TestMain(m *testing.M) {
 //	world FILE                    a small internet (internal/fakenet) with a
 //	                              proxy into it; sets $DNS and $PROXY, and
 //	                              writes ca.pem. Again: another description
-//	unworld                       nobody answers any more
+//	unworld                       ends it: nothing answers any more
 //	daemon NAME ARGS…             stsmap serve ARGS in the background, its
 //	                              output in NAME.out and NAME.log
 //	await FILE REGEXP [N]         until FILE has N matches; $MATCH is the first
 //	                              group of the last
 //	signal NAME HUP|TERM|INT      to a daemon
 //	ended NAME CODE               waits until a daemon has ended
-//	stale PATH                    a UNIX socket that nobody listens on
-//	unused NAME                   an address where nobody listens, as $NAME
+//	stale PATH                    a UNIX socket without a listener
+//	unused NAME                   an address without a listener, as $NAME
 //	queries N NAME TYPE           DNS questions so far
 //	get FILE STATUS URL [FIELD]   an HTTP request, with a header field, whose answer becomes FILE
 func TestScripts(t *testing.T) {

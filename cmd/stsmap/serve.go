@@ -226,15 +226,16 @@ func (d *daemon) stop(signals <-chan os.Signal) error {
 	return nil
 }
 
-// observe is told everything that the engine has to tell.
+// observe passes an event of the engine to everything that logs or counts.
 func (d *daemon) observe(ev policy.Event) {
 	if ev.Kind == policy.Lookup {
-		// On the way of an answer, and of interest to nobody else.
+		// A lookup waits for this, and the other observers do not use it.
 		d.history.Observe(ev)
 		d.monitor.Observe(ev)
 		return
 	}
-	// Before the line in the log, upon which somebody may look at the others.
+	// Before the line in the log: a reader of the log may then look at the
+	// others.
 	d.history.Observe(ev)
 	d.metrics.Observe(ev)
 	d.monitor.Observe(ev)

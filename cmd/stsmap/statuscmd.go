@@ -187,7 +187,7 @@ func (s *screen) failures(status admin.Status, now time.Time) {
 	}
 }
 
-// lapsing adds the policies that will lapse, if there are any.
+// lapsing adds the policies that expire soon, if there are any.
 func (s *screen) lapsing(v *admin.Survey, now time.Time) {
 	if v == nil {
 		return

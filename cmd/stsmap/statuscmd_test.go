@@ -34,9 +34,10 @@ func TestShowStatus(t *testing.T) {
 	}
 }
 
-// TestUncontrolled: the exit code tells who may not from nobody there, and only of
-// nobody it is asked whether the daemon runs. A test that runs as root could not be
-// refused.
+// TestUncontrolled: the exit code tells a lack of permission from a daemon that
+// does not run, and the hint asks whether the daemon runs only in the second
+// case. The errors are made up, since a test that runs as root has all
+// permissions.
 func TestUncontrolled(t *testing.T) {
 	for err, code := range map[error]int{fs.ErrPermission: exitPermission, fs.ErrNotExist: exitUnreachable, admin.ErrGarbled: exitFailed} {
 		f, ok := errors.AsType[*failure](uncontrolled("/s", fmt.Errorf("dial: %w", err)))

@@ -76,7 +76,8 @@ func (c console) warnBad(name string, list warm.List) {
 	}
 }
 
-// showsProgress reports whether there is somebody to look at a progress bar.
+// showsProgress reports whether standard error is a terminal and may have a
+// progress bar.
 func (g *globals) showsProgress(c console) bool {
 	f, ok := c.err.(*os.File)
 	if !ok || g.quiet {

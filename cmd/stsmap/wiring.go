@@ -48,7 +48,8 @@ func inJournal(format string) bool {
 	return format == "journal" || format == "auto" && systemd.InJournal()
 }
 
-// newResolver makes who asks DNS; observe is told of each question, unless it is nil.
+// newResolver makes the resolver; it calls observe for each query, unless that
+// is nil.
 func newResolver(cfg *config.Config, observe func(resolver.Question)) (*resolver.Resolver, error) {
 	r, err := resolver.New(resolver.Config{
 		Servers: cfg.DNS.Servers,
@@ -78,8 +79,8 @@ func daneConfig(cfg *config.Config, resolve *resolver.Resolver) policy.DANEConfi
 	}
 }
 
-// newFetcher makes what retrieves policies, for the daemon and for those who
-// look at what it would retrieve.
+// newFetcher makes the fetcher of policies, for the daemon and for commands
+// that show what it would fetch.
 func newFetcher(cfg *config.Config, resolve *resolver.Resolver) (*stsfetch.Fetcher, error) {
 	roots, err := trustAnchors(cfg.Fetch.CAFile)
 	if err != nil {

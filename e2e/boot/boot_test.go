@@ -109,7 +109,7 @@ func made(t *testing.T) map[string]string {
 //	in PROGRAM ARGS…     like exec, in the machine
 //	until PROGRAM ARGS…  the same again and again, until it succeeds; with "!" before, until it fails
 //	put FILE PATH        copies a file of the script into the machine
-//	report TITLE         what the last command printed, for whoever reads what "make e2e" prints
+//	report TITLE         "make e2e" prints the output of the last command under this title
 func TestSystems(t *testing.T) {
 	for _, suite := range suites() {
 		t.Run(suite, func(t *testing.T) {

@@ -36,8 +36,9 @@ type Machine struct {
 	leader  int        // the process that is number 1 in there; 0 while it is off
 }
 
-// NewMachine furnishes a system at dir, which exists and is empty. More are the files to be copied there, by their
-// path in the machine, and prefix begins the names of its control groups, for RemoveGroups. It is to be called in a namespace made by site.Inside, at whose end everything is undone.
+// NewMachine makes a system at dir, which exists and is empty. More are the files to be copied there, by their path in
+// the machine, and prefix begins the names of its control groups, for RemoveGroups. It must be called in a namespace made
+// by site.Inside, at whose end everything is undone.
 func NewMachine(root *site.Root, dir, prefix string, more map[string]string) (*Machine, error) {
 	m := &Machine{dir: dir, console: dir + ".console", prefix: prefix}
 	if err := root.Layer(dir); err != nil {
@@ -183,7 +184,7 @@ func ownGroups() (folders []string, err error) {
 }
 
 // RemoveGroups takes away the control groups of all machines that were made with prefix, which the end of the namespace
-// does not. It is to be called after that end: until then there are dead processes in them that nobody waits for.
+// does not. It must be called after that end: until then the groups contain zombie processes.
 func RemoveGroups(prefix string) error {
 	parents, err := ownGroups()
 	errs := []error{err}

@@ -174,8 +174,8 @@ func files(listing string) (names []string) {
 	return names
 }
 
-// TestImage: in a container without capabilities, without privileges to gain and with nothing to write to but the volume, it
-// serves who asks from outside, is healthy, and remembers over a restart.
+// TestImage: in a container without capabilities, without new privileges and with nothing writable but the volume, it
+// serves clients from outside, is healthy, and keeps its cache over a restart.
 func TestImage(t *testing.T) {
 	store := t.TempDir()
 	podman := func(args ...string) string {

@@ -133,7 +133,7 @@ func (d *Daemon) Start(ctx context.Context) error {
 	}
 	// The process identifier is known only after the process has begun, so a shell has to set it.
 	d.cmd = exec.Command("/bin/sh", "-c", `LISTEN_PID=$$ exec "$0" serve --config "$1"`, d.binary, d.conf)
-	// Next to nothing is inherited, as under systemd; above all no STSMAP_... of whoever runs the tests.
+	// Next to nothing is inherited, as under systemd; above all no STSMAP_... from the environment of the tests.
 	d.cmd.Env = []string{
 		"PATH=" + d.path,
 		"NOTIFY_SOCKET=" + d.notify.LocalAddr().String(),

@@ -56,8 +56,8 @@ func (l Log) Wait(ctx context.Context, re *regexp.Regexp, from int64) ([]string,
 	}
 }
 
-// pause waits a moment before a neighbour is looked at again, or returns the error of ctx. Neighbours tell nobody
-// what they do but their logs.
+// pause waits a moment before the next look at another program, or returns the error of ctx. The other programs report
+// what they do only in their logs.
 func pause(ctx context.Context) error {
 	select {
 	case <-ctx.Done():

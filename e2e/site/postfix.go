@@ -146,7 +146,7 @@ func (p *Postfix) reconfigure(args []string) error {
 }
 
 // age makes the configuration look old. Every program of Postfix waits until main.cf has not been changed for some two
-// seconds, lest it reads half of it (util/dict.c, dict_load_file_xt), and here nobody else is writing.
+// seconds, lest it reads half of it (util/dict.c, dict_load_file_xt), and here no other process writes it.
 func (p *Postfix) age() error {
 	then := time.Now().Add(-time.Minute)
 	return errors.Join(

@@ -69,7 +69,7 @@ func makeRoot(ctx context.Context, r *Root, name string) (*Root, error) {
 	return r, nil
 }
 
-// cacheDir returns an absolute path: what is mounted must not depend on where somebody stands.
+// cacheDir returns an absolute path: mounts must not depend on the working directory.
 func cacheDir() (string, error) {
 	if dir := os.Getenv(cacheVariable); dir != "" {
 		return filepath.Abs(dir)
@@ -110,7 +110,7 @@ func installed() []string {
 		"--include=systemd,systemd-sysv,dbus,udev,procps,ca-certificates,postfix,unbound,redis-server",
 		// Its package says "all", and addresses of loopback are of mail exchangers there.
 		`--customize-hook=chroot "$1" postconf -e inet_interfaces=127.0.0.1`,
-		// Started by whoever wants it.
+		// A test that needs it starts it.
 		`--customize-hook=chroot "$1" systemctl disable redis-server.service`,
 	}
 }

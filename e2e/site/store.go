@@ -81,8 +81,8 @@ func (s *Server) Kill() {
 	time.Sleep(100 * time.Millisecond) // for its children, which others wait for
 }
 
-// NewRedis returns a redis-server on a port of the loopback that writes what it is told to disk before it answers. It
-// is not started yet. Further settings are arguments of redis-server.
+// NewRedis returns a redis-server on a port of the loopback that has written a change to disk before it answers. It is
+// not started yet. Further settings are arguments of redis-server.
 func NewRedis(dir string, port int, settings ...string) (*Server, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err

@@ -155,7 +155,7 @@ type Collector struct {
 	empty   chan struct{}  // gets something for each empty datagram; libtlsrpt sends none
 
 	mu      sync.Mutex // guards what follows
-	reports []Report   // those that nobody has taken yet
+	reports []Report   // the ones not taken yet
 	err     error      // of what could not be read
 }
 

@@ -25,8 +25,9 @@ func scene(secure bool, dns, https, bulk, policies string) string {
 }
 
 const (
-	// sick are domains whose policies cannot be had, for different reasons.
-	sickDNS = `_mta-sts.servfail.example. TXT "v=STSv1; id=A;"
+	// failingDNS and failingHTTPS are domains whose policies cannot be fetched, for
+	// different reasons.
+	failingDNS = `_mta-sts.servfail.example. TXT "v=STSv1; id=A;"
 !servfail _mta-sts.servfail.example TXT
 _mta-sts.two.example. TXT "v=STSv1; id=A;"
 _mta-sts.two.example. TXT "v=STSv1; id=B;"
@@ -42,7 +43,7 @@ dane.example. MX 10 mx.dane.example.
 mx.dane.example. A 127.0.0.11
 !tlsa mx.dane.example 3 1 1
 `
-	sickHTTPS = `mta-sts.expired.example addr=127.0.0.4 cert=expired policy=p
+	failingHTTPS = `mta-sts.expired.example addr=127.0.0.4 cert=expired policy=p
 mta-sts.missing.example addr=127.0.0.4 status=404
 mta-sts.broken.example addr=127.0.0.4 policy=broken
 mta-sts.dane.example addr=127.0.0.4 policy=p
@@ -72,7 +73,7 @@ policy x%d.bulk.example 1..2 addr=127.0.0.2 max_age=2 mx=mx.bulk.example
 `
 )
 
-// unserved is DNS for domains whose policy hosts nobody is at.
+// unserved is DNS for domains whose policy hosts do not listen.
 func unserved(names ...string) string {
 	var b strings.Builder
 	for _, name := range names {
@@ -95,51 +96,51 @@ func hurried(t *testing.T) string {
 // alert fires but that for bugs, and each panel has something to show.
 func TestLive(t *testing.T) {
 	bin := program(t)
-	wellDNS, illDNS := sickDNS, sickDNS+unserved(numbered("u", ".example", 60)...)
-	w := newWorld(t, scene(true, wellDNS, sickHTTPS, goodBulk+before, bodies))
-	v := newWorld(t, scene(false, illDNS, sickHTTPS, goodBulk, bodies))
-	well := newDaemon(t, bin, w, "dns.on_failure = \"defer\"\npostfix.dnssec = \"yes\"\npostfix.release = \"3.10.5\"\n"+
+	healthyDNS, brokenDNS := failingDNS, failingDNS+unserved(numbered("u", ".example", 60)...)
+	w := newWorld(t, scene(true, healthyDNS, failingHTTPS, goodBulk+before, bodies))
+	v := newWorld(t, scene(false, brokenDNS, failingHTTPS, goodBulk, bodies))
+	healthy := newDaemon(t, bin, w, "dns.on_failure = \"defer\"\npostfix.dnssec = \"yes\"\npostfix.release = \"3.10.5\"\n"+
 		fmt.Sprintf("cache.store = %q\n", "bolt:"+filepath.Join(t.TempDir(), "cache.db")))
 	overrides := write(t, t.TempDir(), "overrides.toml", "[[override]]\ndomain = \"two.example\"\naction = \"exempt\"\nuntil = 2026-01-01\nreason = \"a test\"\n"+
 		"[[override]]\ndomain = \"d1.bulk.example\"\naction = \"reply\"\ntext = \"encrypt\"\nreason = \"a test\"\n")
-	ill := newDaemon(t, bin, v, fmt.Sprintf("overrides.file = %q\n", overrides)+"postfix.dnssec = \"yes\"\npostfix.release = \"3.7.11\"\ncache.entries = 5\n"+
+	broken := newDaemon(t, bin, v, fmt.Sprintf("overrides.file = %q\n", overrides)+"postfix.dnssec = \"yes\"\npostfix.release = \"3.7.11\"\ncache.entries = 5\n"+
 		fmt.Sprintf("cache.store = \"redis://%s\"\n", free(t)))
-	well.start(t)
-	ill.start(t)
-	p := startPrometheus(t, hurried(t), well, ill)
-	ends := load(t, well, ill)
+	healthy.start(t)
+	broken.start(t)
+	p := startPrometheus(t, hurried(t), healthy, broken)
+	ends := load(t, healthy, broken)
 
 	// Nothing is wrong yet, but what the load does.
 	eventually(t, "both are scraped", func() error { return p.has("stsmap_build_info", 2) })
-	checkMetrics(t, well)
-	fire(t, p, well, "StsmapDefersMail", "StsmapSlow")
-	fire(t, p, ill, "StsmapStoreDown", "StsmapNotPersisted", "StsmapCacheTooSmall", "StsmapResolverNotValidating", "StsmapFetchesFail", "StsmapOverrideExpired")
+	checkMetrics(t, healthy)
+	fire(t, p, healthy, "StsmapDefersMail", "StsmapSlow")
+	fire(t, p, broken, "StsmapStoreDown", "StsmapNotPersisted", "StsmapCacheTooSmall", "StsmapResolverNotValidating", "StsmapFetchesFail", "StsmapOverrideExpired")
 
 	// What is weakened, and what cannot be refreshed any more.
 	weak, lapsing := numbered("w", ".bulk.example", 20), numbered("l", ".bulk.example", 3)
-	well.run(append([]string{"cache", "refresh"}, append(weak, lapsing...)...)...)
-	w.update(t, scene(true, wellDNS+unserved(lapsing...)+unserved(numbered("x", ".bulk.example", 2)...), sickHTTPS, goodBulk+after, bodies))
-	well.run(append([]string{"cache", "refresh"}, append(weak, lapsing...)...)...)
-	fire(t, p, well, "StsmapPoliciesWeakened")
+	healthy.run(append([]string{"cache", "refresh"}, append(weak, lapsing...)...)...)
+	w.update(t, scene(true, healthyDNS+unserved(lapsing...)+unserved(numbered("x", ".bulk.example", 2)...), failingHTTPS, goodBulk+after, bodies))
+	healthy.run(append([]string{"cache", "refresh"}, append(weak, lapsing...)...)...)
+	fire(t, p, healthy, "StsmapPoliciesWeakened")
 	noneEmpty(t, p)
-	fire(t, p, well, "StsmapPoliciesLapse")
+	fire(t, p, healthy, "StsmapPoliciesLapse")
 
-	// A configuration that is wrong, and a resolver that is gone.
-	good := read(t, filepath.Join(ill.dir, "stsmap.toml"))
-	ill.configure(t, good+"nonsense = 1\n")
-	reload(t, ill)
+	// A configuration that is wrong, and a resolver that does not answer.
+	good := read(t, filepath.Join(broken.dir, "stsmap.toml"))
+	broken.configure(t, good+"nonsense = 1\n")
+	reload(t, broken)
 	v.update(t, "\n-- dns --\n!silent *\n")
-	fire(t, p, ill, "StsmapReloadFailed", "StsmapResolverDown")
+	fire(t, p, broken, "StsmapReloadFailed", "StsmapResolverDown")
 
 	ends()
-	ill.kill()
-	fire(t, p, ill, "StsmapDown")
-	quiet(t, p, well, "StsmapDown", "StsmapStoreDown", "StsmapNotPersisted", "StsmapReloadFailed", "StsmapResolverDown", "StsmapResolverNotValidating", "StsmapBug", "StsmapCacheTooSmall")
+	broken.kill()
+	fire(t, p, broken, "StsmapDown")
+	quiet(t, p, healthy, "StsmapDown", "StsmapStoreDown", "StsmapNotPersisted", "StsmapReloadFailed", "StsmapResolverDown", "StsmapResolverNotValidating", "StsmapBug", "StsmapCacheTooSmall")
 }
 
 // load asks both daemons without end, each for what it is good for, until what is
 // returned is called.
-func load(t *testing.T, well, ill *daemon) (end func()) {
+func load(t *testing.T, healthy, broken *daemon) (end func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	every := func(d *daemon, keys func(round int) []string) {
@@ -155,11 +156,11 @@ func load(t *testing.T, well, ill *daemon) (end func()) {
 	}
 	always := append(numbered("d", ".bulk.example", 20), "t1.bulk.example", "servfail.example", "two.example", "expired.example", "missing.example",
 		"broken.example", "dane.example", "x1.bulk.example", ".bulk.example", "[192.0.2.1]")
-	every(well, func(round int) []string { return append(always, fmt.Sprintf("n%d.bulk.example", round%5000+1)) })
+	every(healthy, func(round int) []string { return append(always, fmt.Sprintf("n%d.bulk.example", round%5000+1)) })
 	for i := range 10 { // each waits for seconds most of the time
-		every(well, func(round int) []string { return []string{fmt.Sprintf("s%d.bulk.example", i*400+round%400+1)} })
+		every(healthy, func(round int) []string { return []string{fmt.Sprintf("s%d.bulk.example", i*400+round%400+1)} })
 	}
-	every(ill, func(round int) []string {
+	every(broken, func(round int) []string {
 		// Never the same ones, for it has room for five.
 		names := []string{fmt.Sprintf("d%d.bulk.example", round%60+1), fmt.Sprintf("t%d.bulk.example", round%10+1), "two.example"}
 		for i := range 6 {

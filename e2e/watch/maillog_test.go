@@ -45,8 +45,9 @@ func TestMtail(t *testing.T) {
 	}
 }
 
-// TestPromtail: the expressions of the pipeline, which are of the same kind as
-// Go's, find the same in the same lines. Promtail itself is not to be had here.
+// TestPromtail: the expressions of the pipeline find the same in the same
+// lines. Promtail cannot be installed here, but its expressions have the syntax
+// of Go's.
 func TestPromtail(t *testing.T) {
 	text := read(t, share+"/promtail.yml")
 	got := make(map[string]int)

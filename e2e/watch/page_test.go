@@ -15,7 +15,7 @@ import (
 // wide as a desk, in light and in dark, without scripts. With $SHOTS it leaves
 // pictures in that folder, which is how those in docs are made.
 func TestPage(t *testing.T) {
-	w := newWorld(t, scene(true, sickDNS, sickHTTPS, goodBulk, bodies))
+	w := newWorld(t, scene(true, failingDNS, failingHTTPS, goodBulk, bodies))
 	d := newDaemon(t, program(t), w, "dns.on_failure = \"defer\"\nadmin.show_domains = true\npostfix.dnssec = \"yes\"\npostfix.release = \"3.10.5\"\n"+
 		fmt.Sprintf("cache.store = %q\n", "bolt:"+filepath.Join(t.TempDir(), "cache.db")))
 	d.start(t)
@@ -90,7 +90,7 @@ func checkKeyboard(t *testing.T, b *browser, name string) {
 	}
 }
 
-// checkRequests reports what was asked of anybody but the daemon.
+// checkRequests reports requests to other hosts than the daemon.
 func checkRequests(t *testing.T, b *browser, admin string) {
 	t.Helper()
 	n := 0

@@ -41,7 +41,7 @@ func eventually(t *testing.T, what string, f func() error) {
 	}
 }
 
-// free is an address on loopback where nobody listens.
+// free returns an address on loopback without a listener.
 func free(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -164,7 +164,8 @@ func judgeUnit(name string, u unit) (all []Result) {
 // strangers are other daemons of the kind, at the addresses that they use by
 // default.
 func (e *exam) strangers(ctx context.Context) (all []Result) {
-	for address, what := range map[string]string{"127.0.0.1:8461": "postfix-mta-sts-resolver", "127.0.0.1:8642": "postfix-tlspol"} {
+	for _, peer := range [][2]string{{"127.0.0.1:8461", "postfix-mta-sts-resolver"}, {"127.0.0.1:8642", "postfix-tlspol"}} {
+		address, what := peer[0], peer[1]
 		if slices.ContainsFunc(e.addresses(), func(a string) bool { return sameAddress(a, address) }) {
 			continue
 		}

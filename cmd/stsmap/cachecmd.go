@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -365,9 +366,9 @@ func showStats(w io.Writer, s admin.Stats, now time.Time) error {
 	for _, mode := range []string{"enforce", "testing", "none", admin.Absent} {
 		out.row("", "%d %s", s.Modes[mode], mode)
 	}
-	for mode, n := range s.Modes {
+	for _, mode := range slices.Sorted(maps.Keys(s.Modes)) {
 		if !slices.Contains([]string{"enforce", "testing", "none", admin.Absent}, mode) {
-			out.row("", "%d %s", n, mode)
+			out.row("", "%d %s", s.Modes[mode], mode)
 		}
 	}
 	out.row("", "%d with an expired policy", s.Expired)

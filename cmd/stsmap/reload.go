@@ -20,15 +20,18 @@ func (d *daemon) reload() {
 		d.notReloaded(err)
 		return
 	}
-	for key, changed := range map[string]bool{
-		"listen":        !slices.Equal(cfg.Listen, d.cfg.Listen),
-		"cache.store":   cfg.Cache.Store != d.cfg.Cache.Store,
-		"cache.entries": cfg.Cache.Entries != d.cfg.Cache.Entries,
-		"log.format":    cfg.Log.Format != d.cfg.Log.Format,
-		"admin.socket":  cfg.Admin.Socket != d.cfg.Admin.Socket,
+	for _, setting := range []struct {
+		key     string
+		changed bool
+	}{
+		{"listen", !slices.Equal(cfg.Listen, d.cfg.Listen)},
+		{"cache.store", cfg.Cache.Store != d.cfg.Cache.Store},
+		{"cache.entries", cfg.Cache.Entries != d.cfg.Cache.Entries},
+		{"log.format", cfg.Log.Format != d.cfg.Log.Format},
+		{"admin.socket", cfg.Admin.Socket != d.cfg.Admin.Socket},
 	} {
-		if changed {
-			d.log.Warn("changed setting takes effect after a restart", "key", key)
+		if setting.changed {
+			d.log.Warn("changed setting takes effect after a restart", "key", setting.key)
 		}
 	}
 	d.engine.Configure(settings)

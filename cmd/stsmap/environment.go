@@ -25,10 +25,13 @@ type environment struct {
 	known     chan struct{}       // closed when release was called for the first time
 	last      string              // what release was called with, owned by apply
 
+	passing sync.Mutex // orders calls of allowDANE
+
 	mu      sync.Mutex
 	mode    string   // dane.mode
 	servers []string // dns.servers
 	state   probe.State
+	settled bool // a pending probe is not waited for if another one has decided
 	dane    admin.DANEStatus
 }
 
@@ -80,20 +83,40 @@ func (e *environment) waitRelease(ctx context.Context, limit time.Duration) {
 	}
 }
 
+// settle waits for limit, and from then on for no probe that is pending if the
+// other one says that DANE is off: a resolver that does not answer must not delay
+// what Postfix's configuration has decided.
+func (e *environment) settle(ctx context.Context, limit time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(limit):
+		e.applyDANE(func() { e.settled = true })
+	}
+}
+
 // apply passes on the results of the probes.
 func (e *environment) apply(state probe.State) {
+	e.applyDANE(func() { e.state = state })
+	e.applyRelease(state.Release)
+}
+
+// applyDANE passes on whether DANE can be used after change, which is called with
+// the lock held.
+func (e *environment) applyDANE(change func()) {
+	e.passing.Lock()
+	defer e.passing.Unlock()
 	e.mu.Lock()
-	dane, why := daneStatus(e.mode, state)
+	change()
+	dane, why := daneStatus(e.mode, e.state, e.settled)
 	dane.Since = e.dane.Since
 	if dane.State != e.dane.State || !slices.Equal(dane.Reasons, e.dane.Reasons) {
 		dane.Since = time.Now()
 	}
-	e.state, e.dane = state, dane
+	e.dane = dane
 	e.mu.Unlock()
 	if dane.State != "unknown" {
 		e.allowDANE(why)
 	}
-	e.applyRelease(state.Release)
 }
 
 // applyRelease passes on the release. A failure takes an earlier release away: what
@@ -118,24 +141,30 @@ func (e *environment) applyRelease(r probe.Result) {
 }
 
 // daneStatus returns whether DANE can be used; unknown as long as a probe is
-// pending. The error has all the reasons.
-func daneStatus(mode string, state probe.State) (status admin.DANEStatus, why error) {
+// pending, unless it has settled and the other one says that it cannot. The error
+// has all the reasons.
+func daneStatus(mode string, state probe.State, settled bool) (status admin.DANEStatus, why error) {
 	status = admin.DANEStatus{Mode: mode, State: "off"}
 	if mode == "off" {
 		return status, admin.ErrDANEMode
 	}
+	pending, decided := false, false
 	for _, p := range []struct {
 		about string
 		probe.Result
 	}{{"whether Postfix looks up DNSSEC", state.DNSSEC}, {"whether the resolver validates", state.Resolver}} {
 		switch {
 		case p.Pending():
-			return admin.DANEStatus{Mode: mode, State: "unknown"}, nil
+			pending = true
 		case !p.Conclusive:
 			status.Reasons = append(status.Reasons, fmt.Sprintf("not known %s: %v", p.about, p.Err))
 		case p.Reason != nil:
 			status.Reasons = append(status.Reasons, p.Reason.Error())
+			decided = true
 		}
+	}
+	if pending && (!settled || !decided) {
+		return admin.DANEStatus{Mode: mode, State: "unknown"}, nil
 	}
 	if len(status.Reasons) == 0 {
 		status.State = "on"

@@ -29,20 +29,26 @@ func TestDANEStatus(t *testing.T) {
 	for _, c := range []struct {
 		name, mode       string
 		dnssec, resolver probe.Result
+		settled          bool
 		state, why       string
 	}{
-		{"off", "off", yes, yes, "off", `dane.mode = "off"`},
-		{"both pending", "precede", probe.Result{}, probe.Result{}, "unknown", "<nil>"},
-		{"one pending", "precede", no("p"), probe.Result{}, "unknown", "<nil>"},
-		{"on", "precede", yes, yes, "on", "<nil>"},
-		{"all", "all", yes, yes, "on", "<nil>"},
-		{"Postfix", "precede", no("p"), yes, "off", "p"},
-		{"resolver", "precede", yes, no("r"), "off", "r"},
-		{"both", "precede", no("p"), no("r"), "off", "p; and r"},
-		{"failed", "precede", failed, failed, "off", "not known whether Postfix looks up DNSSEC: timeout; and not known whether the resolver validates: timeout"},
-		{"failed later", "precede", probe.Result{Conclusive: true, Err: errors.New("timeout")}, yes, "on", "<nil>"},
+		{"off", "off", yes, yes, false, "off", `dane.mode = "off"`},
+		{"both pending", "precede", probe.Result{}, probe.Result{}, false, "unknown", "<nil>"},
+		{"one pending", "precede", no("p"), probe.Result{}, false, "unknown", "<nil>"},
+		{"on", "precede", yes, yes, false, "on", "<nil>"},
+		{"all", "all", yes, yes, false, "on", "<nil>"},
+		{"Postfix", "precede", no("p"), yes, false, "off", "p"},
+		{"resolver", "precede", yes, no("r"), false, "off", "r"},
+		{"both", "precede", no("p"), no("r"), false, "off", "p; and r"},
+		{"failed", "precede", failed, failed, false, "off", "not known whether Postfix looks up DNSSEC: timeout; and not known whether the resolver validates: timeout"},
+		{"failed later", "precede", probe.Result{Conclusive: true, Err: errors.New("timeout")}, yes, false, "on", "<nil>"},
+		{"one pending, settled", "precede", no("p"), probe.Result{}, true, "off", "p"},
+		{"the other pending, settled", "precede", probe.Result{}, no("r"), true, "off", "r"},
+		{"both pending, settled", "precede", probe.Result{}, probe.Result{}, true, "unknown", "<nil>"},
+		{"failed and pending, settled", "precede", failed, probe.Result{}, true, "unknown", "<nil>"},
+		{"yes and pending, settled", "precede", yes, probe.Result{}, true, "unknown", "<nil>"},
 	} {
-		status, why := daneStatus(c.mode, probe.State{DNSSEC: c.dnssec, Resolver: c.resolver})
+		status, why := daneStatus(c.mode, probe.State{DNSSEC: c.dnssec, Resolver: c.resolver}, c.settled)
 		if status.Mode != c.mode || status.State != c.state || fmt.Sprint(why) != c.why {
 			t.Errorf("%s: %+v, %v, want %s, %s", c.name, status, why, c.state, c.why)
 		}
@@ -83,6 +89,34 @@ func newRecorder(mode string) *recorder {
 		func(release string, err error) { r.setRelease.add(release, err) })
 	r.mode, r.servers = mode, []string{"127.0.0.1"}
 	return r
+}
+
+// TestEnvironmentSettles: what the configuration of Postfix decides about DANE does
+// not wait for a resolver that does not answer, but its reasons are complete once
+// that does.
+func TestEnvironmentSettles(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRecorder("precede")
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go r.settle(ctx, time.Second)
+		no := func(reason string) probe.Result { return probe.Result{Conclusive: true, Reason: errors.New(reason)} }
+		r.apply(probe.State{DNSSEC: no("p")})
+		time.Sleep(time.Second - 1)
+		synctest.Wait()
+		if got := r.allowDANE.all(); len(got) > 0 {
+			t.Errorf("decided at once: %q", got)
+		}
+		time.Sleep(1)
+		synctest.Wait()
+		if got := r.allowDANE.all(); !slices.Equal(got, []string{"p"}) {
+			t.Errorf("after a second: %q", got)
+		}
+		r.apply(probe.State{DNSSEC: no("p"), Resolver: no("r")})
+		if got := r.allowDANE.all(); !slices.Equal(got, []string{"p", "p; and r"}) {
+			t.Errorf("when the resolver answers: %q", got)
+		}
+	})
 }
 
 // TestEnvironmentRelease: each release is passed on once. A failure takes it away,

@@ -35,6 +35,9 @@ const (
 	// releaseLimit is how long the first answer waits at most for postconf,
 	// which takes some milliseconds, to say which release asks.
 	releaseLimit = time.Second
+	// settleLimit is how long a resolver that does not answer delays what is known
+	// about DANE without it.
+	settleLimit = time.Second
 )
 
 func serveCommand(c console, g *globals) *cobra.Command {
@@ -162,6 +165,7 @@ func (d *daemon) run(ctx context.Context, listeners []net.Listener, signals <-ch
 	d.window.open(d.cfg.Admin.Listen)
 	defer d.window.close()
 	d.running.Go(func() { d.environment.prober.Run(ctx) })
+	d.running.Go(func() { d.environment.settle(ctx, settleLimit) })
 	d.environment.waitRelease(ctx, releaseLimit)
 	broken := make(chan error, len(listeners))
 	for _, l := range listeners {

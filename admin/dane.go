@@ -40,7 +40,7 @@ func hosts(r *dane.Result) string {
 		return "no mail"
 	}
 	var all []string
-	for s := dane.None; s <= dane.Absent; s++ {
+	for s := dane.None; s <= dane.Unresolved; s++ {
 		if n := r.Count(s); n > 0 {
 			all = append(all, strconv.Itoa(n)+" "+s.String())
 		}

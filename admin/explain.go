@@ -75,7 +75,7 @@ type DANEFindings struct {
 // A DANEHost is an MX host.
 type DANEHost struct {
 	Name  string `json:"name"`
-	State string `json:"state"` // "usable", "unusable", "none", "failed" or "absent"
+	State string `json:"state"` // "usable", "unusable", "none", "failed", "absent" or "unresolved"
 	Base  string `json:"base,omitempty"`
 	Error string `json:"error,omitempty"`
 }

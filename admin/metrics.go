@@ -165,7 +165,7 @@ func (x *Metrics) fetched(ev policy.Event, result string) {
 // checkResult is the label for what DNS says of DANE.
 func checkResult(r *dane.Result) string {
 	switch {
-	case r.Count(dane.Failed) > 0:
+	case r.Count(dane.Failed)+r.Count(dane.Unresolved) > 0:
 		return "partial"
 	case r.Count(dane.Usable) > 0:
 		return "usable"

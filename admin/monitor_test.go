@@ -187,7 +187,7 @@ func readResult(text string) (*dane.Result, error) {
 		return r, nil
 	}
 	for word := range strings.FieldsSeq(rest) {
-		i := slices.Index([]string{"none", "usable", "unusable", "failed", "absent"}, word)
+		i := slices.Index([]string{"none", "usable", "unusable", "failed", "absent", "unresolved"}, word)
 		if i < 0 {
 			return nil, fmt.Errorf("unknown state %q", word)
 		}

@@ -43,7 +43,7 @@ func (l *look) judgeDANE() {
 			usable++
 		case dane.Failed:
 			failed++
-		case dane.Absent:
+		case dane.NoAddress:
 			absent++
 		}
 		l.judgeRecords(h)
@@ -134,7 +134,11 @@ func (l *look) judgePrecedence() {
 	case off != nil && l.policy() != nil:
 		l.info(id, "MTA-STS is used, and not DANE: %s", reasonOf(off))
 	case k == policy.Enforce:
-		l.info(id, "MTA-STS is used: DANE does not apply to this domain")
+		text := "MTA-STS is used: DANE does not apply to this domain"
+		if l.dane.Count(dane.Unresolved) > 0 {
+			text = "MTA-STS is used: DANE does not apply to the hosts whose addresses are known"
+		}
+		l.info(id, "%s", text)
 	}
 }
 

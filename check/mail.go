@@ -103,7 +103,7 @@ func (l *look) blame(err error) Actor {
 func (l *look) judgeTarget(h *host) {
 	const id = "STS-A03"
 	switch {
-	case h.dane.State == dane.Absent && h.dane.Name != "" && isAddress(h.name):
+	case h.dane.State == dane.NoAddress && h.dane.Name != "" && isAddress(h.name):
 		l.add(Finding{
 			ID: id, Severity: Warn, Who: Them, Seen: "the MX record has the address " + h.name + " in the place of a name",
 			Why: "No certificate can match it, and few senders use it.", Fix: "Give the host a name, and put that into the MX record.",

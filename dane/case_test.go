@@ -43,7 +43,7 @@ func play(t *testing.T, ar *txtar.Archive) {
 	section := make(map[string]string)
 	for _, f := range ar.Files {
 		switch f.Name {
-		case "dns", "ask", "want", "queries":
+		case "dns", "timeout", "ask", "want", "queries":
 			section[f.Name] = string(f.Data)
 		default:
 			t.Fatalf("section %q", f.Name)
@@ -54,8 +54,13 @@ func play(t *testing.T, ar *txtar.Archive) {
 		t.Fatal(err)
 	}
 	defer world.Close()
-	// No case waits for this long, unless the machine is asleep.
-	r, err := resolver.New(resolver.Config{Servers: []string{world.DNSAddr()}, Timeout: time.Minute})
+	timeout := time.Minute // no case takes this long
+	if s := strings.TrimSpace(section["timeout"]); s != "" {
+		if timeout, err = time.ParseDuration(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r, err := resolver.New(resolver.Config{Servers: []string{world.DNSAddr()}, Timeout: timeout})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,7 +106,7 @@ func nextHop(t *testing.T, s string) NextHop {
 	return hop
 }
 
-// show puts a result into words, and holds what is true of every one.
+// show returns a result as text, and checks what is true of every one.
 func show(t *testing.T, res Result, err error) string {
 	t.Helper()
 	if err != nil {
@@ -135,7 +140,7 @@ func show(t *testing.T, res Result, err error) string {
 		}
 		b.WriteByte('\n')
 		_, failed := errors.AsType[*resolver.Error](h.Err)
-		if failed != (h.State == Failed) || (h.Err != nil) != (h.State == Failed || h.State == Unusable) {
+		if failed != (h.State == Failed || h.State == Unresolved) || (h.Err != nil) != (failed || h.State == Unusable) {
 			t.Errorf("%s is %s with error %v", h.Name, h.State, h.Err)
 		}
 		if (h.Base != "") != (h.State == Usable || h.State == Unusable) {
@@ -143,6 +148,28 @@ func show(t *testing.T, res Result, err error) string {
 		}
 	}
 	return b.String()
+}
+
+// TestFailUnresolved checks that hosts last known to be usable count as failed
+// when they are unresolved, and that the result itself stays as it is.
+func TestFailUnresolved(t *testing.T) {
+	err := &resolver.Error{Kind: resolver.ServFail}
+	r := Result{MXSecure: true, Hosts: []Host{
+		{Name: "mx1.example", State: Unresolved, Err: err},
+		{Name: "mx2.example", State: Unresolved, Err: err},
+		{Name: "mx3.example", State: None},
+	}}
+	want := Result{MXSecure: true, Hosts: []Host{
+		{Name: "mx1.example", State: Unresolved, Err: err},
+		{Name: "mx2.example", State: Failed, Err: err},
+		{Name: "mx3.example", State: None},
+	}}
+	if diff := cmp.Diff(want, r.FailUnresolved([]string{"mx2.example", "mx3.example"})); diff != "" {
+		t.Errorf("result (-want +got):\n%s", diff)
+	}
+	if n := r.Count(Unresolved); n != 2 {
+		t.Errorf("%d hosts of the argument are unresolved, want 2", n)
+	}
 }
 
 // TestNextHop holds the canonical text of a next-hop.
@@ -159,10 +186,10 @@ func TestNextHop(t *testing.T) {
 	}
 }
 
-// TestStates holds the words that are labels of metrics.
+// TestStates checks the words that logs and JSON have.
 func TestStates(t *testing.T) {
-	got := fmt.Sprint(None, Usable, Unusable, Failed, Absent, State(9))
-	if want := "none usable unusable failed absent State(9)"; got != want {
+	got := fmt.Sprint(None, Usable, Unusable, Failed, NoAddress, Unresolved, State(9))
+	if want := "none usable unusable failed absent unresolved State(9)"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }

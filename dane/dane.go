@@ -1,38 +1,39 @@
 // Package dane finds out which MX hosts of a next-hop can be authenticated
-// with DANE (RFC 7672), as far as DNS tells.
+// with DANE (RFC 7672), as far as DNS shows that.
 //
-// It does not connect to any host, does not validate signatures, which is the
-// business of the recursive resolver, remembers nothing, and does not decide
-// what the findings mean for mail, which is that of package policy.
+// It does not connect to MX hosts and does not validate signatures: that is the
+// task of the recursive resolver. It keeps nothing between calls, and does not
+// decide what a result means for mail: package policy does.
 package dane
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 )
 
-// smtp is the port of a next-hop that does not say one.
-const smtp = 25
+// smtpPort is the port of a next-hop that has none.
+const smtpPort = 25
 
-// A NextHop is where mail goes: what DANE is about. MTA-STS knows only its
-// domain.
+// A NextHop is where Postfix sends mail to. DANE depends on all of it, MTA-STS
+// only on its domain.
 type NextHop struct {
 	// Domain is a name in lower-case A-label form, without a trailing dot.
 	Domain string
 	// Port is part of the name of TLSA records (RFC 7672, Section 2.2.3);
 	// zero means 25.
 	Port uint16
-	// NoMX says that Domain is a host, and not to be looked up as a mail
-	// domain. Postfix writes that with brackets.
+	// NoMX means that Domain is a host, for which MX records are not looked up.
+	// Postfix writes it in brackets.
 	NoMX bool
 }
 
-// String returns n as Postfix writes it, always the same for the same:
-// "example.com", "example.com:587", "[relay.example]", "[relay.example]:587".
+// String returns n as Postfix writes it, in canonical form: "example.com",
+// "example.com:587", "[relay.example]", "[relay.example]:587".
 func (n NextHop) String() string {
-	if n.port() == smtp && !n.NoMX {
+	if n.port() == smtpPort && !n.NoMX {
 		return n.Domain
 	}
 	var b strings.Builder
@@ -41,7 +42,7 @@ func (n NextHop) String() string {
 	} else {
 		b.WriteString(n.Domain)
 	}
-	if n.port() != smtp {
+	if n.port() != smtpPort {
 		b.WriteString(":" + strconv.Itoa(int(n.port())))
 	}
 	return b.String()
@@ -49,7 +50,7 @@ func (n NextHop) String() string {
 
 func (n NextHop) port() uint16 {
 	if n.Port == 0 {
-		return smtp
+		return smtpPort
 	}
 	return n.Port
 }
@@ -57,31 +58,37 @@ func (n NextHop) port() uint16 {
 // A State is what DNS says about the TLSA records of a host.
 type State uint8
 
-// The states of a host: the four outcomes of RFC 7672, Section 2.2, and one for
-// those that mail never goes to.
+// The states of a host: the four outcomes of RFC 7672, Section 2.2, and two for
+// hosts that Postfix cannot connect to.
 const (
-	// None means that there are no TLSA records, or none that are secure. So is
-	// a host that was not looked at, beyond the limit of Result.Hosts.
+	// None means that the host has no secure TLSA records. A host beyond the
+	// limit of Result.Hosts is None, too, without a lookup.
 	None State = iota
-	// Usable means that there are secure TLSA records to authenticate the
-	// host with.
+	// Usable means that there are secure TLSA records to authenticate the host
+	// with.
 	Usable
-	// Unusable means that there are secure TLSA records, but none that says
-	// how: TLS is demanded, authentication is not possible.
+	// Unusable means that there are secure TLSA records, but none that can be
+	// used: TLS is required, authentication is not possible.
 	Unusable
-	// Failed means that it could not be found out; mail must not be delivered
-	// to the host (RFC 7672, Section 2.2.1).
+	// Failed means that a lookup failed; mail must not be delivered to the host
+	// (RFC 7672, Section 2.2.1).
 	Failed
-	// Absent means that there is no such host: it has no address, or is an
-	// address in lieu of a name, to which DANE does not apply. It does not
-	// count for or against the others.
-	Absent
+	// NoAddress means that the host has no address records, or that an address
+	// stands in place of its name, to which DANE does not apply. The host is
+	// ignored.
+	NoAddress
+	// Unresolved means that the lookup of the host's addresses ended with
+	// SERVFAIL or without a response, while another host has an address. Postfix
+	// cannot connect to the host for the same reason, and uses the others. The
+	// host is ignored, unless it is known to have had usable TLSA records: see
+	// Result.FailUnresolved.
+	Unresolved
 )
 
-// String returns the word for s that logs and metrics use: "none", "usable",
-// "unusable", "failed" or "absent".
+// String returns the word for s in logs and metrics: "none", "usable",
+// "unusable", "failed", "absent" or "unresolved".
 func (s State) String() string {
-	words := [...]string{"none", "usable", "unusable", "failed", "absent"}
+	words := [...]string{"none", "usable", "unusable", "failed", "absent", "unresolved"}
 	if int(s) >= len(words) {
 		return fmt.Sprintf("State(%d)", uint8(s))
 	}
@@ -92,39 +99,41 @@ func (s State) String() string {
 type Host struct {
 	// Name is in lower case and without a trailing dot.
 	Name string
-	// State is what counts.
+	// State is what DNS says about the host.
 	State State
 	// Base is the TLSA base domain whose records count (RFC 7672, Section
-	// 2.2.3): Name, or what its CNAMEs lead to. It is empty if no records do.
+	// 2.2.3): Name, or the end of its CNAME chain. It is empty if the host has no
+	// records that count.
 	Base string
-	// Err tells why a host is Failed, as a *resolver.Error, or why the records
-	// of one that is Unusable do not count. Otherwise it is nil.
+	// Err is why a host is Failed or Unresolved, as a *resolver.Error, or why the
+	// records of an Unusable host cannot be used. Otherwise it is nil.
 	Err error
 }
 
 // A Result is what DNS says about a next-hop.
 type Result struct {
-	// MXSecure says that it is authentic which hosts mail goes to: because the
-	// MX records are, or their absence (RFC 5321, Section 5.1), or because the
-	// next-hop is a host.
+	// MXSecure reports whether the list of hosts is authentic: because the MX
+	// records are secure, or their absence (RFC 5321, Section 5.1), or because
+	// the next-hop is a host.
 	MXSecure bool
-	// NoMail says that no mail can be delivered: the domain says so (RFC 7505,
-	// Section 3), or does not exist. MXSecure says whether that is authentic.
+	// NoMail reports that mail cannot be delivered: the domain has a null MX
+	// record (RFC 7505, Section 3), or does not exist. MXSecure says whether that
+	// is authentic.
 	NoMail bool
-	// Hosts has each host once, in order of preference. It is empty if there
-	// is NoMail. Hosts of the same preference are in the order of their names,
-	// so that the same domain gives the same Result.
+	// Hosts has each host once, in order of preference, and by name where that is
+	// equal, so that the same records give the same Result. It is empty if NoMail
+	// is true.
 	//
-	// Not more than 32 are looked at. If there are more, the next one stands for
-	// all that follow: it is None, as they may be, so that the domain does not
-	// pass for one where every host can be authenticated.
+	// At most 32 are looked up. If there are more, one more follows that stands
+	// for the rest, as None: the domain does not count as one where every host can
+	// be authenticated.
 	Hosts []Host
-	// TTL is the least of everything that was learned; what failed has none. It
-	// is zero if nothing was.
+	// TTL is the least TTL of all answers. Failures have none. It is zero if there
+	// was no answer.
 	TTL time.Duration
 }
 
-// Count is how many hosts are in the state s.
+// Count returns how many hosts are in the state s.
 func (r Result) Count(s State) (n int) {
 	for _, h := range r.Hosts {
 		if h.State == s {
@@ -132,4 +141,23 @@ func (r Result) Count(s State) (n int) {
 		}
 	}
 	return n
+}
+
+// FailUnresolved returns r with those Unresolved hosts as Failed that are among
+// names: the hosts that were last known to be Usable. They may have to be
+// authenticated as soon as they can be reached (RFC 7672, Section 2.2). r is not
+// changed.
+func (r Result) FailUnresolved(names []string) Result {
+	r.Hosts = slices.Clone(r.Hosts)
+	failUnresolved(r.Hosts, func(h Host) bool { return slices.Contains(names, h.Name) })
+	return r
+}
+
+// failUnresolved changes those Unresolved hosts to Failed that cond is true for.
+func failUnresolved(hosts []Host, cond func(Host) bool) {
+	for i := range hosts {
+		if hosts[i].State == Unresolved && cond(hosts[i]) {
+			hosts[i].State = Failed
+		}
+	}
 }

@@ -2,99 +2,116 @@ package dane
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
+
+	"stsmap/resolver"
 )
 
 // maxName is the length of the longest name, without a trailing dot.
 const maxName = 253
 
-// A look at one host writes down what it finds.
-type look struct {
-	r    Resolver
-	port uint16
-	host *Host
-	life *lifetime
+// A hostLookup finds the state of one host.
+type hostLookup struct {
+	resolver Resolver
+	port     uint16
+	host     *Host
+	ttl      minTTL
+	hasAddr  bool // an address was found
 }
 
-// look finds the state of the host, in the order of RFC 7672, Section 2.2.2:
-// addresses first, and only those that can have secure TLSA records are asked
-// for them. There are servers that answer everything but TLSA questions, and
-// those that have no DNSSEC must not suffer for it.
-func (l *look) look(ctx context.Context) {
+// run sets the state of the host, in the order of RFC 7672, Section 2.2.2: the
+// addresses first, then TLSA records where they can be secure. Some servers
+// answer all queries but those for TLSA records, and a host without DNSSEC must
+// not suffer from that.
+func (l *hostLookup) run(ctx context.Context) {
 	h := l.host
 	if isAddress(h.Name) {
-		h.State = Absent
+		h.State = NoAddress
 		return
 	}
-	a, err := l.r.Addr(ctx, h.Name)
+	a, err := l.resolver.Addr(ctx, h.Name)
 	if err != nil {
-		l.fail(err)
+		l.setFailed(err)
+		if isUnresolvable(ctx, err) {
+			h.State = Unresolved
+		}
 		return
 	}
-	l.life.learn(a.TTL)
+	l.ttl.add(a.TTL)
+	l.hasAddr = len(a.Records) > 0
 	switch alias := a.Name != h.Name; {
-	case len(a.Records) == 0:
-		h.State = Absent
+	case !l.hasAddr:
+		h.State = NoAddress
 	case a.Secure && alias:
-		// Where the aliases lead to, then where they begin; those between never
+		// The end of the CNAME chain, then its start; never a name between them
 		// (RFC 7672, Section 2.2.3).
-		l.tryBases(ctx, a.Name, h.Name)
+		l.queryTLSA(ctx, a.Name, h.Name)
 	case a.Secure:
-		l.tryBases(ctx, h.Name)
+		l.queryTLSA(ctx, h.Name)
 	case alias:
-		l.tryAlias(ctx)
+		l.queryAlias(ctx)
 	}
 }
 
-// tryAlias looks at a host that is an alias, and has insecure addresses: that
-// may be because of where the alias leads to, while the name itself is secure,
-// and may have secure TLSA records (RFC 7672, Section 2.2.3).
-func (l *look) tryAlias(ctx context.Context) {
-	cname, err := l.r.Alias(ctx, l.host.Name)
+// isUnresolvable reports whether Postfix can be expected to fail in the same way
+// where a lookup of addresses failed with err: SERVFAIL, or no response within
+// the time that the resolver allows. If ctx ended, the time may have been too
+// short here alone.
+func isUnresolvable(ctx context.Context, err error) bool {
+	e, ok := errors.AsType[*resolver.Error](err)
+	return ok && ctx.Err() == nil && (e.Kind == resolver.ServFail || e.Kind == resolver.Timeout)
+}
+
+// queryAlias handles a host with a CNAME and insecure addresses. They may be
+// insecure because of the target, while the name itself is secure and has secure
+// TLSA records (RFC 7672, Section 2.2.3).
+func (l *hostLookup) queryAlias(ctx context.Context) {
+	cname, err := l.resolver.Alias(ctx, l.host.Name)
 	if err != nil {
-		l.fail(err)
+		l.setFailed(err)
 		return
 	}
-	l.life.learn(cname.TTL)
-	// If the alias is gone since, the name still is secure.
+	l.ttl.add(cname.TTL)
+	// If the CNAME was removed meanwhile, the name is still secure.
 	if cname.Secure {
-		l.tryBases(ctx, l.host.Name)
+		l.queryTLSA(ctx, l.host.Name)
 	}
 }
 
-// tryBases looks for secure TLSA records at one base domain after the other, and
-// judges by the first that has any. An error ends it: what could not be seen may
-// be the records that count (RFC 7672, Section 2.2.1).
-func (l *look) tryBases(ctx context.Context, bases ...string) {
+// queryTLSA looks up TLSA records at the base domains in turn, and sets the state
+// by the first that has secure ones. An error ends it: the records that count may
+// be those that could not be looked up (RFC 7672, Section 2.2.1).
+func (l *hostLookup) queryTLSA(ctx context.Context, bases ...string) {
 	for _, base := range bases {
 		name := fmt.Sprintf("_%d._tcp.%s", l.port, base)
 		if len(name) > maxName {
-			continue // nobody can have published that
+			continue // such a name cannot exist
 		}
-		a, err := l.r.TLSA(ctx, name)
+		a, err := l.resolver.TLSA(ctx, name)
 		if err != nil {
-			l.fail(err)
+			l.setFailed(err)
 			return
 		}
-		l.life.learn(a.TTL)
+		l.ttl.add(a.TTL)
 		if a.Secure && len(a.Records) > 0 {
 			l.host.Base = base
-			l.host.State, l.host.Err = judge(a.Records)
+			l.host.State, l.host.Err = stateOf(a.Records)
 			return
 		}
 	}
 }
 
-// fail writes down that the state could not be found out.
-func (l *look) fail(err error) {
+// setFailed sets the state where a lookup failed.
+func (l *hostLookup) setFailed(err error) {
 	l.host.State, l.host.Err = Failed, err
 }
 
-// isAddress tells whether an address is in the place of a host's name. A name
-// whose last label is a number is one as well: no top-level domain is (RFC 3696,
-// Section 2), and it is read as an IPv4 address by whoever connects.
+// isAddress reports whether an address stands where a host name belongs. So does
+// a name whose last label is a number: no top-level domain is one (RFC 3696,
+// Section 2), and clients read it as an IPv4 address.
 func isAddress(name string) bool {
 	if _, err := netip.ParseAddr(name); err == nil {
 		return true

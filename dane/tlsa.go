@@ -14,9 +14,9 @@ const (
 	matchSHA256, matchSHA512       = 1, 2
 )
 
-// judge tells what secure records are good for. If none is usable, the error is
-// what is wrong with the first.
-func judge(records []resolver.TLSA) (State, error) {
+// stateOf returns Usable or Unusable for secure records. If none is usable, the
+// error is what is wrong with the first.
+func stateOf(records []resolver.TLSA) (State, error) {
 	var first error
 	for _, r := range records {
 		err := Usability(r)
@@ -30,11 +30,11 @@ func judge(records []resolver.TLSA) (State, error) {
 	return Unusable, first
 }
 
-// Usability returns nil if a host can be authenticated with the record, else why
-// not: unsupported, or malformed (RFC 7671, Section 9). In doubt a record is
-// usable. To take a usable one for unusable would put MTA-STS in the place of
-// DANE; to take an unusable one for usable delays mail to a domain that has
-// published nonsense.
+// Usability returns nil if a host can be authenticated with the record, else an
+// error that says why not: unsupported, or malformed (RFC 7671, Section 9). In
+// doubt a record is usable. A usable record taken for unusable would put MTA-STS
+// in place of DANE; an unusable one taken for usable defers mail to a domain that
+// has published an invalid record.
 func Usability(r resolver.TLSA) error {
 	switch r.Usage {
 	case daneTA, daneEE:

@@ -10,10 +10,10 @@ import (
 	"math/big"
 )
 
-// A certificate is as much of RFC 5280, Section 4.1, as must be in order for
-// OpenSSL to read one. crypto/x509 would be too strict: it refuses keys and
-// numbers that Postfix accepts, and then the record would count for Postfix and
-// not for us. Of a SEQUENCE, encoding/asn1 lets be what follows the fields here.
+// A certificate has those fields of RFC 5280, Section 4.1, that OpenSSL needs to
+// read one. crypto/x509 would be too strict: it refuses keys and serial numbers
+// that Postfix accepts, and then the record would count for Postfix and not for
+// us. encoding/asn1 ignores the fields of a SEQUENCE that follow those here.
 type certificate struct {
 	TBS struct {
 		Version   int `asn1:"optional,explicit,default:0,tag:0"`
@@ -34,7 +34,7 @@ type publicKey struct {
 	Key       asn1.BitString
 }
 
-// checkCertificate returns nil if data is one certificate and nothing else.
+// checkCertificate returns nil if data is exactly one certificate.
 func checkCertificate(data []byte) error {
 	var c certificate
 	rest, err := asn1.Unmarshal(data, &c)
@@ -55,7 +55,7 @@ func checkCertificate(data []byte) error {
 	return nil
 }
 
-// checkKey returns nil if data is one public key and nothing else.
+// checkKey returns nil if data is exactly one public key.
 func checkKey(data []byte) error {
 	var k publicKey
 	rest, err := asn1.Unmarshal(data, &k)
@@ -68,8 +68,8 @@ func checkKey(data []byte) error {
 	return k.check()
 }
 
-// check looks into keys of the kinds that mail servers have. Others pass: which
-// ones Postfix can use is a matter of the OpenSSL that it runs with.
+// check decodes keys of the algorithms that mail servers use. Others pass: which
+// of them Postfix can use depends on its OpenSSL.
 func (k publicKey) check() error {
 	ok := true
 	b := k.Key.Bytes
@@ -84,28 +84,28 @@ func (k publicKey) check() error {
 		ok = len(b) == 57
 	}
 	if !ok {
-		return errors.New("a public key that is none of its kind")
+		return errors.New("a public key that its algorithm does not allow")
 	}
 	return nil
 }
 
-// isRSA does not judge the size. The exponent may be of any, unlike for
-// crypto/rsa.
+// isRSA reports whether b has the two numbers of an RSA key. Like OpenSSL, and
+// unlike crypto/rsa, it accepts any size and sign.
 func isRSA(b []byte) bool {
 	var k struct{ N, E *big.Int }
 	rest, err := asn1.Unmarshal(b, &k)
-	return err == nil && len(rest) == 0 && k.N.Sign() > 0 && k.E.Sign() > 0
+	return err == nil && len(rest) == 0
 }
 
-// isPoint tells whether b can be a point on the curve. It knows those of
-// crypto/elliptic, and points in the forms that are in use; the rest passes.
+// isPoint reports whether b can be a point on the curve. It knows the curves of
+// crypto/elliptic and the usual encodings of points; all others pass.
 func isPoint(params, b []byte) bool {
 	if len(b) == 0 {
 		return false
 	}
 	var id asn1.ObjectIdentifier
 	if _, err := asn1.Unmarshal(params, &id); err != nil {
-		return len(params) > 0 // a curve that is written out, perhaps
+		return len(params) > 0 // possibly explicit curve parameters
 	}
 	var curve elliptic.Curve
 	switch id.String() {
@@ -128,5 +128,5 @@ func isPoint(params, b []byte) bool {
 		x, _ := elliptic.UnmarshalCompressed(curve, b)
 		return x != nil
 	}
-	return b[0] == 6 || b[0] == 7 // both coordinates, and the parity of one
+	return b[0] == 6 || b[0] == 7 // both coordinates and the parity of y
 }

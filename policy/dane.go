@@ -51,6 +51,9 @@ func (c DANEConfig) relevant(k Kind) bool { return c.Check != nil && (c.All || k
 //
 // (1) "dane" with Partial; (2) the policy with FallBack.
 //
+// Hosts without addresses do not count, nor do Unresolved ones, but for the first
+// two rows: beside a host that is usable, an unresolved one is like one that failed.
+//
 // "dane" lets Postfix use hosts without records at its level "may", and demands
 // TLS of hosts whose records are unusable (smtp/smtp_tls_policy.c); with
 // "dane-only" such hosts are not used. With insecure MX records DANE is an
@@ -85,7 +88,7 @@ func (c DANEConfig) combineTable(sts Kind, s *daneState) (k Kind, reason string)
 		return DANE, ""
 	case !r.MXSecure:
 		return sts, ""
-	case usable > 0 && usable == len(r.Hosts)-r.Count(dane.Absent):
+	case usable > 0 && usable == len(r.Hosts)-r.Count(dane.NoAddress):
 		return DANEOnly, ""
 	case usable > 0 && (!enforced || c.Partial):
 		return DANE, ""

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"stsmap/dane"
@@ -24,6 +25,9 @@ const (
 	// daneRetry is how long after a check that failed the next one follows,
 	// and how long a partial result counts.
 	daneRetry = time.Minute
+	// unresolvedTTL is how long a result counts, before grace, that leaves out
+	// hosts whose addresses cannot be looked up: a minute with grace.
+	unresolvedTTL = time.Minute - grace
 )
 
 // A daneState is what DNS says about DANE for one next-hop. It is shared and not
@@ -33,6 +37,8 @@ type daneState struct {
 	result     *dane.Result    // nil if nothing is known
 	conclusive bool            // result says all that a decision can depend on
 	err        error           // why the last check did not find out more; nil if it did
+	known      *dane.Result    // stays in force while checks fail: the last result without hosts left out; or nil
+	usable     []string        // hosts whose TLSA records were usable when they could last be looked up
 	due        int64           // monotonic: when to check again behind the answer
 	until      int64           // monotonic: when it expires; -1 if only the answers that wait may use it
 }
@@ -42,13 +48,24 @@ func (s *daneState) size() int64 {
 	if s == nil {
 		return 0
 	}
-	n := int64(daneBytes)
-	if s.result != nil {
-		for _, h := range s.result.Hosts {
-			n += daneBytes + int64(len(h.Name)+len(h.Base))
-			if h.Err != nil {
-				n += errorBytes + 2*int64(len(h.Err.Error())) // with what it wraps
-			}
+	n := int64(daneBytes) + resultSize(s.result)
+	if s.known != s.result {
+		n += resultSize(s.known)
+	}
+	for _, name := range s.usable {
+		n += stringBytes + int64(len(name))
+	}
+	return n
+}
+
+func resultSize(r *dane.Result) (n int64) {
+	if r == nil {
+		return 0
+	}
+	for _, h := range r.Hosts {
+		n += daneBytes + int64(len(h.Name)+len(h.Base))
+		if h.Err != nil {
+			n += errorBytes + 2*int64(len(h.Err.Error())) // with what it wraps
 		}
 	}
 	return n
@@ -204,23 +221,37 @@ func (e *Engine) publishState(check *daneCheck) {
 // conclude makes a state of what a check found out at now, where last, which can
 // be nil, was known before. A result that is not conclusive leaves the last one
 // that was in force: DNS that fails is no reason to drop it, whatever it was.
+//
+// Unresolved hosts are left out (conformance C.3, row 5a), unless they were last
+// known to have usable TLSA records. Such a result counts for a minute at most, and
+// never takes the place of the last one without them.
 func conclude(last *daneState, r dane.Result, err error, now instant) *daneState {
 	s := &daneState{err: err, conclusive: err == nil, until: -1}
+	if last != nil {
+		s.known, s.usable = last.known, last.usable
+	}
 	wait := min(max(r.TTL, minTTL), maxTTL)
 	if err == nil {
-		s.result = &r
-		if r.Count(dane.Failed) > 0 {
+		r = r.FailUnresolved(s.usable)
+		s.result, s.usable = &r, usableHosts(&r, s.usable)
+		undecided := r.MXSecure && r.Count(dane.Usable) == 0
+		if r.Count(dane.Failed) > 0 || r.Count(dane.Unresolved) > 0 {
 			wait = min(wait, daneRetry)
-			if r.MXSecure && r.Count(dane.Usable) == 0 {
-				// The one that failed may be one to be authenticated.
-				s.conclusive, s.err = false, failure(&r)
-			}
+		}
+		switch {
+		case undecided && r.Count(dane.Failed) > 0:
+			// The one that failed may be one to be authenticated.
+			s.conclusive, s.err = false, failure(&r)
+		case undecided && r.Count(dane.Unresolved) > 0:
+			wait = min(wait, unresolvedTTL)
+		default:
+			s.known = s.result
 		}
 	}
 	switch {
 	case s.conclusive:
-	case last != nil && last.conclusive:
-		s.result, s.conclusive, wait = last.result, true, daneRetry
+	case s.known != nil:
+		s.result, s.conclusive, wait = s.known, true, daneRetry
 	case timedOut(s.err):
 		// Not every message is to wait for a server that does not answer.
 		wait = daneRetry
@@ -229,4 +260,20 @@ func conclude(last *daneState, r dane.Result, err error, now instant) *daneState
 	}
 	s.due, s.until = now.in(wait), now.in(wait+grace)
 	return s
+}
+
+// usableHosts returns the hosts of r with usable TLSA records, and those of last
+// that could not be looked up this time.
+func usableHosts(r *dane.Result, last []string) (names []string) {
+	for _, h := range r.Hosts {
+		switch h.State {
+		case dane.Usable:
+			names = append(names, h.Name)
+		case dane.Failed, dane.Unresolved:
+			if slices.Contains(last, h.Name) {
+				names = append(names, h.Name)
+			}
+		}
+	}
+	return names
 }

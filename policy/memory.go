@@ -18,10 +18,11 @@ const (
 	bytesPerHop = 1536
 	// hopBytes, factsBytes and daneBytes are what the structures themselves take,
 	// with their part of the table.
-	hopBytes   = 450
-	factsBytes = 128
-	daneBytes  = 112
-	errorBytes = 64
+	hopBytes    = 450
+	factsBytes  = 128
+	daneBytes   = 112
+	errorBytes  = 64
+	stringBytes = 16
 	// ownerShare is which part of the memory one owner of domains may take before
 	// what it takes is evicted first.
 	ownerShare = 64

@@ -107,12 +107,13 @@ func parseResult(words []string) (dane.Result, error) {
 		case word == "silent", word == "hangs":
 			return dane.Result{}, failing{slowness{}}
 		}
-		states := []string{"none", "usable", "unusable", "failed", "absent"}
+		states := []string{"none", "usable", "unusable", "failed", "absent", "unresolved"}
 		state := slices.Index(states, word)
 		if state < 0 {
 			return r, fmt.Errorf("unknown word %q", word)
 		}
-		if h.State = dane.State(state); h.State == dane.Failed || h.State == dane.Unusable {
+		switch h.State = dane.State(state); h.State {
+		case dane.Failed, dane.Unusable, dane.Unresolved:
 			h.Err = fmt.Errorf("%s is %s", h.Name, word)
 		}
 		r.Hosts = append(r.Hosts, h)

@@ -245,7 +245,8 @@ func (w *simWorld) judgeKind(h *simHost, d *simDomain, q *simQuestion, a simAnsw
 		expected = Testing
 	}
 	danes := h.settings.DANE.Check != nil && h.allowed && enforced
-	unsettled := d.dane.MXSecure && d.dane.Count(dane.Usable) == 0 && d.dane.Count(dane.Failed) > 0 // an earlier result stays
+	lost := d.dane.Count(dane.Failed) + d.dane.Count(dane.Unresolved)
+	unsettled := d.dane.MXSecure && d.dane.Count(dane.Usable) == 0 && lost > 0 // an earlier result can stay
 	if danes && (unsettled || d.daneHealth != simWell || q.began.Sub(d.daneCalm) < simDANELife) {
 		return // more than one result can still count
 	}

@@ -151,6 +151,8 @@ func simResult(name string, rng *rand.Rand) dane.Result {
 			h.State = [...]dane.State{dane.None, dane.Usable, dane.Unusable}[rng.IntN(3)]
 		case n == 7 && i == 1:
 			h.State, h.Err = dane.Failed, errors.New("SERVFAIL")
+		case n == 6 && i == 1:
+			h.State, h.Err = dane.Unresolved, errors.New("SERVFAIL")
 		}
 		r.Hosts = append(r.Hosts, h)
 	}

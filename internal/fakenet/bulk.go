@@ -19,9 +19,6 @@ type bulk struct {
 	mx        series // unset: no MX records
 	addr      netip.Addr
 	mxAddr    netip.Addr // unset: the names of the MX hosts exist elsewhere, or not at all
-	id, mode  string
-	maxAge    int
-	ttl       int
 	dnsDelay  time.Duration
 	httpDelay time.Duration
 }
@@ -109,7 +106,7 @@ func (b *bulk) node(name string) ([]dns.RR, bool) {
 	}
 	if domain, ok := strings.CutPrefix(name, "_mta-sts."); ok {
 		if _, ok := b.domains.index(domain); ok {
-			return []dns.RR{&dns.TXT{Hdr: b.header(name, dns.TypeTXT), Txt: []string{"v=STSv1; id=" + b.id + ";"}}}, true
+			return []dns.RR{&dns.TXT{Hdr: b.header(name, dns.TypeTXT), Txt: []string{"v=STSv1; id=1;"}}}, true
 		}
 	}
 	if domain, ok := strings.CutPrefix(name, "mta-sts."); ok {
@@ -121,7 +118,7 @@ func (b *bulk) node(name string) ([]dns.RR, bool) {
 }
 
 func (b *bulk) header(name string, t uint16) dns.RR_Header {
-	return dns.RR_Header{Name: name, Rrtype: t, Class: dns.ClassINET, Ttl: uint32(b.ttl)}
+	return dns.RR_Header{Name: name, Rrtype: t, Class: dns.ClassINET, Ttl: 300}
 }
 
 func (b *bulk) address(name string, a netip.Addr) dns.RR {
@@ -141,19 +138,13 @@ func (b *bulk) policyHost(name string) *policyHost {
 	if !ok {
 		return nil
 	}
-	body := "version: STSv1\r\nmode: " + b.mode + "\r\n"
+	body := "version: STSv1\r\nmode: enforce\r\n"
 	if b.mx != (series{}) {
 		body += "mx: " + hostKey(b.mx.name(i)) + "\r\n"
 	}
-	body += "max_age: " + strconv.Itoa(b.maxAge) + "\r\n"
-	head := "HTTP/1.1 200 Fakenet\r\nContent-Type: text/plain\r\nContent-Length: " + strconv.Itoa(len(body)) + "\r\n\r\n"
-	return &policyHost{
-		name:  name,
-		cert:  certSpec{names: b.block(i)},
-		delay: b.httpDelay,
-		head:  []byte(head),
-		body:  []byte(body),
-	}
+	h := newPolicyHost(name, []byte(body+"max_age: 604800\r\n"))
+	h.cert.names, h.delay = b.block(i), b.httpDelay
+	return h
 }
 
 // block is the names in the certificate for domain i.
@@ -175,7 +166,7 @@ func (p *parser) bulk(fields []field) error {
 	if len(fields) < 3 {
 		return errors.New("bulk: wants policy or none, a pattern, and a range")
 	}
-	b := &bulk{id: "1", mode: "enforce", maxAge: 604800, ttl: 300}
+	b := new(bulk)
 	switch fields[0].key {
 	case "policy":
 		b.policies = true
@@ -215,14 +206,6 @@ func (b *bulk) read(f field) (err error) {
 		b.mx, err = newSeries(f.value, b.domains.low, b.domains.high)
 	case "mxaddr":
 		b.mxAddr, err = f.addr()
-	case "id":
-		b.id = f.value
-	case "mode":
-		b.mode = f.value
-	case "max_age":
-		b.maxAge, err = f.number(0, 1<<40)
-	case "ttl":
-		b.ttl, err = f.number(0, 1<<31-1)
 	case "dnsdelay":
 		b.dnsDelay, err = f.duration()
 	case "httpdelay":

@@ -17,9 +17,9 @@ import (
 // !drop and the mail servers, which are running between start and stop.
 type world struct {
 	*zone
-	views      map[netip.Addr]*zone // what single name servers answer instead
-	sites      map[netip.Addr]*site
-	exchangers map[netip.Addr]*exchanger
+	views   map[netip.Addr]*zone // what single name servers answer instead
+	sites   map[netip.Addr]*site
+	mxHosts map[netip.Addr]*mxHost
 }
 
 // section is a part of the description, with the number of its first line.
@@ -61,10 +61,10 @@ func (n *Net) parse(description string) (*world, error) {
 		net:      n,
 		policies: make(map[string][]byte),
 		world: &world{
-			zone:       newZone(),
-			views:      make(map[netip.Addr]*zone),
-			sites:      make(map[netip.Addr]*site),
-			exchangers: make(map[netip.Addr]*exchanger),
+			zone:    newZone(),
+			views:   make(map[netip.Addr]*zone),
+			sites:   make(map[netip.Addr]*site),
+			mxHosts: make(map[netip.Addr]*mxHost),
 		},
 	}
 	sections := split(description)
@@ -86,7 +86,7 @@ func (n *Net) parse(description string) (*world, error) {
 		case "https":
 			err = p.each(s, p.policyHost)
 		case "smtp":
-			err = p.each(s, p.exchanger)
+			err = p.each(s, p.mxHost)
 		case "bulk":
 			err = p.each(s, p.bulk)
 		default:
@@ -255,7 +255,7 @@ func (w *world) endpoints() iter.Seq[endpoint] {
 				return
 			}
 		}
-		for addr, x := range w.exchangers {
+		for addr, x := range w.mxHosts {
 			if !x.down && !yield(endpoint{smtp25, addr}) {
 				return
 			}
@@ -270,7 +270,7 @@ func (w *world) silent(at endpoint) bool {
 	case https:
 		return w.sites[at.addr] != nil && w.sites[at.addr].silent
 	case smtp25:
-		return w.exchangers[at.addr] != nil && w.exchangers[at.addr].silent
+		return w.mxHosts[at.addr] != nil && w.mxHosts[at.addr].silent
 	}
 	return false
 }
@@ -281,7 +281,7 @@ func (w *world) knows(at endpoint) bool {
 	case https:
 		return w.sites[at.addr] != nil
 	case smtp25:
-		return w.exchangers[at.addr] != nil
+		return w.mxHosts[at.addr] != nil
 	}
 	return false
 }

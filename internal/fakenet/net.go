@@ -31,12 +31,11 @@ type Options struct {
 	// SMTPPort is the same as HTTPSPort for the MX hosts.
 	SMTPPort int
 
-	// Dir is where ca.pem and the accepted messages are written (messages/HOST-N.eml); empty means
-	// that nothing is written. The folder is created if need be.
+	// Dir is where ca.pem is written; empty means that it is not. The folder is created if need be.
 	Dir string
 
-	// Log is called with one line for every question, request and message; nil means that nobody
-	// wants to know. Calls come from many goroutines at once.
+	// Log, if not nil, is called with one line for every question, request and message, by many
+	// goroutines at once.
 	Log func(line string)
 }
 
@@ -89,7 +88,7 @@ func Start(description string, o Options) (*Net, error) {
 	}
 	n.counts.init()
 	if o.Dir != "" {
-		if err := os.MkdirAll(filepath.Join(o.Dir, "messages"), 0o755); err != nil {
+		if err := os.MkdirAll(o.Dir, 0o755); err != nil {
 			return nil, fmt.Errorf("fakenet: %w", err)
 		}
 		if err := os.WriteFile(filepath.Join(o.Dir, "ca.pem"), n.CAPEM(), 0o644); err != nil {
@@ -124,14 +123,12 @@ func (n *Net) Update(description string) error {
 	if err != nil {
 		return fmt.Errorf("fakenet: %w", err)
 	}
-	old := n.world.Load()
 	if !n.adopt(w, fresh) {
 		for _, l := range fresh {
 			l.Close()
 		}
 		return fmt.Errorf("fakenet: %w", net.ErrClosed)
 	}
-	n.retire(old)
 	return nil
 }
 
@@ -163,7 +160,6 @@ func (n *Net) adopt(w *world, fresh map[endpoint]*listener) bool {
 		return false
 	}
 	n.world.Store(w)
-	w.start()
 	needed := make(map[endpoint]bool)
 	for at := range w.endpoints() {
 		needed[at] = true
@@ -186,21 +182,13 @@ func (n *Net) adopt(w *world, fresh map[endpoint]*listener) bool {
 	return true
 }
 
-// retire ends the mail servers of a world that is gone, once their sessions have ended.
-func (n *Net) retire(old *world) {
-	for _, x := range old.exchangers {
-		n.wg.Go(x.stop)
-	}
-}
-
 // Close ends every listener and connection, and waits for all goroutines of n. It may be called
 // again.
 func (n *Net) Close() {
 	n.updating.Lock()
 	defer n.updating.Unlock()
 	n.mu.Lock()
-	first := !n.closed
-	if first {
+	if !n.closed {
 		n.closed = true
 		close(n.done)
 		n.dns.udp.Close()
@@ -212,9 +200,6 @@ func (n *Net) Close() {
 		}
 	}
 	n.mu.Unlock()
-	if first {
-		n.retire(n.world.Load())
-	}
 	n.wg.Wait()
 }
 
@@ -229,7 +214,7 @@ func (n *Net) HTTPSAddr(host string) string {
 
 // SMTPAddr is the same as HTTPSAddr for an MX host.
 func (n *Net) SMTPAddr(host string) string {
-	return n.where(smtp25, n.world.Load().exchangerAddrs(hostKey(host)))
+	return n.where(smtp25, n.world.Load().mxAddrs(hostKey(host)))
 }
 
 func (n *Net) where(s service, addrs []netip.Addr) string {

@@ -75,7 +75,7 @@ func (g *gate) TLSA(_ context.Context, name string) (resolver.Answer[resolver.TL
 
 // TestAtOnce holds that hosts are looked at at the same time, and how many.
 func TestAtOnce(t *testing.T) {
-	for _, hosts := range []int{1, 2, atOnce, atOnce + 1, mostHosts} {
+	for _, hosts := range []int{1, 2, maxConcurrent, maxConcurrent + 1, maxHosts} {
 		synctest.Test(t, func(t *testing.T) {
 			g := &gate{hosts: hosts, open: make(chan struct{})}
 			var wg sync.WaitGroup
@@ -87,7 +87,7 @@ func TestAtOnce(t *testing.T) {
 				}
 			})
 			synctest.Wait()
-			if n := g.waiting(); n != min(hosts, atOnce) {
+			if n := g.waiting(); n != min(hosts, maxConcurrent) {
 				t.Errorf("%d hosts: %d looked at at once", hosts, n)
 			}
 			close(g.open)

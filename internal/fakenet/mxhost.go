@@ -1,6 +1,7 @@
 package fakenet
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -10,34 +11,26 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/emersion/go-smtp"
 	"github.com/miekg/dns"
 )
 
-// exchanger is one line of the smtp section, and its mail server. A new world has new servers, even for
-// lines that stay the same; sessions with an old server go on until their client ends them.
-type exchanger struct {
-	name    string
-	cert    certSpec
-	maxTLS  uint16
-	failTLS bool
-	delay   time.Duration // of the greeting
-	refuse  *smtp.SMTPError
-	keeps   bool // it offers REQUIRETLS
-	down    bool
-	silent  bool // nobody answers, see Net.Dial
-
-	server *smtp.Server
-	door   *door
-	served chan struct{} // closed when the server takes no more connections
+// mxHost is one line of the smtp section.
+type mxHost struct {
+	name       string
+	cert       certSpec
+	maxTLS     uint16
+	failTLS    bool
+	requireTLS bool // REQUIRETLS is offered
+	down       bool
+	silent     bool // no response to a connection, see Net.Dial
 }
 
-// exchangerAddrs are the addresses of an MX host.
-func (w *world) exchangerAddrs(host string) []netip.Addr {
+// mxAddrs are the addresses of an MX host.
+func (w *world) mxAddrs(host string) []netip.Addr {
 	var addrs []netip.Addr
-	for addr, x := range w.exchangers {
+	for addr, x := range w.mxHosts {
 		if x.name == host {
 			addrs = append(addrs, addr)
 		}
@@ -46,13 +39,13 @@ func (w *world) exchangerAddrs(host string) []netip.Addr {
 	return addrs
 }
 
-// exchanger reads a line of the smtp section.
-func (p *parser) exchanger(fields []field) error {
+// mxHost reads a line of the smtp section.
+func (p *parser) mxHost(fields []field) error {
 	name, err := fields[0].hostname()
 	if err != nil {
 		return err
 	}
-	x := &exchanger{name: name, cert: certSpec{names: name}}
+	x := &mxHost{name: name, cert: certSpec{names: name}}
 	var addrs []netip.Addr
 	var more string
 	for _, f := range fields[1:] {
@@ -75,24 +68,19 @@ func (p *parser) exchanger(fields []field) error {
 	}
 	x.cert.names += more
 	for _, addr := range addrs {
-		if other := p.world.exchangers[addr]; other != nil {
+		if other := p.world.mxHosts[addr]; other != nil {
 			return fmt.Errorf("address %s belongs to %s", addr, other.name)
 		}
-		own := *x
-		own.server, own.door = p.net.mailServer(&own), newDoor()
-		own.served = make(chan struct{})
-		p.world.exchangers[addr] = &own
+		p.world.mxHosts[addr] = x
 	}
 	return nil
 }
 
 // read takes one word of the line.
-func (x *exchanger) read(f field) (err error) {
+func (x *mxHost) read(f field) (err error) {
 	switch f.key {
 	case "cert":
-		direct := x.cert.direct
-		x.cert, err = kindOf(f.value, x.name)
-		x.cert.direct = direct
+		err = x.cert.read(f.value, x.name)
 	case "direct":
 		x.cert.direct = true
 	case "tls":
@@ -100,14 +88,8 @@ func (x *exchanger) read(f field) (err error) {
 		if !x.failTLS {
 			x.maxTLS, err = tlsVersion(f.value)
 		}
-	case "delay":
-		x.delay, err = f.duration()
-	case "reject":
-		x.refuse = &smtp.SMTPError{Code: 550, EnhancedCode: smtp.EnhancedCode{5, 7, 1}, Message: "rejected by fakenet"}
-	case "defer":
-		x.refuse = &smtp.SMTPError{Code: 451, EnhancedCode: smtp.EnhancedCode{4, 7, 1}, Message: "deferred by fakenet"}
 	case "requiretls":
-		x.keeps = true
+		x.requireTLS = true
 	case "down":
 		x.down = true
 	case "silent":
@@ -118,81 +100,49 @@ func (x *exchanger) read(f field) (err error) {
 	return err
 }
 
-// mailServer makes the server of an MX host. It does not run yet.
-func (n *Net) mailServer(x *exchanger) *smtp.Server {
+// serveSMTP serves one connection as the MX host that is at that address now. It returns when the session
+// is over.
+func (n *Net) serveSMTP(c net.Conn, addr netip.Addr) {
+	x := n.world.Load().mxHosts[addr]
+	if x == nil {
+		return
+	}
 	s := smtp.NewServer(smtp.BackendFunc(func(c *smtp.Conn) (smtp.Session, error) {
 		return &mailSession{net: n, host: x, conn: c}, nil
 	}))
 	s.Domain = x.name
 	s.EnableSMTPUTF8 = true
-	s.EnableREQUIRETLS = x.keeps
+	s.EnableREQUIRETLS = x.requireTLS
 	s.MaxMessageBytes = 32 << 20
 	s.ErrorLog = log.New(io.Discard, "", 0)
-	if x.cert.kind == certNone {
-		return s
+	if x.cert.kind != certNone {
+		s.TLSConfig = n.tlsConfig(x.maxTLS, func(string) (certSpec, error) {
+			if x.failTLS {
+				return certSpec{}, errors.New("handshake refused")
+			}
+			return x.cert, nil
+		})
+		s.TLSConfig.NextProtos = nil
 	}
-	s.TLSConfig = n.tlsConfig(x.maxTLS, func(string) (certSpec, error) {
-		if x.failTLS {
-			return certSpec{}, errors.New("handshake refused")
-		}
-		return x.cert, nil
-	})
-	s.TLSConfig.NextProtos = nil
-	return s
-}
-
-// start lets all mail servers run.
-func (w *world) start() {
-	for _, x := range w.exchangers {
-		go func() { // its owner is stop, which waits for it
-			defer close(x.served)
-			_ = x.server.Serve(x.door) // the error is that of the closed door
-		}()
-	}
-}
-
-// serveSMTP hands a connection to the mail server at that address, and returns when the session is
-// over.
-func (n *Net) serveSMTP(c net.Conn, addr netip.Addr) {
-	for {
-		x := n.world.Load().exchangers[addr]
-		if x == nil || !n.pause(x.delay) {
-			return
-		}
-		v := &visitor{Conn: c, left: make(chan struct{})}
-		if x.door.enter(v) {
-			<-v.left
-			return
-		}
-		if n.world.Load().exchangers[addr] == x { // the world has not changed: it ends
-			return
-		}
-	}
+	_ = s.Serve(newSingle(c)) // until c is closed
+	_ = s.Shutdown(context.Background())
 }
 
 // mailSession is the dialogue on one connection.
 type mailSession struct {
 	net  *Net
-	host *exchanger
+	host *mxHost
 	conn *smtp.Conn
-	from string
-	tls  bool // demanded with REQUIRETLS
 	to   []string
 }
 
-func (s *mailSession) Reset() { s.from, s.tls, s.to = "", false, nil }
+func (s *mailSession) Reset() { s.to = nil }
 
 func (s *mailSession) Logout() error { return nil }
 
-func (s *mailSession) Mail(from string, o *smtp.MailOptions) error {
-	s.from, s.tls = from, o.RequireTLS
-	return nil
-}
+func (s *mailSession) Mail(string, *smtp.MailOptions) error { return nil }
 
 func (s *mailSession) Rcpt(to string, _ *smtp.RcptOptions) error {
-	if s.host.refuse != nil {
-		return s.host.refuse
-	}
 	s.to = append(s.to, to)
 	return nil
 }
@@ -202,12 +152,14 @@ func (s *mailSession) Data(r io.Reader) error {
 	if err != nil {
 		return err
 	}
-	m := Message{Helo: s.conn.Hostname(), From: s.from, RequireTLS: s.tls, To: s.to, Data: data}
+	m := Message{To: s.to, Data: data}
 	var state tls.ConnectionState
 	if state, m.TLS = s.conn.TLSConnectionState(); m.TLS {
 		m.SNI = state.ServerName
 	}
-	return s.net.keep(s.host.name, m)
+	s.net.counts.message(s.host.name, m)
+	s.net.logf("message %s to=<%s> tls=%t sni=%s", s.host.name, strings.Join(m.To, ">,<"), m.TLS, m.SNI)
+	return nil
 }
 
 // tlsaRequest is a !tlsa line, to be answered when the certificates are known.
@@ -231,11 +183,11 @@ func (p *parser) askTLSA(line int, args []string) error {
 // answerTLSA adds the records that match the MX hosts' certificates.
 func (p *parser) answerTLSA() error {
 	for _, t := range p.tlsa {
-		addrs := p.world.exchangerAddrs(t.host)
+		addrs := p.world.mxAddrs(t.host)
 		if len(addrs) == 0 {
 			return atLine(t.line, fmt.Errorf("!tlsa: no such MX host %s", t.host))
 		}
-		rr, err := p.net.tlsa(p.world.exchangers[addrs[0]].cert, t)
+		rr, err := p.net.tlsa(p.world.mxHosts[addrs[0]].cert, t)
 		if err != nil {
 			return atLine(t.line, fmt.Errorf("!tlsa: %w", err))
 		}
@@ -245,15 +197,15 @@ func (p *parser) answerTLSA() error {
 }
 
 // TLSA returns the data of a TLSA record, "3 1 1 0b9f…", that matches the certificate the MX host has
-// now, for zones that are served elsewhere. It makes them as a !tlsa line does, and only fails for a host
-// that is not there and for numbers that mean nothing.
+// now, for zones that are served elsewhere, as a !tlsa line does. It is an error if there is no such host,
+// or if a number is unknown.
 func (n *Net) TLSA(host string, usage, selector, matching uint8) (string, error) {
 	w, t := n.world.Load(), tlsaRequest{host: hostKey(host), usage: usage, selector: selector, matching: matching}
-	addrs := w.exchangerAddrs(t.host)
+	addrs := w.mxAddrs(t.host)
 	if len(addrs) == 0 {
 		return "", fmt.Errorf("fakenet: no such MX host %s", host)
 	}
-	rr, err := n.tlsa(w.exchangers[addrs[0]].cert, t)
+	rr, err := n.tlsa(w.mxHosts[addrs[0]].cert, t)
 	if err != nil {
 		return "", fmt.Errorf("fakenet: %w", err)
 	}

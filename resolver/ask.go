@@ -1,99 +1,221 @@
 package resolver
 
 import (
+	"cmp"
 	"context"
-	"errors"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/miekg/dns"
 )
 
-// No server is given less time than this for an answer, as far as the time suffices for all.
-const patience = time.Second
+const (
+	// minAttempt is the minimum time per attempt, if the total timeout allows it for every server.
+	minAttempt = time.Second
 
-// ask asks one server after the other until one has a response that says something about the name,
-// which is then in q. If none has, the error is the most telling of theirs.
+	// plainShare is the part of the timeout, 1/plainShare, that is kept for asking silent servers
+	// without EDNS: there are networks that drop queries with an OPT record.
+	plainShare = 5
+)
+
+// A response is a well-formed one to a query.
+type response struct {
+	*dns.Msg
+	from    *server
+	secure  bool // AD is set, and from is trusted with it
+	unknown bool // from is not trusted, and another server is
+}
+
+// A query is asked in several attempts, which overlap: the socket of one that has no response yet stays
+// open while the next begins, so that a slow response is not lost.
+type query struct {
+	r       *Resolver
+	parent  context.Context // of the caller
+	name    string          // with the final dot, in the form of package dns
+	qtype   uint16
+	results chan result
+	running sync.WaitGroup
+	pending []*server // of the attempts without a result
+	worst   *Error    // the most telling failure
+}
+
+// A result is that of one attempt: response is valid if err is nil.
+type result struct {
+	from     *server
+	response response
+	err      error
+}
+
+// ask asks the servers in turn until one has a response that says something about the name. If none
+// has, the error is the most telling of theirs.
 //
-// A server that said SERVFAIL is asked again in the second round: it remembers the failure for a
-// moment (RFC 9520, Section 3.2), so this costs nobody much, and it may have been a passing one.
-func (r *Resolver) ask(ctx context.Context, q *query, deadline time.Time) (*server, error) {
-	servers := r.servers().order(time.Since(r.began))
-	n := time.Duration(len(servers))
+// A server that answered SERVFAIL is asked again in the second round: it caches the failure for a
+// moment (RFC 9520, Section 3.2), so this is cheap, and the failure may have been a passing one.
+func (r *Resolver) ask(parent context.Context, name string, qtype uint16, deadline time.Time) (response, error) {
+	if d, ok := parent.Deadline(); ok && d.Before(deadline) {
+		deadline = d
+	}
 	budget := time.Until(deadline)
-	each := max(budget/(n*time.Duration(r.attempts)), min(patience, budget/n))
-	enough := min(patience, r.timeout/n)
-	var worst *Error
-	for range r.attempts {
+	q := &query{r: r, parent: parent, name: name, qtype: qtype}
+	if err := parent.Err(); err != nil || budget <= 0 {
+		return response{}, q.notAsked(cmp.Or(err, context.DeadlineExceeded))
+	}
+	servers, mixed := r.servers().order(time.Since(r.began))
+	q.results = make(chan result, len(servers)*(r.attempts+1))
+	ctx, cancel := context.WithDeadline(parent, deadline)
+	defer q.running.Wait()
+	defer cancel()
+	resp, ok := q.run(ctx, servers, deadline, budget)
+	if !ok {
+		return response{}, q.failure(servers)
+	}
+	resp.secure = resp.AuthenticatedData && resp.from.trusted
+	resp.unknown = mixed && !resp.from.trusted
+	return resp, nil
+}
+
+// run asks the servers in rounds, then those that were silent once more, without EDNS.
+func (q *query) run(ctx context.Context, servers []*server, deadline time.Time, budget time.Duration) (response, bool) {
+	n := time.Duration(len(servers))
+	last := budget / plainShare
+	regular := deadline.Add(-last)
+	each := max((budget-last)/(n*time.Duration(q.r.attempts)), min(minAttempt, (budget-last)/n))
+	// Only silence of a full attempt counts against a server.
+	full := each >= min(minAttempt, (q.r.timeout-q.r.timeout/plainShare)/n)
+	for range q.r.attempts {
 		for _, s := range servers {
-			until := time.Now().Add(each)
-			// Silence is held against a server only if it had the time that it is due.
-			waited := each >= enough && !until.After(deadline)
-			if until.After(deadline) {
-				until = deadline
+			if !time.Now().Before(regular) || ctx.Err() != nil {
+				break
 			}
-			if err := ended(ctx, deadline); err != nil {
-				if worst == nil {
-					worst = &Error{Name: q.plain(), Type: typeName(q.qtype), Kind: Timeout, Err: err}
-				}
-				return nil, worst
-			}
-			err := r.try(ctx, q, s, until)
-			switch {
-			case q.heard:
-				s.silent.Store(0)
-			case err.Kind == Network, err.Kind == Timeout && waited && ctx.Err() == nil:
-				s.silent.Store(int64(time.Since(r.began)))
-			}
-			if err == nil {
-				return s, nil
-			}
-			if worst == nil || err.Kind < worst.Kind {
-				worst = err
+			if resp, ok := q.attempt(ctx, s, each, regular, true, full); ok {
+				return resp, true
 			}
 		}
 	}
-	return nil, worst
-}
-
-// ended returns why there is no time left for another server, or nil.
-func ended(ctx context.Context, deadline time.Time) error {
-	if err := ctx.Err(); err != nil {
-		return err
+	// One attempt of an earlier round may still run beside one that failed.
+	if resp, ok := q.wait(ctx, nil, time.Until(regular)); ok {
+		return resp, true
 	}
-	if !time.Now().Before(deadline) {
-		return context.DeadlineExceeded
-	}
-	return nil
-}
-
-// try asks one server. If it does not know EDNS it is asked once more without it (RFC 6891,
-// Section 7); that is not remembered, since such servers have become rare.
-func (r *Resolver) try(ctx context.Context, q *query, s *server, until time.Time) *Error {
-	q.heard = false
-	err := r.exchange(ctx, q, s, until, true)
-	if code, ok := errors.AsType[*rcodeError](err); ok {
-		switch code.rcode {
-		case dns.RcodeFormatError, dns.RcodeNotImplemented, dns.RcodeBadVers:
-			err = r.exchange(ctx, q, s, until, false)
+	silent := slices.DeleteFunc(slices.Clone(servers), func(s *server) bool { return s.conns != nil || !slices.Contains(q.pending, s) })
+	for _, s := range silent {
+		if resp, ok := q.attempt(ctx, s, last/time.Duration(len(silent)), deadline, false, false); ok {
+			return resp, true
 		}
+	}
+	return q.wait(ctx, nil, time.Until(deadline))
+}
+
+// attempt begins an attempt, and waits until it ends, for its time, or until the given moment. If full
+// is set and the server did not respond to any query in its time, it is deprioritized.
+func (q *query) attempt(ctx context.Context, s *server, limit time.Duration, until time.Time, edns, full bool) (response, bool) {
+	began := time.Since(q.r.began)
+	q.pending = append(q.pending, s)
+	q.running.Go(func() {
+		resp, err := q.r.try(ctx, q.name, q.qtype, s, edns)
+		q.results <- result{from: s, response: resp, err: err}
+	})
+	if left := time.Until(until); left < limit {
+		limit, full = left, false
+	}
+	resp, ok := q.wait(ctx, s, limit)
+	if ok || ctx.Err() != nil || !slices.Contains(q.pending, s) {
+		return resp, ok
+	}
+	if full {
+		s.noteSilence(began, time.Since(q.r.began))
+	}
+	if s.conns != nil {
+		s.conns.retireSilent(q.r.began.Add(began))
+	}
+	return response{}, false
+}
+
+// wait returns the first response that comes within the limit. It returns false at once if no attempt
+// to s is left without a result; s is nil for any server.
+func (q *query) wait(ctx context.Context, s *server, limit time.Duration) (response, bool) {
+	waits := func() bool { return slices.Contains(q.pending, s) || s == nil && len(q.pending) > 0 }
+	if !waits() {
+		return response{}, false
+	}
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	for waits() {
+		select {
+		case got := <-q.results:
+			if got.err == nil {
+				return got.response, true
+			}
+			i := slices.Index(q.pending, got.from)
+			q.pending = slices.Delete(q.pending, i, i+1)
+			q.note(got.from, got.err)
+		case <-timer.C:
+			return response{}, false
+		case <-ctx.Done():
+			return response{}, false
+		}
+	}
+	return response{}, false
+}
+
+// note keeps the most telling failure.
+func (q *query) note(s *server, err error) {
+	if e := newError(q.parent, q.name, q.qtype, s, err); q.worst == nil || e.Kind < q.worst.Kind {
+		q.worst = e
+	}
+}
+
+// failure returns the most telling failure, with the attempts that have no result among them.
+func (q *query) failure(servers []*server) *Error {
+	if i := slices.IndexFunc(servers, func(s *server) bool { return slices.Contains(q.pending, s) }); i >= 0 {
+		q.note(servers[i], context.DeadlineExceeded)
+	}
+	if q.worst == nil {
+		return q.notAsked(context.DeadlineExceeded)
+	}
+	return q.worst
+}
+
+func (q *query) notAsked(cause error) *Error {
+	return &Error{Name: displayName(q.name), Type: typeName(q.qtype), Kind: Timeout, Err: cause}
+}
+
+// try asks one server until ctx ends. If the server seems not to know EDNS it is asked once more
+// without it (RFC 6891, Section 7). So it is after a malformed response: some home routers mangle
+// responses with an OPT record. That is not kept for later queries, since such servers are rare.
+func (r *Resolver) try(ctx context.Context, name string, qtype uint16, s *server, edns bool) (response, error) {
+	m, err := r.exchange(ctx, s, newQuery(name, qtype, edns))
+	if edns && suggestsNoEDNS(err) {
+		m, err = r.exchange(ctx, s, newQuery(name, qtype, false))
 	}
 	if err != nil {
-		return failed(ctx, q, s, err)
+		return response{}, err
 	}
-	q.reply.secure = q.reply.ad && s.trusted
-	return nil
+	return response{Msg: m, from: s}, nil
 }
 
 // exchange asks one server once, over UDP, then over TCP if the response was truncated (RFC 7766,
 // Section 5); or over TLS.
-func (r *Resolver) exchange(ctx context.Context, q *query, s *server, until time.Time, edns bool) error {
-	if err := q.pack(edns); err != nil {
-		return err
-	}
-	if s.tls == nil {
-		if err := r.overUDP(ctx, q, s, until); err != nil || !q.reply.truncated {
-			return err
+func (r *Resolver) exchange(ctx context.Context, s *server, q *dns.Msg) (m *dns.Msg, err error) {
+	defer func() {
+		if m != nil || isResponse(err) {
+			s.noteResponse(time.Since(r.began))
 		}
+	}()
+	if s.conns != nil {
+		return complete(s.conns.exchange(ctx, r, s, q))
 	}
-	return r.overStream(ctx, q, s, until)
+	m, err = r.overUDP(ctx, s, q)
+	if err != nil || !m.Truncated {
+		return m, err
+	}
+	return complete(r.overTCP(ctx, s, q))
+}
+
+// complete returns an error for a response over a stream that is truncated.
+func complete(m *dns.Msg, err error) (*dns.Msg, error) {
+	if err == nil && m.Truncated {
+		return nil, wireError("truncated over TCP")
+	}
+	return m, err
 }

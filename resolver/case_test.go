@@ -235,6 +235,12 @@ func show[T any](t *testing.T, a Answer[T], err error, one func(T) string) strin
 	if a.Secure {
 		b.WriteString(" secure")
 	}
+	if a.Unknown != nil {
+		fmt.Fprintf(&b, " unknown (%v)", a.Unknown)
+		if a.Secure {
+			t.Error("secure and unknown")
+		}
+	}
 	if a.NXDomain {
 		b.WriteString(" nxdomain")
 	}

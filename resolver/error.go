@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"strings"
 
 	"github.com/miekg/dns"
@@ -34,12 +33,16 @@ const (
 	// Timeout is silence, or the end of the context.
 	Timeout
 
-	// CNAMELoop is a chain of more CNAMEs than any honest one has.
+	// CNAMELoop is a chain of too many CNAMEs.
 	CNAMELoop
+
+	// Untrusted is an answer of a server whose AD bit does not count, where another server's does. It
+	// occurs only as Answer.Unknown.
+	Untrusted
 )
 
 // String returns the kind as the value of a metric label: "servfail", "refused", "malformed",
-// "network", "timeout" or "cname_loop". These words stay as they are.
+// "network", "timeout", "cname_loop" or "untrusted". These words stay as they are.
 func (k Kind) String() string {
 	switch k {
 	case ServFail:
@@ -54,6 +57,8 @@ func (k Kind) String() string {
 		return "timeout"
 	case CNAMELoop:
 		return "cname_loop"
+	case Untrusted:
+		return "untrusted"
 	}
 	return fmt.Sprintf("Kind(%d)", uint8(k))
 }
@@ -86,8 +91,8 @@ func (e *Error) Error() string {
 	fmt.Fprintf(&b, "%s %s: ", e.Name, e.Type)
 	if code, ok := errors.AsType[*rcodeError](e.Err); ok {
 		fmt.Fprintf(&b, "%v from %s", code, e.Server)
-		if code.extended != "" {
-			fmt.Fprintf(&b, ": %s", code.extended)
+		if len(code.extended) > 0 {
+			fmt.Fprintf(&b, ": %s", strings.Join(code.extended, ", "))
 		}
 		return b.String()
 	}
@@ -103,6 +108,8 @@ func (e *Error) what() string {
 	switch {
 	case e.Kind == CNAMELoop:
 		return "CNAME loop"
+	case e.Kind == Untrusted:
+		return "no answer from a trusted server, and the AD bit of " + e.Server + " does not count"
 	case e.Kind == Timeout && e.Server == "":
 		return "not asked"
 	case e.Kind == Timeout:
@@ -133,8 +140,8 @@ func (e *Error) Timeout() bool { return e.Kind == Timeout }
 // An rcodeError is a response code that is no answer.
 type rcodeError struct {
 	rcode    int
-	extended string // what RFC 8914 lets a server say about it, safe to print; or ""
-	bogus    bool   // it says that signatures are what is wrong
+	extended []string // extended errors (RFC 8914), safe to print
+	bogus    bool     // one of these is about signatures
 }
 
 func (e *rcodeError) Error() string {
@@ -149,9 +156,25 @@ type wireError string
 
 func (e wireError) Error() string { return string(e) }
 
-// failed makes an Error of whatever ended an exchange with a server.
-func failed(ctx context.Context, q *query, s *server, err error) *Error {
-	e := &Error{Name: q.plain(), Type: dns.TypeToString[q.qtype], Server: s.text, Err: err}
+// isResponse reports whether err is about a response that matched.
+func isResponse(err error) bool {
+	_, coded := errors.AsType[*rcodeError](err)
+	_, malformed := errors.AsType[wireError](err)
+	return coded || malformed
+}
+
+// suggestsNoEDNS reports whether a query without EDNS may have a better response.
+func suggestsNoEDNS(err error) bool {
+	if code, ok := errors.AsType[*rcodeError](err); ok {
+		return code.rcode == dns.RcodeFormatError || code.rcode == dns.RcodeNotImplemented || code.rcode == dns.RcodeBadVers
+	}
+	return isResponse(err)
+}
+
+// newError classifies err, with which an attempt ended, as an *Error. The end of ctx is its cause if
+// the caller's context ended, and not only the time for the question.
+func newError(ctx context.Context, name string, qtype uint16, s *server, err error) *Error {
+	e := &Error{Name: displayName(name), Type: typeName(qtype), Server: s.text, Err: err}
 	if code, ok := errors.AsType[*rcodeError](err); ok {
 		e.Kind = Refused
 		if code.rcode == dns.RcodeServerFailure {
@@ -159,22 +182,19 @@ func failed(ctx context.Context, q *query, s *server, err error) *Error {
 		}
 		return e
 	}
-	if _, ok := errors.AsType[wireError](err); ok {
+	if isResponse(err) {
 		e.Kind = Malformed
 		return e
 	}
-	if ctx.Err() != nil {
+	ne, ok := errors.AsType[net.Error](err)
+	if ctx.Err() != nil || ok && ne.Timeout() {
 		// The end of the context shows as an expired deadline of the socket, which is no cause.
 		e.Kind, e.Err = Timeout, ctx.Err()
 		return e
 	}
-	if ne, ok := errors.AsType[net.Error](err); ok && ne.Timeout() || errors.Is(err, os.ErrDeadlineExceeded) {
-		e.Kind, e.Err = Timeout, nil
-		return e
-	}
 	e.Kind = Network
 	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op != "remote error" {
-		e.Err = op.Err // the addresses it adds are those of Server, and a port nobody can know
+		e.Err = op.Err // the addresses that it adds are that of Server and a random port
 	}
 	return e
 }

@@ -47,7 +47,7 @@ func told(h Health) string {
 	for _, w := range []struct {
 		is   bool
 		word string
-	}{{h.EDNS, "edns"}, {h.Validates, "validates"}, {h.Trusted, "trusted"}, {h.Bogus, "bogus"}} {
+	}{{h.EDNS, "edns"}, {h.Validates, "validates"}, {h.Trusted, "trusted"}, {h.AnswersBogus, "bogus"}} {
 		if w.is {
 			words = append(words, w.word)
 		}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -24,6 +25,8 @@ func TestServers(t *testing.T) {
 		{"192.0.2.1", "192.0.2.1:53", false},
 		{"192.0.2.1:5353", "192.0.2.1:5353", false},
 		{"127.0.0.53", "127.0.0.53:53", true},
+		{"127.0.0.11", "127.0.0.11:53", false}, // container engines: a forwarder
+		{"::ffff:127.0.0.11", "[::ffff:127.0.0.11]:53", false},
 		{"::1", "[::1]:53", true},
 		{"[::1]", "[::1]:53", true},
 		{"[::1]:5353", "[::1]:5353", true},
@@ -38,6 +41,7 @@ func TestServers(t *testing.T) {
 		{"tls://[fe80::1%eth0]", "tls://[fe80::1%eth0]:853#fe80::1", true},
 		{"tls://192.0.2.1#", "", false},
 		{"tls://192.0.2.1#two words", "", false},
+		{"tls://192.0.2.1#-dns.example", "", false},
 		{"tls://dns.example", "", false},
 		{"dns.example", "", false},
 		{"https://192.0.2.1/dns-query", "", false},
@@ -48,7 +52,7 @@ func TestServers(t *testing.T) {
 		{"192.0.2.1 ", "", false},
 		{"", "", false},
 	} {
-		s, err := parseServer(c.in, trustAuto)
+		s, err := parseServer(c.in, trustAuto, nil)
 		switch {
 		case c.text == "" && err == nil:
 			t.Errorf("%q: became %s", c.in, s.text)
@@ -171,38 +175,67 @@ func TestCancel(t *testing.T) {
 	}
 }
 
-// TestOrder holds that a server that was silent is asked last, for a while, and then tried by one question.
+// TestOrder holds that a server that was silent is asked last of those that are trusted as much, for a
+// while, and then tried by one question.
 func TestOrder(t *testing.T) {
 	r, err := New(Config{Servers: []string{"192.0.2.1", "192.0.2.2", "192.0.2.3"}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	l := r.list.Load()
-	order := func(now time.Duration) (s string) {
-		for _, srv := range l.order(now) {
-			s += strings.TrimSuffix(srv.text, ":53")[len("192.0.2."):]
-		}
-		return s
-	}
 	step := func(now time.Duration, want string) {
 		t.Helper()
-		if got := order(now); got != want {
+		if got := orderOf(l, now); got != want {
 			t.Errorf("at %v: order %s, want %s", now, got, want)
 		}
 	}
 	step(1, "123")
-	l.servers[0].silent.Store(1)
+	l.servers[0].noteSilence(1, 1)
 	step(2, "231")
-	step(rest, "231")
-	step(rest+1, "123") // one question tries it
-	step(rest+2, "231") // the next does not
-	l.servers[1].silent.Store(int64(rest))
-	step(rest+3, "312")
-	l.servers[0].silent.Store(0) // it answered
-	step(rest+3, "132")
-	l.servers[0].silent.Store(int64(rest))
-	l.servers[2].silent.Store(int64(rest))
-	step(rest+3, "123") // none is better than another
+	step(penalty, "231")
+	step(penalty+1, "123") // one question tries it
+	step(penalty+2, "231") // the next does not
+	l.servers[1].noteSilence(2, penalty)
+	step(penalty+3, "312")
+	l.servers[0].noteResponse(penalty + 3)
+	step(penalty+3, "132")
+	l.servers[0].noteSilence(penalty+2, penalty+4) // it responded to another query meanwhile
+	step(penalty+4, "132")
+	l.servers[0].noteSilence(penalty+4, penalty+5)
+	l.servers[2].noteSilence(penalty+4, penalty+5)
+	step(penalty+6, "123") // none is better than another
+}
+
+// TestTrustedFirst holds that a server that is not trusted never comes before one that is, whatever was
+// silent.
+func TestTrustedFirst(t *testing.T) {
+	r, err := New(Config{Servers: []string{"192.0.2.1", "127.0.0.2", "192.0.2.3", "127.0.0.4"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := r.list.Load()
+	if got := orderOf(l, 1); got != "2413" {
+		t.Errorf("order %s", got)
+	}
+	l.servers[1].noteSilence(1, 1)
+	l.servers[2].noteSilence(1, 1)
+	if got := orderOf(l, 2); got != "4213" {
+		t.Errorf("one of each is silent: order %s", got)
+	}
+	l.servers[3].noteSilence(1, 1)
+	if got := orderOf(l, 2); got != "2413" {
+		t.Errorf("both that are trusted are silent: order %s", got)
+	}
+}
+
+// orderOf returns the last numbers of the addresses in the order to ask them.
+func orderOf(l *serverList, now time.Duration) (s string) {
+	servers, _ := l.order(now)
+	for _, srv := range servers {
+		a := srv.addr.Addr().As4()
+		s += strconv.Itoa(int(a[3]))
+	}
+	return s
 }
 
 // TestBack holds that a server is no longer spared once it answered, be it with a failure.
@@ -299,8 +332,8 @@ func TestResolvConf(t *testing.T) {
 
 // TestKinds holds the words that are labels of a metric.
 func TestKinds(t *testing.T) {
-	got := fmt.Sprint(ServFail, Refused, Malformed, Network, Timeout, CNAMELoop, Kind(9))
-	if want := "servfail refused malformed network timeout cname_loop Kind(9)"; got != want {
+	got := fmt.Sprint(ServFail, Refused, Malformed, Network, Timeout, CNAMELoop, Untrusted, Kind(9))
+	if want := "servfail refused malformed network timeout cname_loop untrusted Kind(9)"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }
@@ -342,8 +375,8 @@ func echo(pc net.PacketConn) {
 		if err != nil {
 			return
 		}
-		n -= 11 // the OPT record
-		buf[2] |= bitQR
+		n -= 11        // the OPT record
+		buf[2] |= 0x80 // QR
 		buf[7], buf[11] = 1, 0
 		n += copy(buf[n:], rr)
 		u.WriteToUDPAddrPort(buf[:n], from)

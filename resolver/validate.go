@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/miekg/dns"
 )
@@ -23,19 +24,20 @@ func (r *Resolver) Validating(ctx context.Context) error {
 	if r.trust == trustNone {
 		return &notValidating{`dns.trust_ad = "no": no server's AD bit counts; set it to "auto" to use DNSSEC`}
 	}
-	q := r.pool.Get().(*query)
-	defer r.pool.Put(q)
-	q.name, q.qtype = ".", dns.TypeNS // not by way of lookup, where the root is no name
-	from, err := r.ask(ctx, q, r.deadline(ctx))
+	m, err := r.ask(ctx, ".", dns.TypeNS, time.Now().Add(r.timeout)) // not by way of lookup, where the root is no name
 	switch {
 	case err != nil:
 		return err
-	case !q.reply.ad:
+	case !m.AuthenticatedData:
 		return &notValidating{fmt.Sprintf("%s does not validate: no AD bit for the name servers of the root; "+
-			"switch DNSSEC validation on there, or name a server that validates in dns.servers", from.text)}
-	case !q.reply.secure:
-		return &notValidating{fmt.Sprintf("the AD bit of %s does not count: it is neither on a loopback address nor over TLS; "+
-			`run a validating resolver on this host, or set dns.trust_ad = "yes" if nobody can interfere on the way there`, from.text)}
+			"switch DNSSEC validation on there, or name a server that validates in dns.servers", m.from.text)}
+	case !m.secure:
+		why := "it is neither on a loopback address nor over TLS"
+		if isForwarder(m.from.addr.Addr()) {
+			why = "it is the DNS server of a container engine, which asks over the network"
+		}
+		return &notValidating{fmt.Sprintf("the AD bit of %s does not count: %s; "+
+			`run a validating resolver on this host, or set dns.trust_ad = "yes" if nobody can interfere on the way there`, m.from.text, why)}
 	}
 	return nil
 }

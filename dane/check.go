@@ -41,6 +41,7 @@ type Resolver interface {
 // Check returns when ctx ends, at the latest; hosts that are not done with then
 // are Failed. It may be called concurrently.
 func Check(ctx context.Context, r Resolver, hop NextHop) (Result, error) {
+	r = strict{r}
 	res := Result{MXSecure: true}
 	names := []string{hop.Domain}
 	var mxTTL lifetime

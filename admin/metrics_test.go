@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -225,7 +226,10 @@ func TestQuestions(t *testing.T) {
 		}
 		q.Observe(fail(resolver.ServFail, "192.0.2.1:53"))
 		for range 100 {
-			q.Observe(fail(resolver.Timeout, "")) // whoever asked has gone
+			q.Observe(fail(resolver.Timeout, "")) // not asked
+			given := fail(resolver.Timeout, "192.0.2.1:53")
+			given.Err.Err = context.Canceled // addresses of one kind did not wait for the other
+			q.Observe(given)
 		}
 		for range 4 {
 			q.Observe(fail(resolver.Network, "192.0.2.1:53"))

@@ -1,6 +1,8 @@
 package admin
 
 import (
+	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -56,8 +58,8 @@ func (q *Questions) Observe(ev resolver.Question) {
 		q.answered()
 		return
 	}
-	if ev.Err.Server == "" {
-		return // nobody was asked, or whoever asked has gone
+	if ev.Err.Server == "" || errors.Is(ev.Err, context.Canceled) {
+		return // no server was asked, or the question was given up
 	}
 	if q.silent.Add(1) == mostSilent {
 		q.mu.Lock()

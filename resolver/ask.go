@@ -27,153 +27,150 @@ type response struct {
 	unknown bool // from is not trusted, and another server is
 }
 
-// A query is asked in several attempts, which overlap: the socket of one that has no response yet stays
-// open while the next begins, so that a slow response is not lost.
+// A query is one name and type that is asked for in steps. The next step begins when one fails, or when
+// its time is over. In that case its socket stays open, so that a slow response is not lost.
 type query struct {
 	r       *Resolver
 	parent  context.Context // of the caller
-	name    string          // with the final dot, in the form of package dns
+	cancel  context.CancelFunc
+	name    string // with the final dot, in the form of package dns
 	qtype   uint16
-	results chan result
+	steps   []step
 	running sync.WaitGroup
-	pending []*server // of the attempts without a result
-	worst   *Error    // the most telling failure
+
+	mu       sync.Mutex
+	pending  []*server // of the steps under way
+	response response  // the first; without Msg there is none yet
+	worst    *Error    // the most telling failure, and of which step it is
+	worstOf  int
 }
 
-// A result is that of one attempt: response is valid if err is nil.
-type result struct {
-	from     *server
-	response response
-	err      error
+// A step is an attempt to ask one server.
+type step struct {
+	server *server
+	edns   bool
+	limit  time.Duration // until the next step
+	until  time.Time     // when it must not begin any more, and the next step begins
+	full   bool          // silence counts against the server
 }
 
 // ask asks the servers in turn until one has a response that says something about the name. If none
 // has, the error is the most telling of theirs.
-//
-// A server that answered SERVFAIL is asked again in the second round: it caches the failure for a
-// moment (RFC 9520, Section 3.2), so this is cheap, and the failure may have been a passing one.
 func (r *Resolver) ask(parent context.Context, name string, qtype uint16, deadline time.Time) (response, error) {
 	if d, ok := parent.Deadline(); ok && d.Before(deadline) {
 		deadline = d
 	}
-	budget := time.Until(deadline)
 	q := &query{r: r, parent: parent, name: name, qtype: qtype}
+	budget := time.Until(deadline)
 	if err := parent.Err(); err != nil || budget <= 0 {
 		return response{}, q.notAsked(cmp.Or(err, context.DeadlineExceeded))
 	}
 	servers, mixed := r.servers().order(time.Since(r.began))
-	q.results = make(chan result, len(servers)*(r.attempts+1))
-	ctx, cancel := context.WithDeadline(parent, deadline)
-	defer q.running.Wait()
-	defer cancel()
-	resp, ok := q.run(ctx, servers, deadline, budget)
-	if !ok {
-		return response{}, q.failure(servers)
+	q.plan(servers, deadline, budget)
+	var ctx context.Context
+	ctx, q.cancel = context.WithDeadline(parent, deadline)
+	defer q.cancel()
+	q.run(ctx, 0)
+	q.running.Wait()
+	if q.response.Msg == nil {
+		return response{}, cmp.Or(q.worst, q.notAsked(context.DeadlineExceeded))
 	}
-	resp.secure = resp.AuthenticatedData && resp.from.trusted
-	resp.unknown = mixed && !resp.from.trusted
-	return resp, nil
+	q.response.unknown = mixed && !q.response.from.trusted
+	return q.response, nil
 }
 
-// run asks the servers in rounds, then those that were silent once more, without EDNS.
-func (q *query) run(ctx context.Context, servers []*server, deadline time.Time, budget time.Duration) (response, bool) {
+// plan makes the steps: rounds with all servers, then one without EDNS for those that were silent.
+//
+// A server that answered SERVFAIL is asked again in the second round: it caches the failure for a
+// moment (RFC 9520, Section 3.2), so this is cheap, and the failure may have been a passing one.
+func (q *query) plan(servers []*server, deadline time.Time, budget time.Duration) {
 	n := time.Duration(len(servers))
 	last := budget / plainShare
-	regular := deadline.Add(-last)
-	each := max((budget-last)/(n*time.Duration(q.r.attempts)), min(minAttempt, (budget-last)/n))
-	// Only silence of a full attempt counts against a server.
+	regular := budget - last
+	each := max(regular/(n*time.Duration(q.r.attempts)), min(minAttempt, regular/n))
 	full := each >= min(minAttempt, (q.r.timeout-q.r.timeout/plainShare)/n)
+	q.steps = make([]step, 0, len(servers)*(q.r.attempts+1))
 	for range q.r.attempts {
 		for _, s := range servers {
-			if !time.Now().Before(regular) || ctx.Err() != nil {
-				break
-			}
-			if resp, ok := q.attempt(ctx, s, each, regular, true, full); ok {
-				return resp, true
-			}
+			q.steps = append(q.steps, step{server: s, edns: true, limit: each, until: deadline.Add(-last), full: full})
 		}
 	}
-	// One attempt of an earlier round may still run beside one that failed.
-	if resp, ok := q.wait(ctx, nil, time.Until(regular)); ok {
-		return resp, true
-	}
-	silent := slices.DeleteFunc(slices.Clone(servers), func(s *server) bool { return s.conns != nil || !slices.Contains(q.pending, s) })
-	for _, s := range silent {
-		if resp, ok := q.attempt(ctx, s, last/time.Duration(len(silent)), deadline, false, false); ok {
-			return resp, true
+	for _, s := range servers {
+		if s.conns == nil { // nothing on the way sees EDNS within TLS
+			q.steps = append(q.steps, step{server: s, limit: last / n, until: deadline})
 		}
 	}
-	return q.wait(ctx, nil, time.Until(deadline))
 }
 
-// attempt begins an attempt, and waits until it ends, for its time, or until the given moment. If full
-// is set and the server did not respond to any query in its time, it is deprioritized.
-func (q *query) attempt(ctx context.Context, s *server, limit time.Duration, until time.Time, edns, full bool) (response, bool) {
-	began := time.Since(q.r.began)
-	q.pending = append(q.pending, s)
-	q.running.Go(func() {
-		resp, err := q.r.try(ctx, q.name, q.qtype, s, edns)
-		q.results <- result{from: s, response: resp, err: err}
-	})
-	if left := time.Until(until); left < limit {
-		limit, full = left, false
-	}
-	resp, ok := q.wait(ctx, s, limit)
-	if ok || ctx.Err() != nil || !slices.Contains(q.pending, s) {
-		return resp, ok
-	}
-	if full {
-		s.noteSilence(began, time.Since(q.r.began))
-	}
-	if s.conns != nil {
-		s.conns.retireSilent(q.r.began.Add(began))
-	}
-	return response{}, false
-}
-
-// wait returns the first response that comes within the limit. It returns false at once if no attempt
-// to s is left without a result; s is nil for any server.
-func (q *query) wait(ctx context.Context, s *server, limit time.Duration) (response, bool) {
-	waits := func() bool { return slices.Contains(q.pending, s) || s == nil && len(q.pending) > 0 }
-	if !waits() {
-		return response{}, false
-	}
-	timer := time.NewTimer(limit)
-	defer timer.Stop()
-	for waits() {
-		select {
-		case got := <-q.results:
-			if got.err == nil {
-				return got.response, true
+// run makes the steps from the given one on. It returns when one has a response, or the later ones run
+// elsewhere.
+func (q *query) run(ctx context.Context, i int) {
+	for ; i < len(q.steps); i++ {
+		s := q.steps[i]
+		limit := min(s.limit, time.Until(s.until))
+		if limit <= 0 || !q.begin(ctx, s) {
+			continue
+		}
+		began := time.Since(q.r.began)
+		q.running.Add(1)
+		next := time.AfterFunc(limit, func() {
+			defer q.running.Done()
+			if ctx.Err() == nil {
+				q.noteSilence(s, began, limit)
+				q.run(ctx, i+1)
 			}
-			i := slices.Index(q.pending, got.from)
-			q.pending = slices.Delete(q.pending, i, i+1)
-			q.note(got.from, got.err)
-		case <-timer.C:
-			return response{}, false
-		case <-ctx.Done():
-			return response{}, false
+		})
+		resp, err := q.r.try(ctx, q.name, q.qtype, s.server, s.edns)
+		q.end(i, resp, err)
+		if !next.Stop() {
+			return
+		}
+		q.running.Done()
+		if err == nil {
+			return
 		}
 	}
-	return response{}, false
 }
 
-// note keeps the most telling failure.
-func (q *query) note(s *server, err error) {
-	if e := newError(q.parent, q.name, q.qtype, s, err); q.worst == nil || e.Kind < q.worst.Kind {
-		q.worst = e
+// begin reports whether a step is to be made. One without EDNS is only for a server that is silent.
+func (q *query) begin(ctx context.Context, s step) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if ctx.Err() != nil || !s.edns && !slices.Contains(q.pending, s.server) {
+		return false
+	}
+	q.pending = append(q.pending, s.server)
+	return true
+}
+
+// end notes how the step with index i ended. The first response ends all others.
+func (q *query) end(i int, resp response, err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	s := q.steps[i].server
+	at := slices.Index(q.pending, s)
+	q.pending = slices.Delete(q.pending, at, at+1)
+	switch {
+	case q.response.Msg != nil:
+	case err == nil:
+		q.response = resp
+		q.cancel()
+	default:
+		e := newError(q.parent, q.name, q.qtype, s, err)
+		if q.worst == nil || e.Kind < q.worst.Kind || e.Kind == q.worst.Kind && i < q.worstOf {
+			q.worst, q.worstOf = e, i
+		}
 	}
 }
 
-// failure returns the most telling failure, with the attempts that have no result among them.
-func (q *query) failure(servers []*server) *Error {
-	if i := slices.IndexFunc(servers, func(s *server) bool { return slices.Contains(q.pending, s) }); i >= 0 {
-		q.note(servers[i], context.DeadlineExceeded)
+// noteSilence notes that a step has no response in its time.
+func (q *query) noteSilence(s step, began, limit time.Duration) {
+	if s.full && limit > s.limit/2 {
+		s.server.noteSilence(began, time.Since(q.r.began))
 	}
-	if q.worst == nil {
-		return q.notAsked(context.DeadlineExceeded)
+	if s.server.conns != nil {
+		s.server.conns.retireSilent(q.r.began.Add(began))
 	}
-	return q.worst
 }
 
 func (q *query) notAsked(cause error) *Error {
@@ -191,7 +188,7 @@ func (r *Resolver) try(ctx context.Context, name string, qtype uint16, s *server
 	if err != nil {
 		return response{}, err
 	}
-	return response{Msg: m, from: s}, nil
+	return response{Msg: m, from: s, secure: m.AuthenticatedData && s.trusted}, nil
 }
 
 // exchange asks one server once, over UDP, then over TCP if the response was truncated (RFC 7766,

@@ -12,6 +12,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"net"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -55,8 +56,8 @@ type Config struct {
 	Roots *x509.CertPool
 
 	// Dial opens connections; network is "udp" or "tcp", addr an address with a port. TLS is put on
-	// top by the Resolver. A "udp" connection must be a net.PacketConn too, whose reads keep the
-	// borders of datagrams, and give only those of addr. nil means a net.Dialer.
+	// top by the Resolver. Reads of a "udp" connection must keep the borders of datagrams, and give
+	// only those of addr. nil means a net.Dialer.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 
 	// Observe is called with the result of each question, once for all its servers, attempts and
@@ -93,6 +94,8 @@ type Resolver struct {
 	path    string       // of resolv.conf; "": the list never changes
 	checked atomic.Int64 // when resolv.conf was last looked at
 	list    atomic.Pointer[serverList]
+
+	buffers sync.Pool // of *[readSize]byte
 }
 
 // An Answer is what was learned about a name. It has Records; or it has none, because there is no
@@ -163,6 +166,7 @@ func New(c Config) (*Resolver, error) {
 	if r.observe == nil {
 		r.observe = func(Question) {}
 	}
+	r.buffers.New = func() any { return new([readSize]byte) }
 	if r.timeout == 0 {
 		r.timeout = defaultTimeout
 	}

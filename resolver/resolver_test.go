@@ -255,6 +255,75 @@ func TestBack(t *testing.T) {
 	}
 }
 
+// TestStranger holds that a server that responds to another query meanwhile is not silent, though the
+// name servers of one domain are; and that it is silent if it responds to none.
+func TestStranger(t *testing.T) {
+	const script = "live.example. 60 IN TXT \"a\"\n@silent-for dead.example.\n"
+	for _, c := range []struct {
+		live   bool
+		silent bool
+	}{{live: true}, {silent: true}} {
+		a := startServer(t, "a", script)
+		b := startServer(t, "b", `dead.example. 60 IN TXT "b"`)
+		r, err := New(Config{Servers: []string{a.addr, b.addr}, Timeout: 10 * time.Second})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var dead sync.WaitGroup
+		dead.Go(func() {
+			if got, err := r.TXT(t.Context(), "dead.example"); err != nil || len(got.Records) != 1 {
+				t.Errorf("dead.example: %+v, %v", got, err)
+			}
+		})
+		if c.live {
+			for len(a.queries()) == 0 {
+				time.Sleep(time.Millisecond)
+			}
+			if _, err := r.TXT(t.Context(), "live.example"); err != nil {
+				t.Error(err)
+			}
+		}
+		dead.Wait()
+		if got := r.list.Load().servers[0].silent.Load() != 0; got != c.silent {
+			t.Errorf("with an answer meanwhile %v: silent %v", c.live, got)
+		}
+	}
+}
+
+// TestAddrSilence holds that where addresses of one kind come, the other question's silence is not the
+// server's.
+func TestAddrSilence(t *testing.T) {
+	a := startServer(t, "a", "mx.example. 60 IN AAAA ::1\n@silent-for A")
+	r, err := New(Config{Servers: []string{a.addr}, Timeout: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := r.Addr(t.Context(), "mx.example"); err != nil || fmt.Sprint(got.Records) != "[::1]" {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if r.list.Load().servers[0].silent.Load() != 0 {
+		t.Error("the server is taken for silent")
+	}
+}
+
+// TestTrustAD holds that the option trust-ad of resolv.conf does not count.
+func TestTrustAD(t *testing.T) {
+	s := startServer(t, "a", "x.example. 60 IN TXT \"x\"\n@ad")
+	path := filepath.Join(t.TempDir(), "resolv.conf")
+	if err := os.WriteFile(path, []byte("nameserver 192.0.2.1\noptions edns0 trust-ad\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r, err := New(Config{ResolvConf: path, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, s.addr)
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a, err := r.TXT(t.Context(), "x.example"); err != nil || a.Secure || a.Unknown != nil {
+		t.Errorf("%+v, %v", a, err)
+	}
+}
+
 // TestParseConf holds what is taken from resolv.conf(5).
 func TestParseConf(t *testing.T) {
 	for in, want := range map[string]string{

@@ -2,7 +2,6 @@ package resolver
 
 import (
 	"context"
-	"errors"
 	"net"
 	"net/netip"
 	"time"
@@ -23,22 +22,24 @@ func (r *Resolver) overUDP(ctx context.Context, s *server, q *dns.Msg) (*dns.Msg
 	}
 	defer c.Close()
 	defer guard(ctx, c)()
-	conn := &dns.Conn{Conn: c, UDPSize: readSize}
-	if err := conn.WriteMsg(q); err != nil {
+	buf := r.buffers.Get().(*[readSize]byte)
+	defer r.buffers.Put(buf)
+	data, err := q.PackBuffer(buf[:])
+	if err != nil {
+		return nil, err
+	}
+	if _, err := c.Write(data); err != nil {
 		return nil, err
 	}
 	for {
-		data, err := conn.ReadMsgHeader(nil)
-		if errors.Is(err, dns.ErrShortRead) {
-			continue
-		}
+		n, err := c.Read(buf[:])
 		if err != nil {
 			return nil, err
 		}
-		if len(data) == readSize {
-			data[2] |= 0x02 // TC: the rest of the datagram is lost
+		if n == readSize {
+			buf[2] |= 0x02 // TC: the rest of the datagram is lost
 		}
-		if m, err := receive(q, data); err != errMismatch {
+		if m, err := receive(q, buf[:n]); err != errMismatch {
 			return m, err
 		}
 	}

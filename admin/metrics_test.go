@@ -218,8 +218,8 @@ func TestNoAllocation(t *testing.T) {
 func TestQuestions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newQuestions()
-		fail := func(k resolver.Kind, server string) resolver.Question {
-			return resolver.Question{Type: "TXT", Err: &resolver.Error{Name: "a.example", Type: "TXT", Server: server, Kind: k}}
+		fail := func(k resolver.Kind, server string) resolver.QueryResult {
+			return resolver.QueryResult{Type: "TXT", Err: &resolver.Error{Name: "a.example", Type: "TXT", Server: server, Kind: k}}
 		}
 		for range 4 {
 			q.Observe(fail(resolver.Timeout, "192.0.2.1:53"))
@@ -247,7 +247,7 @@ func TestQuestions(t *testing.T) {
 		if got := q.Answering(); got != away {
 			t.Errorf("away anew: %+v", got)
 		}
-		q.Observe(resolver.Question{Type: "A", Empty: true})
+		q.Observe(resolver.QueryResult{Type: "A", Empty: true})
 		if got := q.Answering(); got.Error != "" || !got.Since.Equal(time.Now()) {
 			t.Errorf("not back: %+v", got)
 		}
@@ -345,7 +345,7 @@ func TestConcurrentScrapes(t *testing.T) {
 		all.Go(func() {
 			for range 200 {
 				x.Zone("QUERY").Count(nil, true, time.Second, 1)
-				x.Questions.Observe(resolver.Question{Type: "TXT"})
+				x.Questions.Observe(resolver.QueryResult{Type: "TXT"})
 				x.Observe(policy.Event{Kind: policy.PolicyRenewed, After: new(cache.Entry)})
 			}
 		})

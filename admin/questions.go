@@ -51,7 +51,7 @@ func newQuestions() *Questions {
 
 // Observe is told how a question ended; it is meant for
 // resolver.Config.Observe.
-func (q *Questions) Observe(ev resolver.Question) {
+func (q *Questions) Observe(ev resolver.QueryResult) {
 	q.total.WithLabelValues(questionType(ev.Type), questionResult(ev)).Inc()
 	q.took.Observe(ev.Took.Seconds())
 	if heard(ev) {
@@ -90,7 +90,7 @@ func (q *Questions) Answering() Condition {
 
 // heard reports whether a question had an answer of a resolver that means to
 // give some.
-func heard(ev resolver.Question) bool {
+func heard(ev resolver.QueryResult) bool {
 	return ev.Err == nil || ev.Err.Kind == resolver.ServFail || ev.Err.Kind == resolver.CNAMELoop
 }
 
@@ -110,7 +110,7 @@ func questionType(t string) string {
 }
 
 // questionResult is the label for what came of a question.
-func questionResult(ev resolver.Question) string {
+func questionResult(ev resolver.QueryResult) string {
 	switch {
 	case ev.Err != nil && ev.Err.Bogus():
 		return "bogus"

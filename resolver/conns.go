@@ -1,6 +1,7 @@
 package resolver
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/binary"
@@ -81,8 +82,8 @@ func (cs *conns) ask(ctx context.Context, r *Resolver, s *server, q *dns.Msg) (d
 	case <-ctx.Done():
 		return nil, shared, ctx.Err()
 	}
-	if c.err != nil {
-		return nil, shared, c.err
+	if err := cmp.Or(c.err, ctx.Err()); err != nil {
+		return nil, shared, err
 	}
 	answer, reader := cs.register(c, q)
 	if d, ok := ctx.Deadline(); ok {
@@ -191,7 +192,9 @@ func (cs *conns) deliver(c *conn, data []byte, err error) bool {
 // be that one or none.
 func (cs *conns) leave(c *conn, id uint16, reader chan struct{}) {
 	cs.mu.Lock()
-	delete(c.waiting, id)
+	if reader != nil {
+		delete(c.waiting, id)
+	}
 	c.users--
 	ends := c.users == 0 && (c.retired || c.reader != nil)
 	if ends {

@@ -259,6 +259,7 @@ func TestTLSDead(t *testing.T) {
 		if took := time.Since(began); took != 2*time.Second {
 			t.Errorf("answered after %v, want the second attempt's 2s", took)
 		}
+		synctest.Wait()
 		if n := ended.Load(); n != 1 {
 			t.Errorf("%d connections ended, want the silent one", n)
 		}

@@ -10,27 +10,26 @@ import (
 	"github.com/miekg/dns"
 )
 
-// Kind is why nothing was learned. The first five are in the order of what they tell: if several
-// servers failed, the failure with the least Kind is the one reported.
+// Kind is why nothing was learned. The first five are in order of precedence: if several servers failed,
+// the failure with the least Kind is the one reported.
 type Kind uint8
 
 const (
-	// ServFail is a server's word that it tried and failed; that is also what a validating resolver
-	// says of data that is bogus (RFC 4035, Section 5.5).
+	// ServFail is SERVFAIL: the server tried and failed. A validating resolver also answers that for
+	// data that is bogus (RFC 4035, Section 5.5).
 	ServFail Kind = iota
 
-	// Refused is a server's word that it will not answer: REFUSED, NOTIMP, or anything but NOERROR,
-	// NXDOMAIN and SERVFAIL.
+	// Refused is any other response code than NOERROR and NXDOMAIN, such as REFUSED and NOTIMP.
 	Refused
 
-	// Malformed is a response that cannot be read, or, with an empty Server, a name that cannot be
-	// asked for. The latter happens without I/O, and no repetition will help.
+	// Malformed is a response that is not well-formed, or, with an empty Server, a name that is invalid.
+	// The latter takes no I/O, and a repetition does not help.
 	Malformed
 
-	// Network is a server that could not be reached, or not with a certificate that is valid.
+	// Network is a server that is unreachable, or has no valid certificate.
 	Network
 
-	// Timeout is silence, or the end of the context.
+	// Timeout is no response in time, or the end of the context.
 	Timeout
 
 	// CNAMELoop is a chain of too many CNAMEs.
@@ -63,8 +62,8 @@ func (k Kind) String() string {
 	return fmt.Sprintf("Kind(%d)", uint8(k))
 }
 
-// An Error says that nothing was learned: the record may exist or not. The caller goes on with what it
-// knew before, or asks again later; it must not take the record for absent (RFC 7672, Section 2.1.1).
+// An Error is returned if nothing was learned: the record may exist or not. The caller goes on with what
+// it knew before, or asks again later; it must not take the record for absent (RFC 7672, Section 2.1.1).
 type Error struct {
 	// Name is the name in the question that failed, without the final dot: the one that was asked
 	// for, or the target of a CNAME. The root is ".".
@@ -80,8 +79,8 @@ type Error struct {
 	// Kind is why.
 	Kind Kind
 
-	// Err is the cause if there is more to say than Kind does, or nil. With Timeout it is the error of
-	// the context, if that is what ended the question.
+	// Err is the cause in detail, or nil. With Timeout it is the error of the context, if that ended the
+	// question.
 	Err error
 }
 
@@ -103,7 +102,7 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
-// what puts a kind into words, for failures that are not a server's own.
+// what describes a failure that is no response code.
 func (e *Error) what() string {
 	switch {
 	case e.Kind == CNAMELoop:
@@ -127,14 +126,14 @@ func (e *Error) what() string {
 // Unwrap returns Err.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Bogus tells whether a server said that the data does not verify (RFC 8914, Sections 4.7 to 4.13).
-// One that does not speak of reasons leaves it at ServFail.
+// Bogus reports whether a server gave as reason that DNSSEC validation failed (RFC 8914, Sections 4.7 to
+// 4.13). A server that gives no reasons answers ServFail only.
 func (e *Error) Bogus() bool {
 	code, ok := errors.AsType[*rcodeError](e.Err)
 	return ok && code.bogus
 }
 
-// Timeout tells whether Kind is Timeout, for those who look at a net.Error.
+// Timeout reports whether Kind is Timeout, as net.Error does.
 func (e *Error) Timeout() bool { return e.Kind == Timeout }
 
 // An rcodeError is a response code that is no answer.
@@ -151,7 +150,7 @@ func (e *rcodeError) Error() string {
 	return fmt.Sprintf("RCODE%d", e.rcode)
 }
 
-// A wireError is a response that cannot be read, and says where it went wrong.
+// A wireError is why a response is malformed.
 type wireError string
 
 func (e wireError) Error() string { return string(e) }

@@ -10,23 +10,23 @@ import (
 	"github.com/miekg/dns"
 )
 
-// A Health is how one server answers, for people who look for what is wrong.
+// A Health is how one server answers, for diagnostics.
 type Health struct {
-	// Server is as it is called in errors: address and port, or "tls://…#…".
+	// Server is as in Error: address and port, or "tls://…#…".
 	Server string
 	// Err is why there was no answer, over UDP or TLS; an *Error, or nil.
 	Err error
 	// TCP is why there was none over TCP, which large answers need; an *Error, or nil. With TLS it is
 	// that of Err.
 	TCP error
-	// EDNS says that the server knows EDNS (RFC 6891); without it nothing larger than 512 octets comes
+	// EDNS is set if the server knows EDNS (RFC 6891); without it nothing larger than 512 octets comes
 	// over UDP, and no answer is Secure.
 	EDNS bool
-	// Validates says that the answer had the AD bit.
+	// Validates is set if the answer had the AD bit.
 	Validates bool
-	// Trusted says that its AD bit counts (Config.TrustAD).
+	// Trusted is set if its AD bit counts (Config.TrustAD).
 	Trusted bool
-	// AnswersBogus says that it answered a name with invalid DNSSEC signatures: it sets the AD bit and
+	// AnswersBogus is set if it answered a name with invalid DNSSEC signatures: it sets the AD bit and
 	// does not validate.
 	AnswersBogus bool
 }

@@ -35,7 +35,7 @@ type chain struct {
 func lookup[T any](ctx context.Context, r *Resolver, name string, qtype uint16, decode func(dns.RR) (T, bool)) (Answer[T], error) {
 	began := time.Now()
 	a, err := doLookup(ctx, r, name, qtype, decode)
-	q := Question{Type: typeName(qtype), NXDomain: a.NXDomain, Empty: len(a.Records) == 0, Took: time.Since(began)}
+	q := QueryResult{Type: typeName(qtype), NXDomain: a.NXDomain, Empty: len(a.Records) == 0, Took: time.Since(began)}
 	q.Err, _ = errors.AsType[*Error](err)
 	r.observe(q)
 	return a, err

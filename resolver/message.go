@@ -154,6 +154,8 @@ func displayName(name string) string {
 	return plain(name)
 }
 
+// plain returns name in lower case and without the trailing dot; the root, which as a host is the null
+// MX (RFC 7505, Section 3), is "".
 func plain(name string) string { return strings.TrimSuffix(strings.ToLower(name), ".") }
 
 // unescape undoes the escapes of package dns in a string that it unpacked.

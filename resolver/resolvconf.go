@@ -60,7 +60,7 @@ func (r *Resolver) servers() *serverList {
 	return l
 }
 
-// sameState tells whether a file is still the one that was read, as far as its inode tells.
+// sameState reports whether a file is still the one that was read, judged by its inode.
 func sameState(a, b os.FileInfo) bool {
 	return a != nil && os.SameFile(a, b) && a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size()
 }

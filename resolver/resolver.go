@@ -25,7 +25,7 @@ const (
 	defaultConf     = "/etc/resolv.conf"
 )
 
-// Config says whom to ask, and for how long. The zero Config asks the servers of /etc/resolv.conf.
+// Config is which servers to ask, and for how long. The zero Config asks the servers of /etc/resolv.conf.
 type Config struct {
 	// Servers are asked in this order. Each is an address with or without a port ("192.0.2.1",
 	// "192.0.2.1:5353", "::1", "[::1]:5353", "fe80::1%eth0"), or "tls://ADDRESS[:PORT]#NAME" for DNS
@@ -63,11 +63,11 @@ type Config struct {
 	// Observe is called with the result of each question, once for all its servers, attempts and
 	// CNAMEs; nil means no calls. It is called concurrently, and before the answer is returned, so it
 	// must be safe for that, and fast.
-	Observe func(Question)
+	Observe func(QueryResult)
 }
 
-// A Question is the result of one question, for metrics.
-type Question struct {
+// A QueryResult is the outcome of one question, for metrics.
+type QueryResult struct {
 	// Type is the record type, "TXT". Addr asks two questions, "A" and "AAAA".
 	Type string
 
@@ -88,7 +88,7 @@ type Resolver struct {
 	attempts int
 	trust    trust
 	dialer   func(ctx context.Context, network, addr string) (net.Conn, error) // nil: a net.Dialer
-	observe  func(Question)                                                    // never nil
+	observe  func(QueryResult)                                                 // never nil
 
 	began   time.Time    // what the moments below are counted from, immune to a clock that is set
 	path    string       // of resolv.conf; "": the list never changes
@@ -98,8 +98,8 @@ type Resolver struct {
 	buffers sync.Pool // of *[readSize]byte
 }
 
-// An Answer is what was learned about a name. It has Records; or it has none, because there is no
-// such name or no record of the type.
+// An Answer is the result about one name. It has no Records if the name does not exist, or has no record
+// of the type.
 type Answer[T any] struct {
 	// Records are in the order received.
 	Records []T
@@ -108,7 +108,7 @@ type Answer[T any] struct {
 	// its CNAMEs (RFC 1034, Section 3.6.2). It is in lower case and without the final dot.
 	Name string
 
-	// NXDomain tells that Name does not exist, for records of any type (RFC 8020, Section 2). With
+	// NXDomain is set if Name does not exist, for records of any type (RFC 8020, Section 2). With
 	// CNAMEs it is about the last of them (RFC 6604, Section 3).
 	NXDomain bool
 
@@ -164,7 +164,7 @@ func New(c Config) (*Resolver, error) {
 		began:    time.Now(),
 	}
 	if r.observe == nil {
-		r.observe = func(Question) {}
+		r.observe = func(QueryResult) {}
 	}
 	r.buffers.New = func() any { return new([readSize]byte) }
 	if r.timeout == 0 {
@@ -212,8 +212,7 @@ func (r *Resolver) TLSA(ctx context.Context, name string) (Answer[TLSA], error) 
 
 // Alias asks for the CNAME record of the name itself, and does not follow it: the answer has the
 // target, in lower case and without the final dot, or no records. Name is the name asked for, and
-// Secure is about it alone; that is what the security of a whole chain does not tell (RFC 7672,
-// Section 2.1.3).
+// Secure is about it alone, which Secure of a whole chain is not (RFC 7672, Section 2.1.3).
 func (r *Resolver) Alias(ctx context.Context, name string) (Answer[string], error) {
 	return lookup(ctx, r, name, dns.TypeCNAME, decodeAlias)
 }

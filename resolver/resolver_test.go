@@ -391,7 +391,7 @@ func TestResolvConf(t *testing.T) {
 	}
 	step("renamed", "one")
 
-	// Within the second, nobody looks.
+	// Within the second, the file is not looked at.
 	r.checked.Store(int64(time.Since(r.began) + time.Hour))
 	write(path, "nameserver 192.0.2.2 # longer\n")
 	if a, err := r.TXT(t.Context(), "x.example"); err != nil || a.Records[0] != "one" {

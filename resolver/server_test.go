@@ -155,7 +155,7 @@ func (s *testServer) plays(verb string) *trick {
 	return nil
 }
 
-// singles tells whether the type or the name in the question is one that such a trick is about.
+// singles reports whether the type or the name in the question is one that such a trick is about.
 func (s *testServer) singles(verb string, q dns.Question) bool {
 	return slices.ContainsFunc(s.tricks, func(tr *trick) bool {
 		return tr.verb == verb && (tr.args[0] == q.Name || tr.args[0] == dns.TypeToString[q.Qtype])
@@ -326,7 +326,7 @@ func (s *testServer) find(name string, qtype uint16) []dns.RR {
 	return found
 }
 
-// wrong packs a response that is not one to req, or cannot be read. Each tells a lie, so that believing
+// wrong packs a response that is not one to req, or is malformed. Each has a false record, so that taking
 // it shows.
 func wrong(req *dns.Msg, kind string) []byte {
 	m := new(dns.Msg).SetReply(req)
@@ -361,6 +361,12 @@ func wrong(req *dns.Msg, kind string) []byte {
 		return data[:11]
 	case "cut-name":
 		return data[:12+len(q.Name)+1+4+1]
+	case "cut-border": // where the record would begin: Unpack takes it for a message without one
+		return data[:12+len(q.Name)+1+4]
+	case "no-data": // as in an update (RFC 2136, Section 2.4)
+		m.Answer = []dns.RR{&dns.ANY{Hdr: dns.RR_Header{Name: q.Name, Rrtype: dns.TypeTXT, Class: dns.ClassINET, Ttl: 60}}}
+		data, _ = m.Pack()
+		return data
 	case "cut-record":
 		return data[:12+len(q.Name)+1+4+len(q.Name)+1+4]
 	case "cut-data":

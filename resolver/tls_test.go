@@ -57,7 +57,7 @@ func TestTLS(t *testing.T) {
 	}{
 		{"right name", "tls://" + addr + "#dns.example", "auto", pool, true, ""},
 		{"right address", "tls://" + addr, "auto", pool, true, ""},
-		{"nobody trusted", "tls://" + addr + "#dns.example", "no", pool, false, ""},
+		{"none trusted", "tls://" + addr + "#dns.example", "no", pool, false, ""},
 		{"wrong name", "tls://" + addr + "#other.example", "auto", pool, false, "not other.example"},
 		{"unknown issuer", "tls://" + addr + "#dns.example", "auto", x509.NewCertPool(), false, "unknown authority"},
 		{"no TLS there", "tls://" + s.addr + "#dns.example", "auto", pool, false, "cannot ask"},

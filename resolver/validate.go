@@ -9,17 +9,17 @@ import (
 	"github.com/miekg/dns"
 )
 
-// ErrNotValidating says that no answer will ever be Secure as things are. The text of an error that
-// wraps it tells an administrator which server is to blame, and what to do. Whoever needs Secure must
-// do without, and may ask again later: servers and their settings change.
+// ErrNotValidating is returned if no answer can be Secure with the present servers and settings. The
+// text of an error that wraps it names the server and what the administrator has to do. A caller that
+// needs Secure must do without, and may call again later: servers and their settings change.
 var ErrNotValidating = errors.New("no secure DNS answers")
 
-// Validating finds out whether answers can be Secure at all. It asks for the name servers of the root,
+// Validating checks whether answers can be Secure at all. It asks for the name servers of the root,
 // which is signed, as Postfix does (`dns/dns_sec.c`), and returns nil if that answer is. Otherwise the
 // error wraps ErrNotValidating, or, if nothing was learned, it is an *Error. Where TrustAD is "no",
 // nothing is asked, since no answer could matter.
 //
-// It tells of the server that answered, the first that does; another may answer the next question.
+// The result is that of the first server that answers; another may answer the next question.
 func (r *Resolver) Validating(ctx context.Context) error {
 	if r.trust == trustNone {
 		return &notValidating{`dns.trust_ad = "no": no server's AD bit counts; set it to "auto" to use DNSSEC`}
@@ -42,7 +42,7 @@ func (r *Resolver) Validating(ctx context.Context) error {
 	return nil
 }
 
-// A notValidating is why there are no secure answers, all in words for people.
+// A notValidating is why there are no secure answers, for people.
 type notValidating struct{ why string }
 
 func (e *notValidating) Error() string { return e.why }

@@ -49,7 +49,7 @@ func inJournal(format string) bool {
 }
 
 // newResolver makes who asks DNS; observe is told of each question, unless it is nil.
-func newResolver(cfg *config.Config, observe func(resolver.Question)) (*resolver.Resolver, error) {
+func newResolver(cfg *config.Config, observe func(resolver.QueryResult)) (*resolver.Resolver, error) {
 	roots, err := trustAnchors("dns.ca_file", cfg.DNS.CAFile)
 	if err != nil {
 		return nil, err

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -216,15 +217,18 @@ func TestNoAllocation(t *testing.T) {
 func TestQuestions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newQuestions()
-		fail := func(k resolver.Kind, server string) resolver.Question {
-			return resolver.Question{Type: "TXT", Err: &resolver.Error{Name: "a.example", Type: "TXT", Server: server, Kind: k}}
+		fail := func(k resolver.Kind, server string) resolver.QueryResult {
+			return resolver.QueryResult{Type: "TXT", Err: &resolver.Error{Name: "a.example", Type: "TXT", Server: server, Kind: k}}
 		}
 		for range 4 {
 			q.Observe(fail(resolver.Timeout, "192.0.2.1:53"))
 		}
 		q.Observe(fail(resolver.ServFail, "192.0.2.1:53"))
 		for range 100 {
-			q.Observe(fail(resolver.Timeout, "")) // the caller gave up
+			q.Observe(fail(resolver.Timeout, "")) // no server was queried
+			canceled := fail(resolver.Timeout, "192.0.2.1:53")
+			canceled.Err.Err = context.Canceled // addresses of one kind did not wait for the other
+			q.Observe(canceled)
 		}
 		for range 4 {
 			q.Observe(fail(resolver.Network, "192.0.2.1:53"))
@@ -242,7 +246,7 @@ func TestQuestions(t *testing.T) {
 		if got := q.Answering(); got != away {
 			t.Errorf("away anew: %+v", got)
 		}
-		q.Observe(resolver.Question{Type: "A", Empty: true})
+		q.Observe(resolver.QueryResult{Type: "A", Empty: true})
 		if got := q.Answering(); got.Error != "" || !got.Since.Equal(time.Now()) {
 			t.Errorf("not back: %+v", got)
 		}
@@ -340,7 +344,7 @@ func TestConcurrentScrapes(t *testing.T) {
 		all.Go(func() {
 			for range 200 {
 				x.Zone("QUERY").Count(nil, true, time.Second, 1)
-				x.Questions.Observe(resolver.Question{Type: "TXT"})
+				x.Questions.Observe(resolver.QueryResult{Type: "TXT"})
 				x.Observe(policy.Event{Kind: policy.PolicyRenewed, After: new(cache.Entry)})
 			}
 		})

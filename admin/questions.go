@@ -1,6 +1,8 @@
 package admin
 
 import (
+	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -49,15 +51,15 @@ func newQuestions() *Questions {
 
 // Observe records the outcome of a DNS query; it is meant for
 // resolver.Config.Observe.
-func (q *Questions) Observe(ev resolver.Question) {
+func (q *Questions) Observe(ev resolver.QueryResult) {
 	q.total.WithLabelValues(questionType(ev.Type), questionResult(ev)).Inc()
 	q.took.Observe(ev.Took.Seconds())
 	if heard(ev) {
 		q.answered()
 		return
 	}
-	if ev.Err.Server == "" {
-		return // no server was queried, or the caller gave up
+	if ev.Err.Server == "" || errors.Is(ev.Err, context.Canceled) {
+		return // no server was queried, or the query was canceled
 	}
 	if q.silent.Add(1) == mostSilent {
 		q.mu.Lock()
@@ -88,7 +90,7 @@ func (q *Questions) Answering() Condition {
 
 // heard reports whether a question had an answer of a resolver that means to
 // give some.
-func heard(ev resolver.Question) bool {
+func heard(ev resolver.QueryResult) bool {
 	return ev.Err == nil || ev.Err.Kind == resolver.ServFail || ev.Err.Kind == resolver.CNAMELoop
 }
 
@@ -108,7 +110,7 @@ func questionType(t string) string {
 }
 
 // questionResult is the label for what came of a question.
-func questionResult(ev resolver.Question) string {
+func questionResult(ev resolver.QueryResult) string {
 	switch {
 	case ev.Err != nil && ev.Err.Bogus():
 		return "bogus"

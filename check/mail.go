@@ -24,7 +24,7 @@ func (l *look) judgeMail() {
 	} else if len(l.hosts) > 0 && broken == 0 && !l.found("STS-A03") {
 		l.ok("STS-A03", "every MX host has addresses")
 	}
-	if l.mxErr != nil || l.hop.NoMX || l.unsure != nil {
+	if l.mxErr != nil || l.hop.NoMX || l.unsure != nil || l.mx.Unknown != nil {
 		return
 	}
 	if l.mx.Secure {

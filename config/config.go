@@ -32,6 +32,7 @@ type Config struct {
 		Servers   []string      // Servers is as resolver.Config has it; empty means resolv.conf.
 		Timeout   time.Duration // Timeout is that of one question, and less than Fetch.Timeout.
 		TrustAD   string        // TrustAD is "auto", "yes" or "no".
+		CAFile    string        // CAFile is a path, for servers over TLS; empty means the trust anchors of the system.
 		OnFailure string        // OnFailure is "deliver" or "defer".
 	}
 

@@ -24,6 +24,7 @@ func (c *Config) keys() []key {
 		{"dns.servers", &list{&c.DNS.Servers, checkServer}},
 		{"dns.timeout", &duration{&c.DNS.Timeout, positive}},
 		{"dns.trust_ad", oneOf(&c.DNS.TrustAD, "auto", "yes", "no")},
+		{"dns.ca_file", &text{p: &c.DNS.CAFile, check: checkPath}},
 		{"dns.on_failure", oneOf(&c.DNS.OnFailure, "deliver", "defer")},
 		{"fetch.timeout", &duration{&c.Fetch.Timeout, fetchTimeout}},
 		{"fetch.max_size", &number{&c.Fetch.MaxSize, maxSize}},

@@ -41,6 +41,7 @@ type Resolver interface {
 // Check returns at the latest when ctx ends; the hosts that remain are Failed. It
 // may be called concurrently.
 func Check(ctx context.Context, r Resolver, hop NextHop) (Result, error) {
+	r = strict{r}
 	res := Result{MXSecure: true}
 	names := []string{hop.Domain}
 	var ttl minTTL

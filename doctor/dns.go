@@ -47,7 +47,7 @@ func (e *exam) judgeServer(h resolver.Health) []Result {
 	}
 	needed := e.Settings.DANE.Mode != "off"
 	switch {
-	case h.Bogus:
+	case h.AnswersBogus:
 		all = append(all, fail("%s: it says that its answers are secure, and has an answer for %s, whose signatures are wrong", h.Server, bogusName).
 			because("who forges DNS decides what DANE says").fix("# switch DNSSEC validation on there"))
 	case e.Settings.DNS.TrustAD == "no":

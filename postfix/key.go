@@ -121,7 +121,8 @@ func portOf(service []byte) uint16 {
 
 // appendName appends s in lower case and without a trailing dot, if it is a
 // domain name that can have a policy: two labels or more, made of letters,
-// digits, "-" and "_", and not an IPv4 address in any spelling. Only addresses
+// digits, "_" and inner "-", and not an IPv4 address in any spelling. Postfix does
+// not look up a name with another "-" (util/valid_hostname.c). Only addresses
 // have a last label of digits: no top-level domain has.
 func appendName(dst, s []byte) (name []byte, ok bool) {
 	if n := len(s); n > 0 && s[n-1] == '.' {
@@ -133,6 +134,8 @@ func appendName(dst, s []byte) (name []byte, ok bool) {
 	label, dots, numeric := 0, 0, true
 	for _, c := range s {
 		switch {
+		case c == '-' && label == 0, c == '.' && label > 0 && dst[len(dst)-1] == '-':
+			return nil, false
 		case 'a' <= c && c <= 'z' || c == '-' || c == '_':
 			numeric = false
 		case '0' <= c && c <= '9':
@@ -148,7 +151,7 @@ func appendName(dst, s []byte) (name []byte, ok bool) {
 		}
 		dst = append(dst, c)
 	}
-	return dst, label > 0 && dots > 0 && !numeric
+	return dst, label > 0 && dots > 0 && !numeric && dst[len(dst)-1] != '-'
 }
 
 // hostOf splits a next-hop into its host, without brackets, and its service, which

@@ -96,7 +96,7 @@ func (p *play) configure(t *testing.T, f []string) {
 		p.conf.Attempts, err = strconv.Atoi(f[1])
 	case "trust":
 		p.conf.TrustAD = f[1]
-	case "dead": // nobody is there
+	case "dead": // no server is there
 		pc, l := listenBoth(t)
 		pc.Close()
 		l.Close()
@@ -118,7 +118,7 @@ func (p *play) configure(t *testing.T, f []string) {
 
 func (p *play) run(t *testing.T) {
 	told := make(chan string, 100)
-	p.conf.Observe = func(q Question) { told <- ending(q) }
+	p.conf.Observe = func(q QueryResult) { told <- ending(q) }
 	r, err := New(p.conf)
 	if err != nil {
 		t.Fatal(err)
@@ -161,7 +161,7 @@ func inAnyOrder(t *testing.T, what string, section *string, got []string) {
 }
 
 // ending puts what Observe was told into words.
-func ending(q Question) string {
+func ending(q QueryResult) string {
 	switch {
 	case q.Err != nil && q.Err.Bogus():
 		return q.Type + " bogus"
@@ -234,6 +234,12 @@ func show[T any](t *testing.T, a Answer[T], err error, one func(T) string) strin
 	fmt.Fprintf(&b, "%s %v", a.Name, a.TTL)
 	if a.Secure {
 		b.WriteString(" secure")
+	}
+	if a.Unknown != nil {
+		fmt.Fprintf(&b, " unknown (%v)", a.Unknown)
+		if a.Secure {
+			t.Error("secure and unknown")
+		}
 	}
 	if a.NXDomain {
 		b.WriteString(" nxdomain")

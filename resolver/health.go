@@ -10,30 +10,30 @@ import (
 	"github.com/miekg/dns"
 )
 
-// A Health is how one server answers, for people who look for what is wrong.
+// A Health is how one server answers, for diagnostics.
 type Health struct {
-	// Server is as it is called in errors: address and port, or "tls://…#…".
+	// Server is as in Error: address and port, or "tls://…#…".
 	Server string
 	// Err is why there was no answer, over UDP or TLS; an *Error, or nil.
 	Err error
 	// TCP is why there was none over TCP, which large answers need; an *Error, or nil. With TLS it is
 	// that of Err.
 	TCP error
-	// EDNS says that the server knows EDNS (RFC 6891); without it nothing larger than 512 octets comes
+	// EDNS is set if the server knows EDNS (RFC 6891); without it nothing larger than 512 octets comes
 	// over UDP, and no answer is Secure.
 	EDNS bool
-	// Validates says that the answer had the AD bit.
+	// Validates is set if the answer had the AD bit.
 	Validates bool
-	// Trusted says that its AD bit counts (Config.TrustAD).
+	// Trusted is set if its AD bit counts (Config.TrustAD).
 	Trusted bool
-	// Bogus says that it gave an answer for a name whose signatures are known to be wrong: it sets the
-	// AD bit and does not validate.
-	Bogus bool
+	// AnswersBogus is set if it answered a name with invalid DNSSEC signatures: it sets the AD bit and
+	// does not validate.
+	AnswersBogus bool
 }
 
-// Examine asks every server for the name servers of the root, over UDP and TCP, and for a name whose
-// signatures are known to be wrong; an empty bogus leaves that out. It asks all at the same time, and takes no
-// longer than three times Config.Timeout.
+// Examine asks every server for the name servers of the root, over UDP and TCP, and for a name with
+// invalid signatures; an empty bogus leaves that out. It asks all servers at the same time, and takes
+// three times Config.Timeout at most.
 func (r *Resolver) Examine(ctx context.Context, bogus string) []Health {
 	servers := r.servers().servers
 	all := make([]Health, len(servers))
@@ -48,39 +48,47 @@ func (r *Resolver) Examine(ctx context.Context, bogus string) []Health {
 // examine asks one server.
 func (r *Resolver) examine(ctx context.Context, s *server, bogus string) Health {
 	h := Health{Server: s.text, Trusted: s.trusted}
-	q := newQuery()
-	q.name, q.qtype = ".", dns.TypeNS
-	if err := r.try(ctx, q, s, r.deadline(ctx)); err != nil {
+	if m, err := r.tryOnce(ctx, ".", dns.TypeNS, s); err != nil {
 		h.Err, h.TCP = err, err
-		if s.tls != nil {
+		if s.conns != nil {
 			return h
 		}
 	} else {
-		h.Validates, h.EDNS = q.reply.ad, q.reply.edns
+		h.Validates, h.EDNS = m.AuthenticatedData, m.IsEdns0() != nil
 	}
-	if s.tls == nil {
-		h.TCP = r.overTCP(ctx, q, s)
+	if s.conns == nil {
+		h.TCP = r.examineTCP(ctx, s)
 	}
 	if bogus != "" && h.Validates {
-		q.name, q.qtype = dns.Fqdn(bogus), dns.TypeA
-		h.Bogus = r.try(ctx, q, s, r.deadline(ctx)) == nil && len(q.reply.answers) > 0
+		m, err := r.tryOnce(ctx, dns.Fqdn(bogus), dns.TypeA, s)
+		h.AnswersBogus = err == nil && len(m.Answer) > 0
 	}
 	return h
 }
 
-// overTCP asks over TCP at once.
-func (r *Resolver) overTCP(ctx context.Context, q *query, s *server) error {
-	err := q.pack(true)
-	if err == nil {
-		err = r.overStream(ctx, q, s, r.deadline(ctx))
+// tryOnce asks one server with the timeout of a question.
+func (r *Resolver) tryOnce(parent context.Context, name string, qtype uint16, s *server) (response, error) {
+	ctx, cancel := context.WithTimeout(parent, r.timeout)
+	defer cancel()
+	m, err := r.try(ctx, name, qtype, s, true)
+	if err != nil {
+		return response{}, newError(parent, name, qtype, s, err)
 	}
+	return m, nil
+}
+
+// examineTCP asks over TCP at once.
+func (r *Resolver) examineTCP(parent context.Context, s *server) error {
+	ctx, cancel := context.WithTimeout(parent, r.timeout)
+	defer cancel()
+	_, err := complete(r.overTCP(ctx, s, newQuery(".", dns.TypeNS, true)))
 	if code, ok := errors.AsType[*rcodeError](err); ok && code.rcode != dns.RcodeServerFailure {
-		err = nil // it has answered
+		return nil // it has answered
 	}
-	if err == nil {
-		return nil
+	if err != nil {
+		return newError(parent, ".", dns.TypeNS, s, err)
 	}
-	return failed(ctx, q, s, err)
+	return nil
 }
 
 // Nameservers returns the addresses in the nameserver lines of a file like resolv.conf, three at most, as the

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// TestExamine: each server is told of by itself, with what is wrong with it.
+// TestExamine holds that each server has a Health of its own, with what is wrong with it.
 func TestExamine(t *testing.T) {
 	const (
 		root  = ". 60 IN NS a.example.\n"
@@ -47,7 +47,7 @@ func told(h Health) string {
 	for _, w := range []struct {
 		is   bool
 		word string
-	}{{h.EDNS, "edns"}, {h.Validates, "validates"}, {h.Trusted, "trusted"}, {h.Bogus, "bogus"}} {
+	}{{h.EDNS, "edns"}, {h.Validates, "validates"}, {h.Trusted, "trusted"}, {h.AnswersBogus, "bogus"}} {
 		if w.is {
 			words = append(words, w.word)
 		}

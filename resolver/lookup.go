@@ -2,7 +2,7 @@ package resolver
 
 import (
 	"context"
-	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"net/netip"
 	"strings"
@@ -12,165 +12,155 @@ import (
 )
 
 const (
-	// More CNAMEs than any honest chain has. A loop is not looked for: it is long.
+	// maxCNAMEs limits the length of a CNAME chain, and so ends loops.
 	maxCNAMEs = 12
 
-	// A denial without SOA is not to be remembered (RFC 2308, Section 5). This departs from it: to
-	// ask once a minute does no harm, to ask for every message does.
-	bareDenial = time.Minute
+	// defaultNegativeTTL is the TTL of a negative answer without SOA. RFC 2308, Section 5 says that
+	// such an answer is not to be cached. This departs from it: one query a minute does no harm, one
+	// for every message does.
+	defaultNegativeTTL = time.Minute
 )
 
 // A chain is how far the CNAMEs of a question were followed.
 type chain struct {
-	name   string // of the last of them, or the name asked for
-	cnames int
-	ttl    uint32 // the least
+	name    string // of the last of them, or the name asked for
+	cnames  int
+	ttl     uint32 // the least
+	secure  bool   // every response was
+	unknown *Error // Answer.Unknown
 }
 
-// lookup asks for one name and type, follows the CNAMEs, and tells how it ended. decode makes a record
-// of its data, which is well-formed, or says that it is not to be used.
-func lookup[T any](ctx context.Context, r *Resolver, name string, qtype uint16,
-	decode func(m *message, rr record) (T, bool)) (Answer[T], error) {
-
+// lookup asks for one name and type, follows the CNAMEs, and calls Observe. decode returns the record
+// of an RR of the type, or false if it is not to be used.
+func lookup[T any](ctx context.Context, r *Resolver, name string, qtype uint16, decode func(dns.RR) (T, bool)) (Answer[T], error) {
 	began := time.Now()
-	a, err := find(ctx, r, name, qtype, decode)
-	q := Question{Type: typeName(qtype), NXDomain: a.NXDomain, Empty: len(a.Records) == 0, Took: time.Since(began)}
+	a, err := doLookup(ctx, r, name, qtype, decode)
+	q := QueryResult{Type: typeName(qtype), NXDomain: a.NXDomain, Empty: len(a.Records) == 0, Took: time.Since(began)}
 	q.Err, _ = errors.AsType[*Error](err)
 	r.observe(q)
 	return a, err
 }
 
-// find is lookup without telling.
-func find[T any](ctx context.Context, r *Resolver, name string, qtype uint16,
-	decode func(m *message, rr record) (T, bool)) (Answer[T], error) {
-
+// doLookup is lookup without the call of Observe.
+func doLookup[T any](ctx context.Context, r *Resolver, name string, qtype uint16, decode func(dns.RR) (T, bool)) (Answer[T], error) {
 	fqdn, err := checkName(name)
 	if err != nil {
 		return Answer[T]{}, &Error{Name: name, Type: typeName(qtype), Kind: Malformed, Err: err}
 	}
-	q := r.pool.Get().(*query)
-	defer r.pool.Put(q)
-	q.qtype = qtype
-
-	c := chain{name: fqdn, ttl: maxTTL}
-	a := Answer[T]{Secure: true}
-	from, err := r.resolve(ctx, q, &c, &a.Secure)
+	c := chain{name: fqdn, ttl: maxTTL, secure: true}
+	m, err := r.resolve(ctx, qtype, &c)
 	if err != nil {
 		return Answer[T]{}, err
 	}
-	m := &q.reply
-	a.Name = plain(c.name)
-	a.NXDomain = m.rcode == dns.RcodeNameError
+	a := Answer[T]{Name: plain(c.name), NXDomain: m.Rcode == dns.RcodeNameError, Secure: c.secure, Unknown: c.unknown}
 	unusable := false
-	for _, rr := range m.answers {
-		// What stands beside a denial is not believed: it may have been for another name of the chain.
-		if a.NXDomain || rr.typ != qtype || !strings.EqualFold(rr.name, c.name) {
+	for _, rr := range m.Answer {
+		// Ignore answer records in an NXDOMAIN response: they may belong to an earlier CNAME.
+		if a.NXDomain || rr.Header().Rrtype != qtype || !owns(rr, c.name) {
 			continue
 		}
-		c.ttl = min(c.ttl, rr.ttl)
-		if v, ok := decode(m, rr); ok {
+		c.ttl = min(c.ttl, rr.Header().Ttl)
+		if v, ok := decode(rr); ok {
 			a.Records = append(a.Records, v)
 		} else {
 			unusable = true
 		}
 	}
 	if unusable && len(a.Records) == 0 {
-		return Answer[T]{}, failed(ctx, q, from, wireError("no record names a host"))
+		return Answer[T]{}, newError(ctx, c.name, qtype, m.from, wireError("no record names a host"))
 	}
 	a.TTL = time.Duration(c.ttl) * time.Second
 	if len(a.Records) == 0 {
-		a.TTL = min(a.TTL, m.denialTTL(c.name))
+		a.TTL = min(a.TTL, denialTTL(m.Msg, c.name))
 	}
 	return a, nil
 }
 
-// resolve asks for c.name until there is a response for the end of the chain, which it leaves in q.
-// It returns the server that the response came from. secure is cleared if any response was not.
-func (r *Resolver) resolve(ctx context.Context, q *query, c *chain, secure *bool) (*server, error) {
-	deadline := r.deadline(ctx)
-	for {
-		q.name = c.name
-		from, err := r.ask(ctx, q, deadline)
-		if err != nil {
-			return nil, err
-		}
-		*secure = *secure && q.reply.secure
-		asked := c.name
-		if !c.follow(&q.reply, q.qtype) {
-			return nil, &Error{Name: plain(asked), Type: typeName(q.qtype), Server: from.text, Kind: CNAMELoop}
-		}
-		if c.name == asked || q.reply.final(c.name, q.qtype) {
-			return from, nil
-		}
-	}
-}
-
-// deadline is when a question that begins now must have ended.
-func (r *Resolver) deadline(ctx context.Context) time.Time {
+// resolve asks for c.name until there is a response for the end of the chain, and returns that.
+func (r *Resolver) resolve(ctx context.Context, qtype uint16, c *chain) (response, error) {
 	deadline := time.Now().Add(r.timeout)
-	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
-		return d
+	for {
+		m, err := r.ask(ctx, c.name, qtype, deadline)
+		if err != nil {
+			return response{}, err
+		}
+		asked := c.name
+		c.secure = c.secure && m.secure
+		if m.unknown && c.unknown == nil {
+			c.unknown = &Error{Name: displayName(asked), Type: typeName(qtype), Server: m.from.text, Kind: Untrusted}
+		}
+		if !c.follow(m.Msg, qtype) {
+			return response{}, &Error{Name: displayName(asked), Type: typeName(qtype), Server: m.from.text, Kind: CNAMELoop}
+		}
+		if c.name == asked || final(m.Msg, c.name, qtype) {
+			return m, nil
+		}
 	}
-	return deadline
 }
 
-// follow goes along the CNAMEs in m, in whatever order they are, and reports false if they are too
-// many. A name that has records of the type has reached its end: CNAMEs beside them are a mistake.
-func (c *chain) follow(m *message, qtype uint16) bool {
-	for !m.has(c.name, qtype) {
-		i := m.find(c.name, dns.TypeCNAME)
-		if i < 0 {
+// follow goes along the CNAMEs in m, in whatever order they are, and returns false if they are too
+// many. A name that has records of the type is the end of the chain: CNAMEs beside them are a mistake.
+func (c *chain) follow(m *dns.Msg, qtype uint16) bool {
+	for find(m.Answer, c.name, qtype) == nil {
+		cname, ok := find(m.Answer, c.name, dns.TypeCNAME).(*dns.CNAME)
+		if !ok {
 			return true
 		}
 		if c.cnames++; c.cnames > maxCNAMEs {
 			return false
 		}
-		c.name = m.nameAt(m.answers[i].off)
-		c.ttl = min(c.ttl, m.answers[i].ttl)
+		c.name = cname.Target
+		c.ttl = min(c.ttl, cname.Hdr.Ttl)
 	}
 	return true
 }
 
-// find returns the index of the first answer for the name and type, or -1.
-func (m *message) find(name string, typ uint16) int {
-	for i, rr := range m.answers {
-		if rr.typ == typ && strings.EqualFold(rr.name, name) {
-			return i
+// find returns the first record of a name and type, or nil.
+func find(rrs []dns.RR, name string, qtype uint16) dns.RR {
+	for _, rr := range rrs {
+		if rr.Header().Rrtype == qtype && owns(rr, name) {
+			return rr
 		}
 	}
-	return -1
+	return nil
 }
 
-func (m *message) has(name string, typ uint16) bool { return m.find(name, typ) >= 0 }
-
-// final tells whether m says all about the name at the end of a chain of CNAMEs: its records, that it
+// final reports whether m says all about the name at the end of a CNAME chain: its records, that it
 // does not exist (RFC 6604, Section 3), or that it has no such record (RFC 2308, Section 2.2). If not,
 // the server left it to us to ask.
-func (m *message) final(name string, qtype uint16) bool {
-	return m.rcode == dns.RcodeNameError || m.has(name, qtype) || m.deniedBy(name)
+func final(m *dns.Msg, name string, qtype uint16) bool {
+	return m.Rcode == dns.RcodeNameError || find(m.Answer, name, qtype) != nil || denial(m, name) != nil
 }
 
-// deniedBy tells whether the SOA in the authority section, if any, is one of a zone that name is in.
-func (m *message) deniedBy(name string) bool {
-	return m.denial.name != "" && dns.IsSubDomain(m.denial.name, name)
-}
-
-// denialTTL is how long it may be remembered that name has no records.
-func (m *message) denialTTL(name string) time.Duration {
-	if !m.deniedBy(name) {
-		return bareDenial
+// denial returns the first SOA record of the authority section if name is in its zone, or nil.
+func denial(m *dns.Msg, name string) *dns.SOA {
+	for _, rr := range m.Ns {
+		if soa, ok := rr.(*dns.SOA); ok && soa.Hdr.Class == dns.ClassINET {
+			if dns.IsSubDomain(soa.Hdr.Name, name) {
+				return soa
+			}
+			return nil
+		}
 	}
-	minimum := binary.BigEndian.Uint32(m.data[m.denial.end-4:])
+	return nil
+}
+
+// denialTTL is how long the absence of records of name may be cached (RFC 2308, Section 5).
+func denialTTL(m *dns.Msg, name string) time.Duration {
+	soa := denial(m, name)
+	if soa == nil {
+		return defaultNegativeTTL
+	}
+	minimum := soa.Minttl
 	if minimum > maxTTL {
 		minimum = 0
 	}
-	return time.Duration(min(m.denial.ttl, minimum)) * time.Second
+	return time.Duration(min(soa.Hdr.Ttl, minimum)) * time.Second
 }
 
-// checkName returns a name in the form that is asked for: lower case, with the final dot. Octets
-// beyond printable ASCII, and backslashes, are refused: here a name is what stands in the
-// configuration or in an address, and one with such octets is a U-label that somebody forgot to
-// convert, or worse.
+// checkName returns a name in the form that is asked for: lower case, with the final dot. It refuses
+// octets beyond printable ASCII, and backslashes: names here come from configuration or from an
+// address, and one with such octets is an unconverted U-label, or worse.
 func checkName(name string) (string, error) {
 	s := strings.TrimSuffix(name, ".")
 	if s == "" {
@@ -179,84 +169,66 @@ func checkName(name string) (string, error) {
 	if len(s) > 253 {
 		return "", errors.New("longer than 253 octets")
 	}
-	label := 0
-	for _, c := range []byte(s + ".") {
+	for label := range strings.SplitSeq(s, ".") {
 		switch {
-		case c == '.' && label == 0:
+		case label == "":
 			return "", errors.New("empty label")
-		case c == '.':
-			label = 0
-			continue
-		case c <= ' ' || c > '~' || c == '\\':
-			return "", errors.New("octet that no name here has")
-		}
-		if label++; label > 63 {
+		case len(label) > 63:
 			return "", errors.New("label longer than 63 octets")
+		case hyphenated(label):
+			return "", errors.New("label begins or ends with a hyphen")
+		}
+		for _, c := range []byte(label) {
+			if c <= ' ' || c > '~' || c == '\\' {
+				return "", errors.New("octet that no name here has")
+			}
 		}
 	}
 	return strings.ToLower(s) + ".", nil
 }
 
-func decodeTXT(m *message, rr record) (string, bool) {
-	d := m.data[rr.off:rr.end]
-	if len(d) > 0 && int(d[0]) == len(d)-1 {
-		return string(d[1:]), true
+func decodeTXT(rr dns.RR) (string, bool) {
+	txt, ok := rr.(*dns.TXT)
+	if !ok {
+		return "", false
 	}
-	var b strings.Builder
-	b.Grow(len(d))
-	for len(d) > 0 {
-		n := 1 + int(d[0])
-		b.Write(d[1:n])
-		d = d[n:]
-	}
-	return b.String(), true
+	return unescape(strings.Join(txt.Txt, "")), true
 }
 
-func decodeMX(m *message, rr record) (MX, bool) {
-	host := plain(m.nameAt(rr.off + 2))
-	return MX{Host: host, Pref: binary.BigEndian.Uint16(m.data[rr.off:])}, host == "" || validHost(host)
+func decodeMX(rr dns.RR) (MX, bool) {
+	mx, ok := rr.(*dns.MX)
+	if !ok {
+		return MX{}, false
+	}
+	host := plain(mx.Mx)
+	return MX{Host: host, Pref: mx.Preference}, host == "" || validHost(host)
 }
 
-func decodeAlias(m *message, rr record) (string, bool) { return plain(m.nameAt(rr.off)), true }
-
-func decodeTLSA(m *message, rr record) (TLSA, bool) {
-	d := m.data[rr.off:rr.end]
-	return TLSA{Usage: d[0], Selector: d[1], Matching: d[2], Data: append([]byte(nil), d[3:]...)}, true
+func decodeAlias(rr dns.RR) (string, bool) {
+	switch rr := rr.(type) {
+	case *dns.CNAME:
+		return plain(rr.Target), true
+	case *dns.NS:
+		return plain(rr.Ns), true
+	}
+	return "", false
 }
 
-func decodeAddr(m *message, rr record) (netip.Addr, bool) {
-	return netip.AddrFromSlice(m.data[rr.off:rr.end])
+func decodeTLSA(rr dns.RR) (TLSA, bool) {
+	t, ok := rr.(*dns.TLSA)
+	if !ok {
+		return TLSA{}, false
+	}
+	data, err := hex.DecodeString(t.Certificate)
+	return TLSA{Usage: t.Usage, Selector: t.Selector, Matching: t.MatchingType, Data: data}, err == nil
 }
 
-// merge makes one answer of those about A and AAAA.
-func merge(four Answer[netip.Addr], err4 error, six Answer[netip.Addr], err6 error) (Answer[netip.Addr], error) {
-	alone := func(a Answer[netip.Addr]) bool { return a.NXDomain || len(a.Records) > 0 }
-	switch {
-	case err4 != nil && err6 != nil:
-		e4, ok4 := errors.AsType[*Error](err4)
-		e6, ok6 := errors.AsType[*Error](err6)
-		if ok4 && ok6 && e6.Kind < e4.Kind {
-			return Answer[netip.Addr]{}, err6
-		}
-		return Answer[netip.Addr]{}, err4
-	case err4 != nil && alone(six):
-		return six, nil
-	case err4 != nil:
-		return Answer[netip.Addr]{}, err4
-	case err6 != nil && alone(four):
-		return four, nil
-	case err6 != nil:
-		return Answer[netip.Addr]{}, err6
+func decodeAddr(rr dns.RR) (netip.Addr, bool) {
+	switch rr := rr.(type) {
+	case *dns.A:
+		return netip.AddrFromSlice(rr.A)
+	case *dns.AAAA:
+		return netip.AddrFromSlice(rr.AAAA)
 	}
-	both := four
-	if len(four.Records) == 0 && len(six.Records) > 0 {
-		both.Name, both.TTL, both.Secure = six.Name, six.TTL, six.Secure
-	}
-	if len(four.Records) == 0 == (len(six.Records) == 0) {
-		both.TTL = min(four.TTL, six.TTL)
-		both.Secure = four.Secure && six.Secure
-	}
-	both.NXDomain = four.NXDomain && six.NXDomain
-	both.Records = append(both.Records, six.Records...)
-	return both, nil
+	return netip.Addr{}, false
 }

@@ -1,8 +1,8 @@
 package resolver
 
 import (
-	"crypto/rand"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -11,312 +11,204 @@ import (
 )
 
 const (
-	// What is announced for UDP: it fits into the smallest packet that IPv6 promises to carry
-	// (RFC 8200, Section 5), so that no answer comes in fragments.
+	// udpSize is announced for UDP. It fits into the smallest packet that IPv6 promises to carry
+	// (RFC 8200, Section 5), so no response comes in fragments.
 	udpSize = 1232
 
+	// headerLen is the length of a message without any section.
 	headerLen = 12
-	rrLen     = 10 // of a record, what stands between its name and its data
 
-	// Bits of the third and fourth octet of the header (RFC 1035, Section 4.1.1; RFC 6840, Section 5.7).
-	bitQR, bitTC, bitRD = 0x80, 0x02, 0x01
-	bitAD               = 0x20
-	maskOpcode          = 0x78
-	maskRcode           = 0x0f
+	// maxExtended limits how many extended errors of one response are reported.
+	maxExtended = 5
 
 	maxTTL = 1<<31 - 1
 )
 
-// A query is a question and, once it was asked, the response. Its buffers are used again.
-type query struct {
-	name  string // with the final dot, presented as miekg/dns does
-	qtype uint16
+// errMismatch is returned for a message that is no response to the query.
+var errMismatch = errors.New("not a response to the query")
 
-	sent  []byte // the question, after the two octets of length that a stream wants (RFC 1035, Section 4.2.2)
-	recv  []byte // where responses are read to
-	heard bool   // there was a response, whatever became of it
-	reply message
-}
-
-// A message is a response to a query. It lives in the query's buffer.
-type message struct {
-	data      []byte
-	rcode     int
-	truncated bool
-	ad        bool // as received
-	secure    bool // ad, and from a server that is trusted with it
-	edns      bool // it has an OPT record
-	answers   []record
-	denial    record // the first SOA of the authority section
-	extended  string // what the server says about a failure
-	bogus     bool   // it says that signatures are what is wrong
-}
-
-// A record is where in a message a record's data stands, from off to end. For the types that anyone
-// here asks for, the data is known to be well-formed.
-type record struct {
-	name     string
-	typ      uint16
-	ttl      uint32
-	off, end int
-}
-
-func newQuery() *query {
-	return &query{
-		sent: make([]byte, 0, 2+headerLen+255+4+11),
-		// Some servers send more than they were asked to.
-		recv: make([]byte, dns.DefaultMsgSize),
-	}
-}
-
-// plain is the name for people. Nobody would see that the root is meant if it had no dot.
-func (q *query) plain() string {
-	if q.name == "." {
-		return q.name
-	}
-	return plain(q.name)
-}
-
-func plain(name string) string { return strings.TrimSuffix(strings.ToLower(name), ".") }
-
-// pack writes the question, with a new random id.
+// newQuery returns a query with a random id; name ends with a dot.
 //
-// It asks for the AD bit by setting it, and never sets DO. That suffices for every resolver that
-// follows RFC 6840, Section 5.8, and saves the signatures, which nobody here would look at, and which
-// are what makes answers too large for UDP. An older resolver leaves AD clear: DANE is then not used,
-// but nothing insecure is taken for secure.
-func (q *query) pack(edns bool) error {
-	b := q.sent[:cap(q.sent)]
-	m := b[2:]
-	rand.Read(m[:2])
-	m[2], m[3] = bitRD, bitAD
-	clear(m[4:headerLen])
-	m[5] = 1
-	off, err := dns.PackDomainName(q.name, m, headerLen, nil, false)
-	if err != nil {
-		return err
-	}
-	binary.BigEndian.PutUint16(m[off:], q.qtype)
-	binary.BigEndian.PutUint16(m[off+2:], dns.ClassINET)
-	off += 4
+// It requests the AD bit by setting it, and never sets DO. That suffices for every resolver that
+// follows RFC 6840, Section 5.8, and avoids the signatures, which are not used here and are what makes
+// responses too large for UDP. An older resolver leaves AD clear: DANE is then not used, but nothing
+// insecure is taken for secure.
+func newQuery(name string, qtype uint16, edns bool) *dns.Msg {
+	q := &dns.Msg{Question: []dns.Question{{Name: name, Qtype: qtype, Qclass: dns.ClassINET}}}
+	q.Id = dns.Id()
+	q.RecursionDesired, q.AuthenticatedData = true, true
 	if edns {
-		m[11] = 1
-		opt := m[off : off+11] // RFC 6891, Section 6.1.2
-		clear(opt)
-		opt[2] = byte(dns.TypeOPT)
-		binary.BigEndian.PutUint16(opt[3:], udpSize)
-		off += len(opt)
+		q.SetEdns0(udpSize, false)
 	}
-	binary.BigEndian.PutUint16(b, uint16(off))
-	q.sent = b[:2+off]
-	return nil
+	return q
 }
 
-// question is the question section as it was sent.
-func (q *query) question() []byte {
-	m := q.sent[2:]
-	if m[11] == 1 {
-		return m[headerLen : len(m)-11]
+// receive reads data as the response to q. If it is none, the error is errMismatch, and more data may
+// follow. Otherwise the error is a wireError or an *rcodeError. A response that is truncated is
+// returned as it is, incomplete.
+func receive(q *dns.Msg, data []byte) (*dns.Msg, error) {
+	m := new(dns.Msg)
+	err := m.Unpack(data)
+	if !matches(q, m, data) {
+		return nil, errMismatch
 	}
-	return m[headerLen:]
+	if m.Truncated {
+		return m, nil
+	}
+	if err != nil {
+		err = wireError(strings.TrimPrefix(err.Error(), "dns: "))
+	} else {
+		err = checkResponse(q, m, data)
+	}
+	if m.Rcode != dns.RcodeSuccess && m.Rcode != dns.RcodeNameError {
+		return nil, newRcodeError(m) // also if the sections are malformed
+	}
+	if err != nil {
+		return nil, err
+	}
+	return m, nil
 }
 
-// matches tells whether data is a response to q: the id and the question must be those sent
-// (RFC 5452, Section 9.1). Some servers leave the question out of a refusal; those responses count if
-// they are nothing but a refusal, since all that a forger gains is that the next server is asked.
-func (q *query) matches(data []byte) bool {
-	if len(data) < headerLen || data[0] != q.sent[2] || data[1] != q.sent[3] ||
-		data[2]&bitQR == 0 || data[2]&maskOpcode != 0 {
+// matches reports whether m, read from data, is a response to q: the id and the question must be those
+// sent (RFC 5452, Section 9.1). Some servers leave the question out of a refusal. Those responses count
+// if they are nothing but a refusal: all that a forger gains is that the next server is asked.
+func matches(q, m *dns.Msg, data []byte) bool {
+	if len(data) < headerLen || m.Id != q.Id || !m.Response || m.Opcode != dns.OpcodeQuery {
 		return false
 	}
 	switch binary.BigEndian.Uint16(data[4:]) {
 	case 0:
-		rcode := int(data[3] & maskRcode)
+		rcode := int(data[3] & 0x0f) // without the upper part, which is in the OPT record
 		return rcode != dns.RcodeSuccess && rcode != dns.RcodeNameError
 	case 1:
-		want := q.question()
-		return len(data) >= headerLen+len(want) && equalFold(data[headerLen:][:len(want)], want)
+		if len(m.Question) != 1 {
+			return false
+		}
+		got, want := m.Question[0], q.Question[0]
+		return got.Qtype == want.Qtype && got.Qclass == want.Qclass && strings.EqualFold(got.Name, want.Name)
 	}
 	return false
 }
 
-// equalFold compares the question sections without regard to case. The octets of length in a name,
-// which are below 64, and those of type and class that are asked for, are not letters.
-func equalFold(a, b []byte) bool {
-	for i, c := range a {
-		if lower(c) != lower(b[i]) {
-			return false
+// checkResponse returns a wireError if m, which could be unpacked from data, must not be taken for an
+// answer. A response whose OPT record is in a wrong section, or whose answers are about another name,
+// was mangled on the way, and "no record" is not what it says.
+func checkResponse(q, m *dns.Msg, data []byte) error {
+	begins := false
+	for i, section := range [][]dns.RR{m.Answer, m.Ns, m.Extra} {
+		// Unpack takes a message that ends early for one with fewer records.
+		if len(section) != int(binary.BigEndian.Uint16(data[6+2*i:])) {
+			return wireError("records missing")
 		}
-	}
-	return len(a) == len(b)
-}
-
-func lower(c byte) byte {
-	if 'A' <= c && c <= 'Z' {
-		return c + ('a' - 'A')
-	}
-	return c
-}
-
-// accept takes data, which matches, for the response. The error is a wireError, or an *rcodeError.
-//
-// The records are read here and not by dns.Msg: that escapes the octets of a TXT record, which then
-// had to be unescaped again, and allocates for every record of every section.
-func (q *query) accept(data []byte) error {
-	q.heard = true
-	m := &q.reply
-	*m = message{
-		data:      data,
-		rcode:     int(data[3] & maskRcode),
-		truncated: data[2]&bitTC != 0,
-		ad:        data[3]&bitAD != 0,
-		answers:   m.answers[:0],
-	}
-	if m.truncated {
-		return nil // and incomplete: whoever sees it asks again over TCP
-	}
-	off := headerLen
-	if data[5] == 1 {
-		off += len(q.question())
-	}
-	err := m.sections(q.name, off)
-	if m.rcode != dns.RcodeSuccess && m.rcode != dns.RcodeNameError {
-		return &rcodeError{rcode: m.rcode, extended: m.extended, bogus: m.bogus} // whatever was wrong behind it
-	}
-	return err
-}
-
-// sections reads the records behind the question.
-func (m *message) sections(qname string, off int) error {
-	for section := range 3 {
-		n := binary.BigEndian.Uint16(m.data[6+2*section:])
-		for range n {
-			rr, class, err := m.record(qname, off)
-			if err != nil {
-				return err
-			}
-			off = rr.end
+		opts := 0
+		for _, rr := range section {
+			h := rr.Header()
 			switch {
-			case section == 0 && class == dns.ClassINET:
-				if err := m.check(rr); err != nil {
-					return err
+			case h.Rrtype == dns.TypeOPT:
+				if opts++; i != 2 || opts > 1 {
+					return wireError("OPT record in the wrong place")
 				}
-				m.answers = append(m.answers, rr)
-			case section == 1 && class == dns.ClassINET && rr.typ == dns.TypeSOA && m.denial.name == "":
-				if err := m.check(rr); err != nil {
-					return err
-				}
-				m.denial = rr
-			case section == 2 && rr.typ == dns.TypeOPT:
-				m.options(rr)
+			case int(h.Rdlength) < minRdlength(h.Rrtype):
+				return wireError("data of " + typeName(h.Rrtype) + " record")
+			case h.Ttl > maxTTL:
+				h.Ttl = 0 // RFC 2181, Section 8
 			}
+			begins = begins || i == 0 && owns(rr, q.Question[0].Name)
 		}
+	}
+	if len(m.Answer) > 0 && !begins {
+		return wireError("answers for another name")
 	}
 	return nil
 }
 
-// record reads one record that begins at off, without looking at its data.
-func (m *message) record(qname string, off int) (rr record, class uint16, err error) {
-	d := m.data
-	if off+2 <= len(d) && d[off] == 0xc0 && d[off+1] == headerLen {
-		rr.name = qname // as nearly all servers write it; so it costs no allocation
-		off += 2
-	} else if rr.name, off, err = dns.UnpackDomainName(d, off); err != nil {
-		return record{}, 0, wireError("name of a record: " + err.Error())
-	}
-	if off+rrLen > len(d) {
-		return record{}, 0, wireError("record cut short")
-	}
-	rr.typ = binary.BigEndian.Uint16(d[off:])
-	class = binary.BigEndian.Uint16(d[off+2:])
-	rr.ttl = binary.BigEndian.Uint32(d[off+4:])
-	if rr.typ != dns.TypeOPT && rr.ttl > maxTTL {
-		rr.ttl = 0 // RFC 2181, Section 8
-	}
-	rr.off = off + rrLen
-	rr.end = rr.off + int(binary.BigEndian.Uint16(d[off+8:]))
-	if rr.end > len(d) {
-		return record{}, 0, wireError("data of a record cut short")
-	}
-	return rr, class, nil
-}
-
-// check holds the data of a record against its type, so that decoding it later cannot fail.
-func (m *message) check(rr record) error {
-	n := rr.end - rr.off
-	ok := true
-	switch rr.typ {
+// minRdlength returns the least length of the data of a record. Unpack accepts shorter data of some
+// types, and leaves fields empty.
+func minRdlength(rrtype uint16) int {
+	switch rrtype {
 	case dns.TypeA:
-		ok = n == 4
+		return 4
 	case dns.TypeAAAA:
-		ok = n == 16
-	case dns.TypeTXT:
-		off := rr.off
-		for off < rr.end {
-			off += 1 + int(m.data[off])
-		}
-		ok = off == rr.end
-	case dns.TypeTLSA:
-		ok = n >= 3
-	case dns.TypeCNAME, dns.TypeNS:
-		ok = m.nameEnd(rr.off) == rr.end
-	case dns.TypeMX:
-		ok = n > 2 && m.nameEnd(rr.off+2) == rr.end
+		return 16
+	case dns.TypeMX, dns.TypeTLSA:
+		return 3
 	case dns.TypeSOA:
-		ok = m.nameEnd(m.nameEnd(rr.off))+20 == rr.end
+		return 22
+	case dns.TypeTXT, dns.TypeCNAME, dns.TypeNS:
+		return 1
 	}
-	if !ok {
-		return wireError("data of " + typeName(rr.typ) + " record")
-	}
-	return nil
+	return 0
 }
 
-// nameEnd returns where the name at off ends, or a place beyond the message if it is none.
-func (m *message) nameEnd(off int) int {
-	_, end, err := dns.UnpackDomainName(m.data, off)
-	if err != nil {
-		return len(m.data) + 1
-	}
-	return end
+// owns reports whether rr is a record of name. Both are in the form of package dns, which is ASCII.
+func owns(rr dns.RR, name string) bool {
+	h := rr.Header()
+	return h.Class == dns.ClassINET && strings.EqualFold(h.Name, name)
 }
 
-// nameAt returns the name at off, with the final dot, of a record that was checked.
-func (m *message) nameAt(off int) string {
-	name, _, _ := dns.UnpackDomainName(m.data, off)
-	return name
+// displayName returns name in lower case and without the trailing dot; the root is ".".
+func displayName(name string) string {
+	if name == "." {
+		return name
+	}
+	return plain(name)
 }
 
-// options reads the OPT record: the upper part of the response code (RFC 6891, Section 6.1.3), without
-// which BADVERS would be an answer without records, and the reason of a failure (RFC 8914, Section 2).
-func (m *message) options(rr record) {
-	m.edns = true
-	m.rcode |= int(rr.ttl>>24) << 4
-	if m.rcode == dns.RcodeSuccess {
-		return
+// plain returns name in lower case and without the trailing dot; the root, which as a host is the null
+// MX (RFC 7505, Section 3), is "".
+func plain(name string) string { return strings.TrimSuffix(strings.ToLower(name), ".") }
+
+// unescape undoes the escapes of package dns in a string that it unpacked.
+func unescape(s string) string {
+	if !strings.Contains(s, `\`) {
+		return s
 	}
-	for d := m.data[rr.off:rr.end]; len(d) >= 4; {
-		code, n := binary.BigEndian.Uint16(d), int(binary.BigEndian.Uint16(d[2:]))
-		d = d[4:]
-		if n > len(d) {
-			return
+	var b strings.Builder
+	b.Grow(len(s))
+	for i := 0; i < len(s); i++ {
+		switch {
+		case s[i] != '\\':
+			b.WriteByte(s[i])
+		case s[i+1] >= '0' && s[i+1] <= '9':
+			b.WriteByte((s[i+1]-'0')*100 + (s[i+2]-'0')*10 + s[i+3] - '0')
+			i += 3
+		default:
+			b.WriteByte(s[i+1])
+			i++
 		}
-		if code == dns.EDNS0EDE && n >= 2 && m.extended == "" {
-			why := binary.BigEndian.Uint16(d)
-			m.extended = extendedText(why, d[2:n])
-			m.bogus = dns.ExtendedErrorCodeDNSBogus <= why && why <= dns.ExtendedErrorCodeNSECMissing
-		}
-		d = d[n:]
 	}
+	return b.String()
 }
 
-// extendedText makes words of an extended error. The text comes from anywhere, so it is quoted.
-func extendedText(code uint16, text []byte) string {
-	s, ok := dns.ExtendedErrorCodeToString[code]
-	if !ok {
-		s = fmt.Sprintf("extended error %d", code)
+// newRcodeError returns the error for a response whose code is no answer, with all extended errors in
+// it (RFC 8914, Section 2).
+func newRcodeError(m *dns.Msg) *rcodeError {
+	e := &rcodeError{rcode: m.Rcode}
+	opt := m.IsEdns0()
+	if opt == nil {
+		return e
 	}
-	if len(text) > 0 {
-		s += " " + strconv.QuoteToASCII(string(text[:min(len(text), 200)]))
+	for _, o := range opt.Option {
+		ede, ok := o.(*dns.EDNS0_EDE)
+		if !ok {
+			continue
+		}
+		e.bogus = e.bogus || dns.ExtendedErrorCodeDNSBogus <= ede.InfoCode && ede.InfoCode <= dns.ExtendedErrorCodeNSECMissing
+		if len(e.extended) < maxExtended {
+			e.extended = append(e.extended, extendedText(ede))
+		}
+	}
+	return e
+}
+
+// extendedText returns an extended error as text. Its own text can have any content, so it is quoted.
+func extendedText(e *dns.EDNS0_EDE) string {
+	s, ok := dns.ExtendedErrorCodeToString[e.InfoCode]
+	if !ok {
+		s = fmt.Sprintf("extended error %d", e.InfoCode)
+	}
+	if e.ExtraText != "" {
+		s += " " + strconv.QuoteToASCII(e.ExtraText[:min(len(e.ExtraText), 200)])
 	}
 	return s
 }

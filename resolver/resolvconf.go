@@ -9,15 +9,15 @@ import (
 )
 
 const (
-	// Not more often than this is resolv.conf looked at. A stat(2) costs less than the question it
-	// precedes; inotify would cost a goroutine, and misses files that are mounted over.
+	// confInterval is the least time between two looks at resolv.conf. A stat(2) costs less than the
+	// query that it precedes; inotify would cost a goroutine, and misses files that are mounted over.
 	confInterval = time.Second
 
-	// The C library ignores all nameserver lines but the first three (resolv.conf(5)). So do we: an
-	// operator who compares must see the same servers asked.
+	// confServers is how many nameserver lines count. The C library ignores all others
+	// (resolv.conf(5)), and an operator who compares must see the same servers asked.
 	confServers = 3
 
-	// More than this is not read of a file that was put in the place of resolv.conf.
+	// confSize limits how much is read of a file in the place of resolv.conf.
 	confSize = 64 << 10
 )
 
@@ -32,12 +32,12 @@ func firstConf(path string, t trust) *serverList {
 	return l
 }
 
-// servers returns the list in force, after a look at resolv.conf if it is time. Whoever finds that it
-// is time looks; the others go on with the old list meanwhile, so nobody waits for a lock.
+// servers returns the list in force, after a look at resolv.conf if it is time. The first caller to find
+// that it is time looks; the others use the old list meanwhile, so none waits for a lock.
 //
-// A file that is gone, or that has no server any more, changes nothing: more likely somebody is
-// writing it than that the operator wants a daemon that worked to ask 127.0.0.1. This departs from
-// the C library, which has no servers of yesterday to fall back on.
+// A file that is missing, or has no server any more, changes nothing: more likely it is being written
+// than that the operator wants a daemon that worked to ask 127.0.0.1. This departs from the C library,
+// which has no earlier servers to fall back on.
 func (r *Resolver) servers() *serverList {
 	old := r.list.Load()
 	if r.path == "" {
@@ -60,7 +60,7 @@ func (r *Resolver) servers() *serverList {
 	return l
 }
 
-// sameState tells whether a file is still the one that was read, as far as its inode tells.
+// sameState reports whether a file is still the one that was read, judged by its inode.
 func sameState(a, b os.FileInfo) bool {
 	return a != nil && os.SameFile(a, b) && a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size()
 }

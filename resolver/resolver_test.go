@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -24,6 +25,8 @@ func TestServers(t *testing.T) {
 		{"192.0.2.1", "192.0.2.1:53", false},
 		{"192.0.2.1:5353", "192.0.2.1:5353", false},
 		{"127.0.0.53", "127.0.0.53:53", true},
+		{"127.0.0.11", "127.0.0.11:53", false}, // container engines: a forwarder
+		{"::ffff:127.0.0.11", "[::ffff:127.0.0.11]:53", false},
 		{"::1", "[::1]:53", true},
 		{"[::1]", "[::1]:53", true},
 		{"[::1]:5353", "[::1]:5353", true},
@@ -38,6 +41,7 @@ func TestServers(t *testing.T) {
 		{"tls://[fe80::1%eth0]", "tls://[fe80::1%eth0]:853#fe80::1", true},
 		{"tls://192.0.2.1#", "", false},
 		{"tls://192.0.2.1#two words", "", false},
+		{"tls://192.0.2.1#-dns.example", "", false},
 		{"tls://dns.example", "", false},
 		{"dns.example", "", false},
 		{"https://192.0.2.1/dns-query", "", false},
@@ -48,7 +52,7 @@ func TestServers(t *testing.T) {
 		{"192.0.2.1 ", "", false},
 		{"", "", false},
 	} {
-		s, err := parseServer(c.in, trustAuto)
+		s, err := parseServer(c.in, trustAuto, nil)
 		switch {
 		case c.text == "" && err == nil:
 			t.Errorf("%q: became %s", c.in, s.text)
@@ -171,38 +175,67 @@ func TestCancel(t *testing.T) {
 	}
 }
 
-// TestOrder holds that a server that was silent is asked last, for a while, and then tried by one question.
+// TestOrder holds that a server that was silent is asked last of those that are trusted as much, for a
+// while, and then tried by one question.
 func TestOrder(t *testing.T) {
 	r, err := New(Config{Servers: []string{"192.0.2.1", "192.0.2.2", "192.0.2.3"}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	l := r.list.Load()
-	order := func(now time.Duration) (s string) {
-		for _, srv := range l.order(now) {
-			s += strings.TrimSuffix(srv.text, ":53")[len("192.0.2."):]
-		}
-		return s
-	}
 	step := func(now time.Duration, want string) {
 		t.Helper()
-		if got := order(now); got != want {
+		if got := orderOf(l, now); got != want {
 			t.Errorf("at %v: order %s, want %s", now, got, want)
 		}
 	}
 	step(1, "123")
-	l.servers[0].silent.Store(1)
+	l.servers[0].noteSilence(1, 1)
 	step(2, "231")
-	step(rest, "231")
-	step(rest+1, "123") // one question tries it
-	step(rest+2, "231") // the next does not
-	l.servers[1].silent.Store(int64(rest))
-	step(rest+3, "312")
-	l.servers[0].silent.Store(0) // it answered
-	step(rest+3, "132")
-	l.servers[0].silent.Store(int64(rest))
-	l.servers[2].silent.Store(int64(rest))
-	step(rest+3, "123") // none is better than another
+	step(penalty, "231")
+	step(penalty+1, "123") // one question tries it
+	step(penalty+2, "231") // the next does not
+	l.servers[1].noteSilence(2, penalty)
+	step(penalty+3, "312")
+	l.servers[0].noteResponse(penalty + 3)
+	step(penalty+3, "132")
+	l.servers[0].noteSilence(penalty+2, penalty+4) // it responded to another query meanwhile
+	step(penalty+4, "132")
+	l.servers[0].noteSilence(penalty+4, penalty+5)
+	l.servers[2].noteSilence(penalty+4, penalty+5)
+	step(penalty+6, "123") // none is better than another
+}
+
+// TestTrustedFirst holds that a server that is not trusted never comes before one that is, whatever was
+// silent.
+func TestTrustedFirst(t *testing.T) {
+	r, err := New(Config{Servers: []string{"192.0.2.1", "127.0.0.2", "192.0.2.3", "127.0.0.4"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := r.list.Load()
+	if got := orderOf(l, 1); got != "2413" {
+		t.Errorf("order %s", got)
+	}
+	l.servers[1].noteSilence(1, 1)
+	l.servers[2].noteSilence(1, 1)
+	if got := orderOf(l, 2); got != "4213" {
+		t.Errorf("one of each is silent: order %s", got)
+	}
+	l.servers[3].noteSilence(1, 1)
+	if got := orderOf(l, 2); got != "2413" {
+		t.Errorf("both that are trusted are silent: order %s", got)
+	}
+}
+
+// orderOf returns the last numbers of the addresses in the order to ask them.
+func orderOf(l *serverList, now time.Duration) (s string) {
+	servers, _ := l.order(now)
+	for _, srv := range servers {
+		a := srv.addr.Addr().As4()
+		s += strconv.Itoa(int(a[3]))
+	}
+	return s
 }
 
 // TestBack holds that a server is no longer spared once it answered, be it with a failure.
@@ -219,6 +252,75 @@ func TestBack(t *testing.T) {
 	}
 	if srv.silent.Load() != 0 {
 		t.Error("the server is spared although it answered")
+	}
+}
+
+// TestStranger holds that a server that responds to another query meanwhile is not silent, though the
+// name servers of one domain are; and that it is silent if it responds to none.
+func TestStranger(t *testing.T) {
+	const script = "live.example. 60 IN TXT \"a\"\n@silent-for dead.example.\n"
+	for _, c := range []struct {
+		live   bool
+		silent bool
+	}{{live: true}, {silent: true}} {
+		a := startServer(t, "a", script)
+		b := startServer(t, "b", `dead.example. 60 IN TXT "b"`)
+		r, err := New(Config{Servers: []string{a.addr, b.addr}, Timeout: 10 * time.Second})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var dead sync.WaitGroup
+		dead.Go(func() {
+			if got, err := r.TXT(t.Context(), "dead.example"); err != nil || len(got.Records) != 1 {
+				t.Errorf("dead.example: %+v, %v", got, err)
+			}
+		})
+		if c.live {
+			for len(a.queries()) == 0 {
+				time.Sleep(time.Millisecond)
+			}
+			if _, err := r.TXT(t.Context(), "live.example"); err != nil {
+				t.Error(err)
+			}
+		}
+		dead.Wait()
+		if got := r.list.Load().servers[0].silent.Load() != 0; got != c.silent {
+			t.Errorf("with an answer meanwhile %v: silent %v", c.live, got)
+		}
+	}
+}
+
+// TestAddrSilence holds that where addresses of one kind come, the other question's silence is not the
+// server's.
+func TestAddrSilence(t *testing.T) {
+	a := startServer(t, "a", "mx.example. 60 IN AAAA ::1\n@silent-for A")
+	r, err := New(Config{Servers: []string{a.addr}, Timeout: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := r.Addr(t.Context(), "mx.example"); err != nil || fmt.Sprint(got.Records) != "[::1]" {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if r.list.Load().servers[0].silent.Load() != 0 {
+		t.Error("the server is taken for silent")
+	}
+}
+
+// TestTrustAD holds that the option trust-ad of resolv.conf does not count.
+func TestTrustAD(t *testing.T) {
+	s := startServer(t, "a", "x.example. 60 IN TXT \"x\"\n@ad")
+	path := filepath.Join(t.TempDir(), "resolv.conf")
+	if err := os.WriteFile(path, []byte("nameserver 192.0.2.1\noptions edns0 trust-ad\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r, err := New(Config{ResolvConf: path, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, s.addr)
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a, err := r.TXT(t.Context(), "x.example"); err != nil || a.Secure || a.Unknown != nil {
+		t.Errorf("%+v, %v", a, err)
 	}
 }
 
@@ -289,7 +391,7 @@ func TestResolvConf(t *testing.T) {
 	}
 	step("renamed", "one")
 
-	// Within the second, nobody looks.
+	// Within the second, the file is not looked at.
 	r.checked.Store(int64(time.Since(r.began) + time.Hour))
 	write(path, "nameserver 192.0.2.2 # longer\n")
 	if a, err := r.TXT(t.Context(), "x.example"); err != nil || a.Records[0] != "one" {
@@ -299,8 +401,8 @@ func TestResolvConf(t *testing.T) {
 
 // TestKinds holds the words that are labels of a metric.
 func TestKinds(t *testing.T) {
-	got := fmt.Sprint(ServFail, Refused, Malformed, Network, Timeout, CNAMELoop, Kind(9))
-	if want := "servfail refused malformed network timeout cname_loop Kind(9)"; got != want {
+	got := fmt.Sprint(ServFail, Refused, Malformed, Network, Timeout, CNAMELoop, Untrusted, Kind(9))
+	if want := "servfail refused malformed network timeout cname_loop untrusted Kind(9)"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }
@@ -342,8 +444,8 @@ func echo(pc net.PacketConn) {
 		if err != nil {
 			return
 		}
-		n -= 11 // the OPT record
-		buf[2] |= bitQR
+		n -= 11        // the OPT record
+		buf[2] |= 0x80 // QR
 		buf[7], buf[11] = 1, 0
 		n += copy(buf[n:], rr)
 		u.WriteToUDPAddrPort(buf[:n], from)

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/miekg/dns"
 )
@@ -34,9 +35,9 @@ type trick struct {
 // tricks maps what a server can do wrong to the number of arguments before an optional count.
 func trickArgs(verb string) (int, bool) {
 	switch verb {
-	case "silent", "truncate", "notcp", "tcp-closes", "tcp-silent", "tcp-truncated", "ad", "bare", "reverse", "upper", "nosoa", "nxdomain", "badvers", "opt":
+	case "silent", "drops-edns", "truncate", "notcp", "tcp-closes", "tcp-silent", "tcp-truncated", "ad", "bare", "reverse", "upper", "nosoa", "nxdomain", "badvers", "opt":
 		return 0, true
-	case "rcode", "fails", "ad-for", "refusal", "no-edns", "before", "instead", "tcp-instead":
+	case "rcode", "fails", "silent-for", "delay", "owner", "opt-in", "ad-for", "refusal", "no-edns", "before", "instead", "tcp-instead":
 		return 1, true
 	case "ede":
 		return 2, true
@@ -123,7 +124,9 @@ func (s *testServer) startTLS(t testing.TB, cert tls.Certificate) string {
 func (s *testServer) run(t testing.TB, srv *dns.Server) {
 	started := make(chan struct{})
 	var wg sync.WaitGroup
-	srv.Handler = s
+	if srv.Handler == nil {
+		srv.Handler = s
+	}
 	srv.NotifyStartedFunc = func() { close(started) }
 	wg.Go(func() {
 		if err := srv.ActivateAndServe(); err != nil {
@@ -152,7 +155,7 @@ func (s *testServer) plays(verb string) *trick {
 	return nil
 }
 
-// singles tells whether the type or the name in the question is one that such a trick is about.
+// singles reports whether the type or the name in the question is one that such a trick is about.
 func (s *testServer) singles(verb string, q dns.Question) bool {
 	return slices.ContainsFunc(s.tricks, func(tr *trick) bool {
 		return tr.verb == verb && (tr.args[0] == q.Name || tr.args[0] == dns.TypeToString[q.Qtype])
@@ -170,7 +173,10 @@ func (s *testServer) ServeDNS(w dns.ResponseWriter, req *dns.Msg) {
 	s.mu.Lock()
 	s.log = append(s.log, s.name+" "+network+" "+describe(req))
 	s.mu.Unlock()
-	if s.plays("silent") != nil {
+	if tr := s.plays("delay"); tr != nil {
+		d, _ := time.ParseDuration(tr.args[0])
+		time.Sleep(d)
+	} else if s.plays("silent") != nil || s.singles("silent-for", req.Question[0]) || req.IsEdns0() != nil && s.plays("drops-edns") != nil {
 		return
 	}
 	if network == "tcp" {
@@ -210,10 +216,12 @@ func (s *testServer) respond(req *dns.Msg, network string) *dns.Msg {
 	m.RecursionAvailable = true
 	if tr := s.plays("rcode"); tr != nil {
 		m.Rcode = dns.StringToRcode[tr.args[0]]
-		if ede := s.plays("ede"); ede != nil {
-			code, _ := strconv.Atoi(ede.args[0])
-			m.SetEdns0(1232, false)
-			m.IsEdns0().Option = append(m.IsEdns0().Option, &dns.EDNS0_EDE{InfoCode: uint16(code), ExtraText: ede.args[1]})
+		m.SetEdns0(1232, false)
+		for _, ede := range s.tricks {
+			if ede.verb == "ede" {
+				code, _ := strconv.Atoi(ede.args[0])
+				m.IsEdns0().Option = append(m.IsEdns0().Option, &dns.EDNS0_EDE{InfoCode: uint16(code), ExtraText: ede.args[1]})
+			}
 		}
 		return m
 	}
@@ -240,6 +248,7 @@ func (s *testServer) respond(req *dns.Msg, network string) *dns.Msg {
 	if req.IsEdns0() != nil && s.plays("opt") != nil {
 		m.SetEdns0(1232, false)
 	}
+	s.mangle(m, req.IsEdns0() != nil)
 	m.AuthenticatedData = req.AuthenticatedData && (s.plays("ad") != nil || s.singles("ad-for", req.Question[0]))
 	if s.plays("nxdomain") != nil {
 		m.Rcode = dns.RcodeNameError
@@ -255,6 +264,24 @@ func (s *testServer) respond(req *dns.Msg, network string) *dns.Msg {
 		}
 	}
 	return m
+}
+
+// mangle spoils a response as home routers do.
+func (s *testServer) mangle(m *dns.Msg, edns bool) {
+	if tr := s.plays("owner"); tr != nil {
+		for _, rr := range m.Answer {
+			rr.Header().Name = tr.args[0]
+		}
+	}
+	if !edns {
+		return
+	}
+	opt := &dns.OPT{Hdr: dns.RR_Header{Name: ".", Rrtype: dns.TypeOPT, Class: 1232}}
+	if tr := s.plays("opt-in"); tr != nil && tr.args[0] == "answer" {
+		m.Answer = append([]dns.RR{opt}, m.Answer...)
+	} else if tr != nil {
+		m.Ns = append(m.Ns, opt)
+	}
 }
 
 // fill answers from the zone.
@@ -299,7 +326,7 @@ func (s *testServer) find(name string, qtype uint16) []dns.RR {
 	return found
 }
 
-// wrong packs a response that is not one to req, or cannot be read. Each tells a lie, so that believing
+// wrong packs a response that is not one to req, or is malformed. Each has a false record, so that taking
 // it shows.
 func wrong(req *dns.Msg, kind string) []byte {
 	m := new(dns.Msg).SetReply(req)
@@ -334,6 +361,12 @@ func wrong(req *dns.Msg, kind string) []byte {
 		return data[:11]
 	case "cut-name":
 		return data[:12+len(q.Name)+1+4+1]
+	case "cut-border": // where the record would begin: Unpack takes it for a message without one
+		return data[:12+len(q.Name)+1+4]
+	case "no-data": // as in an update (RFC 2136, Section 2.4)
+		m.Answer = []dns.RR{&dns.ANY{Hdr: dns.RR_Header{Name: q.Name, Rrtype: dns.TypeTXT, Class: dns.ClassINET, Ttl: 60}}}
+		data, _ = m.Pack()
+		return data
 	case "cut-record":
 		return data[:12+len(q.Name)+1+4+len(q.Name)+1+4]
 	case "cut-data":

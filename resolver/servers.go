@@ -2,6 +2,7 @@ package resolver
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"io/fs"
 	"net/netip"
@@ -11,9 +12,8 @@ import (
 	"time"
 )
 
-// A server that was silent is asked last for this long. Not for good: the first in the list may be
-// the only one whose AD bit counts.
-const rest = 30 * time.Second
+// penalty is how long a server that was silent is asked after others that are trusted as much.
+const penalty = 30 * time.Second
 
 // trust is Config.TrustAD.
 type trust uint8
@@ -39,11 +39,13 @@ func parseTrust(s string) (trust, error) {
 // A server is one recursive resolver.
 type server struct {
 	addr    netip.AddrPort
-	text    string      // as it is called in errors
-	tls     *tls.Config // nil: no TLS
-	trusted bool        // its AD bit counts
+	text    string // as it is called in errors
+	conns   *conns // nil: no TLS
+	trusted bool   // its AD bit counts
 
-	silent atomic.Int64 // when it last failed to answer, in nanoseconds since Resolver.began; 0: never
+	// In nanoseconds since Resolver.began; 0 is never.
+	silent   atomic.Int64 // when it last failed to respond; 0 if it has responded since
+	response atomic.Int64 // when it last responded to any query
 }
 
 // A serverList is what was configured, or read from a file in a certain state.
@@ -53,7 +55,7 @@ type serverList struct {
 }
 
 // parseServer reads one element of Config.Servers.
-func parseServer(text string, t trust) (*server, error) {
+func parseServer(text string, t trust, roots *x509.CertPool) (*server, error) {
 	const want = `want an address such as "192.0.2.1", "[::1]:5353" or "tls://192.0.2.1#dns.example"`
 	where, secure := strings.CutPrefix(text, "tls://")
 	port := uint16(53)
@@ -79,12 +81,12 @@ func parseServer(text string, t trust) (*server, error) {
 	}
 	s.text = fmt.Sprintf("tls://%v#%s", addr, name)
 	s.trusted = t != trustNone
-	// Sessions are resumed, since every question has a connection of its own.
-	s.tls = &tls.Config{
+	s.conns = &conns{config: &tls.Config{
+		RootCAs:            roots,
 		ServerName:         name,
 		MinVersion:         tls.VersionTLS12,
 		ClientSessionCache: tls.NewLRUClientSessionCache(1),
-	}
+	}}
 	return s, nil
 }
 
@@ -105,51 +107,74 @@ func parseAddr(s string, port uint16) (netip.AddrPort, error) {
 	return netip.AddrPortFrom(a, port), err
 }
 
-// newServer makes a server without TLS. Its AD bit can have been set by anyone on the way to it
+// newServer returns a server without TLS. Its AD bit can have been set by anyone on the way to it
 // (RFC 4035, Section 4.9.3), unless there is no way.
 func newServer(addr netip.AddrPort, t trust) *server {
 	return &server{
 		addr:    addr,
 		text:    addr.String(),
-		trusted: t == trustAll || t == trustAuto && addr.Addr().Unmap().IsLoopback(),
+		trusted: t == trustAll || t == trustAuto && addr.Addr().Unmap().IsLoopback() && !isForwarder(addr.Addr()),
 	}
 }
 
-// order returns the servers in the order to ask them: as configured, but those last that were silent
-// a short while ago.
-func (l *serverList) order(now time.Duration) []*server {
-	var resting []*server
+// isForwarder reports whether a is where container engines answer DNS in a container. That server only
+// passes queries on over the network, and the AD bits that come back with them.
+func isForwarder(a netip.Addr) bool {
+	return a.Unmap() == netip.AddrFrom4([4]byte{127, 0, 0, 11})
+}
+
+// order returns the servers in the order to ask them: those that are trusted first, so that silence
+// never replaces a server whose AD bit counts by one whose does not; of each kind, those last that were
+// silent a short while ago. mixed reports whether there are both kinds.
+func (l *serverList) order(now time.Duration) (servers []*server, mixed bool) {
+	var kinds [4][]*server
 	for _, s := range l.servers {
-		if s.resting(now) {
-			resting = append(resting, s)
+		i := 0
+		if !s.trusted {
+			i = 2
 		}
+		if s.penalized(now) {
+			i++
+		}
+		kinds[i] = append(kinds[i], s)
 	}
-	if len(resting) == 0 || len(resting) == len(l.servers) {
-		return l.servers
-	}
-	awake := slices.DeleteFunc(slices.Clone(l.servers), func(s *server) bool { return slices.Contains(resting, s) })
-	return append(awake, resting...)
+	return slices.Concat(kinds[:]...), len(kinds[0])+len(kinds[1]) > 0 && len(kinds[2])+len(kinds[3]) > 0
 }
 
-// resting tells whether s is to be asked last. When its rest is over, one question finds out whether
-// it is back, at the price of waiting for it; all others spare it for another rest.
-func (s *server) resting(now time.Duration) bool {
+// penalized reports whether s is to be asked last. When its penalty is over, one question finds out
+// whether it responds again, at the price of waiting for it; all others avoid it for another penalty.
+func (s *server) penalized(now time.Duration) bool {
 	since := s.silent.Load()
 	if since == 0 {
 		return false
 	}
-	if now-time.Duration(since) < rest {
+	if now-time.Duration(since) < penalty {
 		return true
 	}
 	return !s.silent.CompareAndSwap(since, int64(now))
 }
 
-// validHost tells whether s, without a final dot, can be the name of a host: letters, digits, hyphens
-// and, because they happen, underscores. What this refuses would mislead whoever compares names label
-// by label: a dot within a label is shown as `\.`.
+// noteResponse notes that s responded to a query, with whatever.
+func (s *server) noteResponse(now time.Duration) {
+	s.response.Store(int64(now))
+	s.silent.Store(0)
+}
+
+// noteSilence notes that a query that began at a moment has no response. That is the silence of s only
+// if it responded to no other query meanwhile: name servers of other people can be silent for as long
+// as they like, and a resolver has to wait for them.
+func (s *server) noteSilence(began, now time.Duration) {
+	if s.response.Load() < int64(began) {
+		s.silent.Store(int64(now))
+	}
+}
+
+// validHost reports whether s, without a final dot, can be the name of a host: letters, digits, inner
+// hyphens and, because they occur, underscores. What this refuses would mislead code that compares names
+// label by label: a dot within a label is shown as `\.`.
 func validHost(s string) bool {
 	for label := range strings.SplitSeq(s, ".") {
-		if label == "" || len(label) > 63 {
+		if label == "" || len(label) > 63 || hyphenated(label) {
 			return false
 		}
 		for _, c := range []byte(label) {
@@ -161,4 +186,10 @@ func validHost(s string) bool {
 		}
 	}
 	return len(s) <= 253
+}
+
+// hyphenated reports whether a label begins or ends with a hyphen, which no host name has
+// (RFC 952, RFC 1123, Section 2.1), and Postfix does not look up (util/valid_hostname.c).
+func hyphenated(label string) bool {
+	return strings.HasPrefix(label, "-") || strings.HasSuffix(label, "-")
 }

@@ -16,7 +16,7 @@ import (
 )
 
 // selfSigned makes a certificate, and the pool that trusts it.
-func selfSigned(t *testing.T, names []string, ips []net.IP) (tls.Certificate, *x509.CertPool) {
+func selfSigned(t testing.TB, names []string, ips []net.IP) (tls.Certificate, *x509.CertPool) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -57,16 +57,15 @@ func TestTLS(t *testing.T) {
 	}{
 		{"right name", "tls://" + addr + "#dns.example", "auto", pool, true, ""},
 		{"right address", "tls://" + addr, "auto", pool, true, ""},
-		{"nobody trusted", "tls://" + addr + "#dns.example", "no", pool, false, ""},
+		{"none trusted", "tls://" + addr + "#dns.example", "no", pool, false, ""},
 		{"wrong name", "tls://" + addr + "#other.example", "auto", pool, false, "not other.example"},
 		{"unknown issuer", "tls://" + addr + "#dns.example", "auto", x509.NewCertPool(), false, "unknown authority"},
 		{"no TLS there", "tls://" + s.addr + "#dns.example", "auto", pool, false, "cannot ask"},
 	} {
-		r, err := New(Config{Servers: []string{c.server}, TrustAD: c.trust, Attempts: 1})
+		r, err := New(Config{Servers: []string{c.server}, TrustAD: c.trust, Attempts: 1, Roots: c.roots})
 		if err != nil {
 			t.Fatal(err)
 		}
-		r.roots = c.roots
 		before := len(s.queries())
 		a, err := r.TXT(t.Context(), "x.example")
 		if c.wrong == "" {
@@ -89,11 +88,10 @@ func TestTLS(t *testing.T) {
 func TestTLSOnly(t *testing.T) {
 	s := startServer(t, "a", `x.example. 60 IN TXT "x"`)
 	cert, _ := selfSigned(t, []string{"dns.example"}, nil)
-	r, err := New(Config{Servers: []string{"tls://" + s.startTLS(t, cert) + "#dns.example"}})
+	r, err := New(Config{Servers: []string{"tls://" + s.startTLS(t, cert) + "#dns.example"}, Roots: x509.NewCertPool()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.roots = x509.NewCertPool()
 	_, err = r.TXT(t.Context(), "x.example")
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); !ok {
 		t.Errorf("error %v", err)

@@ -2,110 +2,96 @@ package resolver
 
 import (
 	"context"
-	"crypto/tls"
-	"encoding/binary"
-	"io"
 	"net"
 	"net/netip"
 	"time"
+
+	"github.com/miekg/dns"
 )
 
+// readSize is how much of a datagram is read: some servers send more than udpSize.
+const readSize = dns.DefaultMsgSize
+
 // overUDP asks over UDP. The socket is new and connected, so that the port is random, and datagrams
-// come only from the server (RFC 5452, Section 9.2). Those that do not match the question are passed
-// over: to fail on them would let anyone who can send a datagram make the lookup fail.
-func (r *Resolver) overUDP(ctx context.Context, q *query, s *server, until time.Time) error {
-	conn, err := r.dial(ctx, "udp", s, until)
+// come only from the server (RFC 5452, Section 9.2). Those that do not match the query are skipped: to
+// fail on them would let anyone who can send a datagram make the lookup fail.
+func (r *Resolver) overUDP(ctx context.Context, s *server, q *dns.Msg) (*dns.Msg, error) {
+	c, err := r.dial(ctx, "udp", s)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer conn.Close()
-	defer guard(ctx, conn, until)()
-	if _, err := conn.Write(q.sent[2:]); err != nil {
-		return err
+	defer c.Close()
+	defer guard(ctx, c)()
+	buf := r.buffers.Get().(*[readSize]byte)
+	defer r.buffers.Put(buf)
+	data, err := q.PackBuffer(buf[:])
+	if err != nil {
+		return nil, err
+	}
+	if _, err := c.Write(data); err != nil {
+		return nil, err
 	}
 	for {
-		n, err := conn.Read(q.recv)
+		n, err := c.Read(buf[:])
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if !q.matches(q.recv[:n]) {
-			continue
+		if n == readSize {
+			buf[2] |= 0x02 // TC: the rest of the datagram is lost
 		}
-		if n == len(q.recv) {
-			q.recv[2] |= bitTC // the rest of the datagram is lost
+		if m, err := receive(q, buf[:n]); err != errMismatch {
+			return m, err
 		}
-		return q.accept(q.recv[:n])
 	}
 }
 
-// overStream asks over TCP, or over TLS.
-func (r *Resolver) overStream(ctx context.Context, q *query, s *server, until time.Time) error {
-	conn, err := r.dial(ctx, "tcp", s, until)
+// overTCP asks over TCP, on a connection of its own.
+func (r *Resolver) overTCP(ctx context.Context, s *server, q *dns.Msg) (*dns.Msg, error) {
+	c, err := r.dial(ctx, "tcp", s)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer conn.Close()
-	defer guard(ctx, conn, until)()
-	if s.tls != nil {
-		conf := s.tls
-		if r.roots != nil {
-			conf = conf.Clone()
-			conf.RootCAs = r.roots
-		}
-		tconn := tls.Client(conn, conf)
-		if err := tconn.HandshakeContext(ctx); err != nil {
-			return err
-		}
-		conn = tconn
+	defer c.Close()
+	defer guard(ctx, c)()
+	conn := &dns.Conn{Conn: c}
+	if err := conn.WriteMsg(q); err != nil {
+		return nil, err
 	}
-	if _, err := conn.Write(q.sent); err != nil {
-		return err
+	data, err := conn.ReadMsgHeader(nil)
+	if err != nil {
+		return nil, err
 	}
-	var size [2]byte
-	if _, err := io.ReadFull(conn, size[:]); err != nil {
-		return err
-	}
-	// Not the query's own buffer: that would grow to 64 KiB for good.
-	data := make([]byte, binary.BigEndian.Uint16(size[:]))
-	if _, err := io.ReadFull(conn, data); err != nil {
-		return err
-	}
-	if !q.matches(data) {
-		return wireError("not to the question")
-	}
-	if err := q.accept(data); err != nil {
-		return err
-	}
-	if q.reply.truncated {
-		return wireError("truncated over TCP")
-	}
-	return nil
+	return receiveStream(q, data)
 }
 
-// guard ends what conn is doing at the given time, or when ctx ends. It returns what stops that, to be
-// called before conn is closed. A goroutine runs only if ctx ends, and not for long.
-func guard(ctx context.Context, conn net.Conn, until time.Time) (stop func() bool) {
-	conn.SetDeadline(until)
+// receiveStream is receive for a stream, which has nothing but responses to our queries.
+func receiveStream(q *dns.Msg, data []byte) (*dns.Msg, error) {
+	m, err := receive(q, data)
+	if err == errMismatch {
+		err = wireError(err.Error())
+	}
+	return m, err
+}
+
+// guard ends what conn is doing when ctx ends. It returns what stops that, to be called before conn is
+// closed. A goroutine runs only if ctx ends, and not for long.
+func guard(ctx context.Context, conn net.Conn) (stop func() bool) {
 	return context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
 }
 
 // dial opens a connection to s.
-func (r *Resolver) dial(ctx context.Context, network string, s *server, until time.Time) (net.Conn, error) {
-	if r.dialer == nil && network == "udp" {
-		// No packet is sent for this, so it needs no timer; and no text is made of the address only
-		// to be parsed again.
-		return opened(new(net.Dialer).DialUDP(ctx, "udp", netip.AddrPort{}, s.addr))
-	}
-	ctx, cancel := context.WithDeadline(ctx, until)
-	defer cancel()
-	if r.dialer != nil {
+func (r *Resolver) dial(ctx context.Context, network string, s *server) (net.Conn, error) {
+	switch {
+	case r.dialer != nil:
 		return r.dialer(ctx, network, s.addr.String())
+	case network == "udp":
+		return netConn(new(net.Dialer).DialUDP(ctx, network, netip.AddrPort{}, s.addr))
 	}
-	return opened(new(net.Dialer).DialTCP(ctx, network, netip.AddrPort{}, s.addr))
+	return netConn(new(net.Dialer).DialTCP(ctx, network, netip.AddrPort{}, s.addr))
 }
 
-// opened makes a net.Conn of what a dialer returned, which is nil, and not a nil pointer, on failure.
-func opened[C net.Conn](c C, err error) (net.Conn, error) {
+// netConn makes a net.Conn of what a dialer returned, which is nil, and not a nil pointer, on failure.
+func netConn[C net.Conn](c C, err error) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}

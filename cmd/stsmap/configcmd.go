@@ -36,7 +36,10 @@ overrides, and say where it is. Silent and 0 if there is none, 78 otherwise.`,
 			if err != nil {
 				return err
 			}
-			if _, err := trustAnchors(cfg.Fetch.CAFile); err != nil {
+			if _, err := trustAnchors("dns.ca_file", cfg.DNS.CAFile); err != nil {
+				return err
+			}
+			if _, err := trustAnchors("fetch.ca_file", cfg.Fetch.CAFile); err != nil {
 				return err
 			}
 			if err := checkStore(cfg.Cache.Store); err != nil {

@@ -58,7 +58,7 @@ func probeConfig(cfg *config.Config, r *resolver.Resolver) probe.Config {
 	c := probe.Config{Release: cfg.Postfix.Release, ConfigDirectory: cfg.Postfix.ConfigDirectory}
 	if cfg.DANE.Mode != "off" {
 		c.Validating, c.ResolverTimeout = r.Validating, cfg.DNS.Timeout
-		c.ResolverKey = fmt.Sprint(cfg.DNS.Servers, cfg.DNS.TrustAD)
+		c.ResolverKey = fmt.Sprint(cfg.DNS.Servers, cfg.DNS.TrustAD, cfg.DNS.CAFile)
 		c.DNSSEC = cfg.Postfix.DNSSEC
 	}
 	return c

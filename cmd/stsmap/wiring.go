@@ -50,11 +50,16 @@ func inJournal(format string) bool {
 
 // newResolver makes the resolver; it calls observe for each query, unless that
 // is nil.
-func newResolver(cfg *config.Config, observe func(resolver.Question)) (*resolver.Resolver, error) {
+func newResolver(cfg *config.Config, observe func(resolver.QueryResult)) (*resolver.Resolver, error) {
+	roots, err := trustAnchors("dns.ca_file", cfg.DNS.CAFile)
+	if err != nil {
+		return nil, err
+	}
 	r, err := resolver.New(resolver.Config{
 		Servers: cfg.DNS.Servers,
 		Timeout: cfg.DNS.Timeout,
 		TrustAD: cfg.DNS.TrustAD,
+		Roots:   roots,
 		Observe: observe,
 	})
 	if err != nil {
@@ -82,7 +87,7 @@ func daneConfig(cfg *config.Config, resolve *resolver.Resolver) policy.DANEConfi
 // newFetcher makes the fetcher of policies, for the daemon and for commands
 // that show what it would fetch.
 func newFetcher(cfg *config.Config, resolve *resolver.Resolver) (*stsfetch.Fetcher, error) {
-	roots, err := trustAnchors(cfg.Fetch.CAFile)
+	roots, err := trustAnchors("fetch.ca_file", cfg.Fetch.CAFile)
 	if err != nil {
 		return nil, err
 	}
@@ -160,9 +165,9 @@ func (d *daemon) counted(all map[string]postfix.Map) map[string]postfix.Map {
 	return all
 }
 
-// trustAnchors reads a bundle of certificates; without a path the system's
-// are used.
-func trustAnchors(path string) (*x509.CertPool, error) {
+// trustAnchors reads the bundle of certificates that a key names; without a path
+// the system's are used.
+func trustAnchors(key, path string) (*x509.CertPool, error) {
 	if path == "" {
 		return nil, nil
 	}
@@ -170,11 +175,11 @@ func trustAnchors(path string) (*x509.CertPool, error) {
 	pool := x509.NewCertPool()
 	switch {
 	case errors.Is(err, fs.ErrPermission):
-		return nil, &failure{code: exitPermission, err: fmt.Errorf("fetch.ca_file: %w", err)}
+		return nil, &failure{code: exitPermission, err: fmt.Errorf("%s: %w", key, err)}
 	case err != nil:
-		return nil, &failure{code: exitConfig, err: fmt.Errorf("fetch.ca_file: %w", err)}
+		return nil, &failure{code: exitConfig, err: fmt.Errorf("%s: %w", key, err)}
 	case !pool.AppendCertsFromPEM(bundle):
-		return nil, &failure{code: exitConfig, err: fmt.Errorf("fetch.ca_file: %s: no certificate in it; PEM is needed", path)}
+		return nil, &failure{code: exitConfig, err: fmt.Errorf("%s: %s: no certificate in it; PEM is needed", key, path)}
 	}
 	return pool, nil
 }

@@ -142,6 +142,56 @@ func startDNS(t *testing.T) *denyingDNS {
 	return d
 }
 
+// TestRestartWithSlowLookup: a lookup that waits for the network does not hold up
+// a restart. Its connection is closed without an answer, and Postfix gets one when
+// it asks again, once. A client that connects meanwhile is answered by the next
+// daemon.
+func TestRestartWithSlowLookup(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	l, resolver := tcpListener(t), startDNS(t)
+	first := startProcess(t, l, resolver.addr, "")
+	if r, err := first.ask(ctx, "postfix", "a.example.net"); err != nil || r.Status != socketmap.NotFound {
+		t.Fatalf("%v, %v", r, err)
+	}
+	resolver.silent.Store(true)
+	for len(resolver.queries) > 0 {
+		<-resolver.queries
+	}
+	type answer struct {
+		reply socketmap.Reply
+		asked int
+		err   error
+	}
+	askAsPostfix := func(key string) <-chan answer {
+		answers := make(chan answer, 1)
+		go func() {
+			a := answer{asked: 1}
+			if a.reply, a.err = first.ask(ctx, "postfix", key); a.err != nil {
+				a.asked++
+				a.reply, a.err = first.ask(ctx, "postfix", key)
+			}
+			answers <- a
+		}()
+		return answers
+	}
+	slow := askAsPostfix("slow.example.com")
+	<-resolver.queries
+	first.terminate()
+	waiting := askAsPostfix("b.example.net")
+	log := first.wait()
+	resolver.silent.Store(false)
+	second := startProcess(t, l, resolver.addr, "")
+	if a := <-waiting; a.err != nil || a.reply.Status != socketmap.NotFound {
+		t.Errorf("a new connection: %+v", a)
+	}
+	if a := <-slow; a.err != nil || a.reply.Status != socketmap.NotFound || a.asked != 2 {
+		t.Errorf("the slow lookup: %+v, want an answer by the second daemon; log of the first:\n%s", a, log)
+	}
+	second.terminate()
+	second.wait()
+}
+
 // TestFloodBounded: what a client can cause at will makes a few lines in the log,
 // and the number of the others.
 func TestFloodBounded(t *testing.T) {

@@ -25,8 +25,12 @@ import (
 )
 
 const (
-	// drainLimit is how long answers under way may take after SIGTERM.
-	drainLimit = 10 * time.Second
+	// drainLimit is how long answers under way may take after SIGTERM. Until the
+	// daemon has ended, new connections wait in the sockets that the service
+	// manager keeps. So it is short: an answer that takes longer waits for the
+	// network, its connection is closed, and Postfix asks again, once
+	// (util/dict_sockmap.c), over a new connection to the next daemon.
+	drainLimit = 2 * time.Second
 	// flushLimit is how long the daemon waits at its end until the last lines
 	// of the log are written.
 	flushLimit = 2 * time.Second

@@ -13,14 +13,14 @@ import (
 )
 
 // ErrBadRequest is wrapped by the error of [Client.Do] for a request that cannot be sent: the map name is
-// empty or contains a space, or both together are too long. Nothing was sent, the client can be used
-// on, and the caller has to ask for something else.
+// empty or contains a space, or name and key together are too long. Nothing was sent, and the client can
+// still be used; the caller must correct the request.
 var ErrBadRequest = errors.New("request cannot be sent")
 
-// A ProtocolError says that what the server sent is not a reply, or not one that Postfix would take as it is
-// meant. The server is to blame; to ask again does not help.
+// A ProtocolError is a malformed reply, or one that Postfix would not read as it is meant. It is a fault of
+// the server; asking again does not help.
 type ProtocolError struct {
-	// Reason says what is wrong, in words for people.
+	// Reason is what is wrong, for people.
 	Reason string
 }
 
@@ -29,15 +29,15 @@ func (e *ProtocolError) Error() string { return "malformed reply: " + e.Reason }
 
 // A Client asks a socketmap server. It is not safe for concurrent use.
 //
-// Unlike Postfix it does not connect again when the connection turns out closed.
+// Unlike Postfix it does not connect again when the server has closed the connection.
 type Client struct {
 	nc  net.Conn
 	buf []byte
-	err error // why the connection can no longer be used
+	err error // why the connection cannot be used any more
 }
 
-// Reachable turns an address to listen on into one for Dial: where a server
-// listens on all addresses, this host is at the one of the loopback.
+// Reachable returns the address for Dial of a server on this host that listens on an address: the
+// loopback address in place of an unspecified one.
 func Reachable(listen string) string {
 	host, port, err := net.SplitHostPort(listen)
 	if err != nil || strings.HasPrefix(listen, "unix:") {
@@ -52,8 +52,8 @@ func Reachable(listen string) string {
 	return net.JoinHostPort(host, port)
 }
 
-// Dial connects to "host:port", or to the Unix socket of "unix:/path". The context concerns the
-// connecting only. The errors are those of [net.Dialer].
+// Dial connects to "host:port", or to the Unix socket of "unix:/path". The context limits only the
+// connecting. The errors are those of [net.Dialer].
 func Dial(ctx context.Context, addr string) (*Client, error) {
 	network := "tcp"
 	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
@@ -74,12 +74,12 @@ func (c *Client) Close() error {
 	return c.nc.Close()
 }
 
-// Do asks for a key of the map with that name, and waits for the reply until ctx is done. A status other
+// Do asks for a key in the map of that name, and waits for the reply until ctx is done. A status other
 // than OK is no error.
 //
-// The errors wrap ErrBadRequest, the error of ctx, a [*ProtocolError], io.ErrUnexpectedEOF when the server closed
-// the connection instead of answering, or those of the network. After any error but the first the
-// connection is closed, since a late reply would be taken for the next one, and Do keeps failing.
+// The errors wrap ErrBadRequest, the error of ctx, a [*ProtocolError], io.ErrUnexpectedEOF if the server
+// closed the connection instead of answering, or those of the network. After any error but the first the
+// connection is closed, because a late reply would be taken for the next one, and Do returns that error.
 func (c *Client) Do(ctx context.Context, name, key string) (Reply, error) {
 	request, err := appendRequest(nil, name, key)
 	if err != nil {
@@ -119,7 +119,7 @@ func (c *Client) exchange(ctx context.Context, request []byte) (Reply, error) {
 	if err := ctx.Err(); err != nil {
 		return Reply{}, err
 	}
-	deadline, _ := ctx.Deadline() // none is the zero time, and that means none
+	deadline, _ := ctx.Deadline() // the zero time means none, here and there
 	if err := c.nc.SetDeadline(deadline); err != nil {
 		return Reply{}, err
 	}
@@ -143,8 +143,8 @@ func (c *Client) exchange(ctx context.Context, request []byte) (Reply, error) {
 	return reply, err
 }
 
-// roundTrip writes the request, and reads and checks the reply. It is as strict as the server is with requests,
-// and as its last gate is with replies.
+// roundTrip writes the request, and reads and checks the reply. It is as strict as the server with requests,
+// and as validate with replies.
 func (c *Client) roundTrip(request []byte) (Reply, error) {
 	if _, err := c.nc.Write(request); err != nil {
 		return Reply{}, err
@@ -173,7 +173,7 @@ func (c *Client) roundTrip(request []byte) (Reply, error) {
 	}
 }
 
-// parseReply takes a payload apart.
+// parseReply parses the payload of a reply.
 func parseReply(payload string) (Reply, error) {
 	word, text, ok := strings.Cut(payload, " ")
 	status, known := parseStatus(word)
@@ -183,7 +183,7 @@ func parseReply(payload string) (Reply, error) {
 	case !ok:
 		return Reply{}, &ProtocolError{Reason: "no space after the status"}
 	}
-	if reason := unfit(status, []byte(text)); reason != "" {
+	if reason := validate(status, []byte(text)); reason != "" {
 		return Reply{}, &ProtocolError{Reason: reason}
 	}
 	return Reply{Status: status, Text: text}, nil

@@ -3,11 +3,14 @@ package socketmap
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // Vector R13, and conformance D3-7: as many as there are processes of Postfix, and as many as there may be.
@@ -39,139 +42,216 @@ func TestManyConnections(t *testing.T) {
 	}
 }
 
-// allWait reports whether every connection waits for a request. A client can have its reply a moment earlier.
-func (s *Server) allWait() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for c := range s.conns {
-		if c.waiting.Load() == 0 {
-			return false
-		}
-	}
-	return true
-}
-
-// At MaxConns the connection goes that has waited longest, and nobody is turned away (conformance D3-3).
-func TestEviction(t *testing.T) {
-	for _, network := range []string{"tcp", "unix"} {
-		l := listen(t, network)
-		s := &Server{Handler: HandlerFunc(obey), MaxConns: 3}
+// inCrowd runs f in a bubble with a server that has max connections for each listener.
+func inCrowd(t *testing.T, max int, h Handler, f func(t *testing.T, s *Server, l *pipeListener)) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newPipeListener()
+		s := &Server{Handler: h, MaxConns: max}
 		start(t, s, l)
-		ask := func(nc net.Conn) {
-			t.Helper()
-			send(t, nc, "6:OK one,")
-			recv(t, nc, "6:OK one,")
-			eventually(t, "all wait again", s.allWait)
-		}
-		a, b, c := dial(t, l), dial(t, l), dial(t, l)
-		ask(a)
-		ask(b)
-		ask(c)
-		ask(a) // so that b has waited longest
-		d := dial(t, l)
-		ask(d)
-		recvClosed(t, b)
-		ask(a)
-		ask(d) // and now c
-		ask(dial(t, l))
-		recvClosed(t, c)
-		ask(a)
-		ask(d)
-		if got := s.Stats(); got.Evicted != 2 || got.Conns != 3 {
-			t.Errorf("%s: %+v", network, got)
-		}
-	}
+		f(t, s, l)
+	})
 }
 
-// Connections that say nothing, or half a request, hold nobody up.
+// askOne makes one request.
+func askOne(t *testing.T, nc net.Conn) {
+	t.Helper()
+	send(t, nc, "6:OK one,")
+	recv(t, nc, "6:OK one,")
+}
+
+// At MaxConns the connection that has waited longest is closed, and every new client is served
+// (conformance D3-3).
+func TestEviction(t *testing.T) {
+	inCrowd(t, 3, HandlerFunc(obey), func(t *testing.T, s *Server, l *pipeListener) {
+		var a, b, c, d net.Conn
+		for _, nc := range []*net.Conn{&a, &b, &c, &a} {
+			if *nc == nil {
+				*nc = l.dial()
+			}
+			time.Sleep(time.Second)
+			askOne(t, *nc)
+		}
+		d = l.dial() // b has waited longest
+		askOne(t, d)
+		recvClosed(t, b)
+		time.Sleep(time.Second)
+		askOne(t, a)
+		askOne(t, d) // now c has
+		askOne(t, l.dial())
+		recvClosed(t, c)
+		askOne(t, a)
+		askOne(t, d)
+		if got := s.Stats(); got.Evicted != 2 || got.Conns != 3 {
+			t.Errorf("%+v", got)
+		}
+	})
+}
+
+// A connection is not evicted in its first second, and before its first request only after others, so
+// that a client which repeats a request over a new connection is not closed twice (conformance D3-3).
+func TestEvictionSparesNew(t *testing.T) {
+	inCrowd(t, 2, HandlerFunc(obey), func(t *testing.T, s *Server, l *pipeListener) {
+		a, silent := l.dial(), l.dial()
+		askOne(t, a)
+		began := time.Now()
+		b := l.dial() // waits: all are new
+		askOne(t, b)
+		if d := time.Since(began); d < time.Second || d > time.Second+2*admitRetry {
+			t.Errorf("served after %v, want a second", d)
+		}
+		recvClosed(t, a)
+		time.Sleep(2 * time.Second)
+		c := l.dial()
+		askOne(t, c)
+		recvClosed(t, b) // and not silent, which has waited longer
+		time.Sleep(time.Second)
+		askOne(t, silent)
+		time.Sleep(time.Second)
+		askOne(t, l.dial())
+		recvClosed(t, c)
+		if got := s.Stats(); got.Evicted != 3 {
+			t.Errorf("%+v", got)
+		}
+	})
+}
+
+// Connections without a complete request are evicted, too.
 func TestEvictionOfSilentAndSlow(t *testing.T) {
-	l := listen(t, "tcp")
-	s := &Server{Handler: HandlerFunc(obey), MaxConns: 2}
-	start(t, s, l)
-	silent, slow := dial(t, l), dial(t, l)
-	send(t, slow, "6:OK")
-	for range 5 {
-		nc := dial(t, l)
-		send(t, nc, "6:OK one,")
-		recv(t, nc, "6:OK one,")
-	}
-	recvClosed(t, silent)
-	recvClosed(t, slow)
+	inCrowd(t, 2, HandlerFunc(obey), func(t *testing.T, s *Server, l *pipeListener) {
+		silent, slow := l.dial(), l.dial()
+		send(t, slow, "6:OK")
+		for range 5 {
+			askOne(t, l.dial())
+		}
+		recvClosed(t, silent)
+		recvClosed(t, slow)
+	})
+}
+
+// Clients that open connections and send nothing, and open others when those are closed, cost no one a
+// request: every new connection has the time for its first one.
+func TestEvictionUnderAttack(t *testing.T) {
+	inCrowd(t, 8, HandlerFunc(obey), func(t *testing.T, s *Server, l *pipeListener) {
+		for range 24 {
+			go func() {
+				for l.isOpen() {
+					l.dial().Read(make([]byte, 1))
+				}
+			}()
+		}
+		for range 50 {
+			nc := l.dial()
+			time.Sleep(500 * time.Millisecond)
+			askOne(t, nc)
+			nc.Close()
+		}
+	})
 }
 
 // While every connection has a request, the next one waits, and is served when one of them is answered.
 func TestFullOfBusy(t *testing.T) {
-	l := listen(t, "unix")
-	release, entered := make(chan struct{}), make(chan struct{}, 2)
-	s := &Server{MaxConns: 2, Handler: HandlerFunc(func(ctx context.Context, r Request) Reply {
+	release := make(chan struct{})
+	wait := HandlerFunc(func(ctx context.Context, r Request) Reply {
 		if string(r.Map) == "wait" {
-			entered <- struct{}{}
+			<-release
+		}
+		return Reply{Status: NotFound}
+	})
+	inCrowd(t, 2, wait, func(t *testing.T, s *Server, l *pipeListener) {
+		release = make(chan struct{})
+		a, b := l.dial(), l.dial()
+		send(t, a, "6:wait a,")
+		send(t, b, "6:wait b,")
+		c := l.dial()
+		written := make(chan error, 1)
+		go func() {
+			_, err := io.WriteString(c, "4:go c,")
+			written <- err
+		}()
+		time.Sleep(time.Minute)
+		if got := s.Stats(); got.Conns != 2 || got.Busy != 2 || got.Evicted != 0 {
+			t.Errorf("while all are busy: %+v", got)
+		}
+		close(release)
+		recv(t, a, "9:NOTFOUND ,")
+		recv(t, b, "9:NOTFOUND ,")
+		recv(t, c, "9:NOTFOUND ,")
+		if err := <-written; err != nil {
+			t.Error(err)
+		}
+		if got := s.Stats(); got.Evicted != 1 {
+			t.Errorf("after that: %+v", got)
+		}
+	})
+}
+
+// The clients of one listener, however many, take nothing from those of another.
+func TestListenersShareNothing(t *testing.T) {
+	release := make(chan struct{})
+	s := &Server{MaxConns: 3, Handler: HandlerFunc(func(ctx context.Context, r Request) Reply {
+		if string(r.Map) == "wait" {
 			<-release
 		}
 		return Reply{Status: NotFound}
 	})}
-	start(t, s, l)
-	a, b := dial(t, l), dial(t, l)
-	send(t, a, "6:wait a,")
-	send(t, b, "6:wait b,")
-	<-entered
-	<-entered
-	c := dial(t, l)
-	send(t, c, "4:go c,")
-	eventually(t, "the next one waits", func() bool { return s.crowded.Load() == 1 })
-	if got := s.Stats(); got.Conns != 2 || got.Busy != 2 || got.Evicted != 0 {
-		t.Errorf("while all are busy: %+v", got)
+	crowded, private := listen(t, "tcp"), listen(t, "unix")
+	start(t, s, crowded)
+	start(t, s, private)
+	for range 10 {
+		send(t, dial(t, crowded), "6:wait a,")
+	}
+	eventually(t, "the listener is full", func() bool { return s.Stats().Busy == 3 })
+	for range 3 {
+		nc := dial(t, private)
+		send(t, nc, "4:go b,")
+		recv(t, nc, "9:NOTFOUND ,")
+	}
+	if s.ConnsOn(crowded) != 3 || s.ConnsOn(private) != 3 || s.Stats().Evicted != 0 {
+		t.Errorf("%d and %d connections, %+v", s.ConnsOn(crowded), s.ConnsOn(private), s.Stats())
 	}
 	close(release)
-	recv(t, a, "9:NOTFOUND ,")
-	recv(t, b, "9:NOTFOUND ,")
-	recv(t, c, "9:NOTFOUND ,")
-	if got := s.Stats(); got.Evicted != 1 {
-		t.Errorf("after that: %+v", got)
-	}
 }
 
-// Many more clients than connections, each of which repeats its request once, as Postfix does, and more often
-// than that only if it was not even connected: all are served.
+// With many more clients than connections all are served, although each repeats a request only once, as
+// Postfix does, and lets 100 ms pass between connecting and asking.
 func TestThrashing(t *testing.T) {
-	l := listen(t, "unix")
-	s := &Server{Handler: HandlerFunc(obey), MaxConns: 4}
-	start(t, s, l)
-	done := make(chan error)
-	const clients = 32
-	for range clients {
-		go func() { done <- resendLikePostfix(l, 50) }()
-	}
-	for range clients {
-		if err := <-done; err != nil {
-			t.Error(err)
+	inCrowd(t, 4, HandlerFunc(obey), func(t *testing.T, s *Server, l *pipeListener) {
+		const clients = 32
+		done := make(chan error, clients)
+		for range clients {
+			go func() { done <- resendLikePostfix(l, 50) }()
 		}
-	}
-	if s.Stats().Evicted == 0 {
-		t.Error("no one was evicted")
-	}
+		for range clients {
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+		if s.Stats().Evicted == 0 {
+			t.Error("no connection was evicted")
+		}
+	})
 }
 
-// resendLikePostfix makes n requests. Where the connection breaks it connects again and repeats the request.
-func resendLikePostfix(l net.Listener, n int) error {
-	ctx, cancel := context.WithTimeout(context.Background(), hang)
-	defer cancel()
-	addr := "unix:" + l.Addr().String()
-	c, err := Dial(ctx, addr)
-	for i := 0; i < n; {
+// resendLikePostfix makes n requests with pauses. Where a connection breaks it connects again and repeats the
+// request, once.
+func resendLikePostfix(l *pipeListener, n int) error {
+	connect := func() *Client {
+		c := &Client{nc: l.dial(), buf: make([]byte, 512)}
+		time.Sleep(100 * time.Millisecond)
+		return c
+	}
+	c := connect()
+	for range n {
+		time.Sleep(250 * time.Millisecond)
+		r, err := c.Do(context.Background(), "OK", "one")
 		if err != nil {
-			return err
+			c.Close()
+			c = connect()
+			r, err = c.Do(context.Background(), "OK", "one")
 		}
-		r, derr := c.Do(ctx, "OK", "one")
-		if derr == nil && r == (Reply{Status: OK, Text: "one"}) {
-			i++
-			continue
+		if err != nil || r != (Reply{Status: OK, Text: "one"}) {
+			return fmt.Errorf("closed twice: %v, %w", r, err)
 		}
-		if perr, ok := errors.AsType[*ProtocolError](derr); ok || ctx.Err() != nil {
-			return errors.Join(derr, perr)
-		}
-		c.Close()
-		c, err = Dial(ctx, addr)
 	}
 	return c.Close()
 }
@@ -179,58 +259,69 @@ func resendLikePostfix(l net.Listener, n int) error {
 // A failingListener fails to accept at times.
 type failingListener struct {
 	net.Listener
-	errs []error       // the next ones; nil is a success; only Accept uses it
-	then chan struct{} // starve is asked after this is closed
-	// starve reports whether there are too few descriptors; nil if there are always enough.
-	starve func() bool
+	fail func() error // called by Accept; nil is a success
 }
 
 func (f *failingListener) Accept() (net.Conn, error) {
-	if len(f.errs) > 0 {
-		err := f.errs[0]
-		f.errs = f.errs[1:]
-		if err == nil {
-			return f.Listener.Accept()
-		}
+	if err := f.fail(); err != nil {
 		return nil, &net.OpError{Op: "accept", Net: "tcp", Err: err}
-	}
-	if f.starve != nil {
-		<-f.then
-		if f.starve() {
-			return nil, &net.OpError{Op: "accept", Net: "tcp", Err: syscall.EMFILE}
-		}
 	}
 	return f.Listener.Accept()
 }
 
-// Serve outlives every error that can pass, and logs the changes only.
+// Serve outlives every temporary error. It logs each once, also where accept fails and succeeds in turns, and
+// the recovery after recoveryTime.
 func TestAcceptErrors(t *testing.T) {
-	log := new(lockedBuffer)
-	s := &Server{Handler: HandlerFunc(obey), Log: logTo(log)}
-	l := &failingListener{
-		Listener: listen(t, "tcp"),
-		errs:     []error{syscall.EMFILE, syscall.EMFILE, syscall.EMFILE, syscall.ENOBUFS, errors.New("what is this"), nil},
-		then:     make(chan struct{}),
-		starve:   func() bool { return s.Stats().Evicted == 0 },
-	}
-	start(t, s, l)
-	a := dial(t, l)
-	send(t, a, "6:OK one,")
-	recv(t, a, "6:OK one,")
-	eventually(t, "all wait again", s.allWait)
-	close(l.then)
-	// The lack of descriptors ends when a connection is found that nobody needs.
-	recvClosed(t, a)
-	b := dial(t, l)
-	send(t, b, "6:OK one,")
-	recv(t, b, "6:OK one,")
-	eventually(t, "two recoveries", func() bool { return strings.Count(log.String(), "accepting connections again") == 2 })
-	if got := strings.Count(log.String(), "cannot accept connections"); got != 4 {
-		t.Errorf("%d lines about errors, want 4:\n%s", got, log.String())
-	}
-	if got := s.Stats().Evicted; got != 1 {
-		t.Errorf("%d evicted, want 1", got)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		log, l := new(lockedBuffer), newPipeListener()
+		s := &Server{Handler: HandlerFunc(obey), Log: logTo(log)}
+		errs := []error{nil, syscall.EMFILE, syscall.EMFILE, nil, syscall.EMFILE, nil, syscall.EMFILE, nil,
+			syscall.ENOBUFS, errors.New("what is this"), nil, nil, syscall.EMFILE}
+		start(t, s, &failingListener{Listener: l, fail: func() error {
+			if len(errs) == 0 {
+				return nil
+			}
+			err := errs[0]
+			errs = errs[1:]
+			return err
+		}})
+		for range 5 {
+			askOne(t, l.dial())
+		}
+		time.Sleep(recoveryTime)
+		askOne(t, l.dial())
+		askOne(t, l.dial())
+		synctest.Wait()
+		if got := strings.Count(log.String(), "cannot accept connections"); got != 4 {
+			t.Errorf("%d lines about errors, want 4:\n%s", got, log.String())
+		}
+		if got := strings.Count(log.String(), "accepting connections again"); got != 1 {
+			t.Errorf("%d lines about recoveries, want 1:\n%s", got, log.String())
+		}
+	})
+}
+
+// A lack of descriptors ends when an idle connection is found, also one of another listener.
+func TestAcceptEvicts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &Server{Handler: HandlerFunc(obey)}
+		l, other := newPipeListener(), newPipeListener()
+		start(t, s, other)
+		a := other.dial()
+		askOne(t, a)
+		time.Sleep(2 * time.Second)
+		start(t, s, &failingListener{Listener: l, fail: func() error {
+			if s.Stats().Evicted == 0 {
+				return syscall.EMFILE
+			}
+			return nil
+		}})
+		askOne(t, l.dial())
+		recvClosed(t, a)
+		if got := s.Stats().Evicted; got != 1 {
+			t.Errorf("%d evicted, want 1", got)
+		}
+	})
 }
 
 // Errors that cannot pass end Serve, and so does a listener that someone else closed.
@@ -241,7 +332,7 @@ func TestServeEnds(t *testing.T) {
 	if err := s.Serve(l); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("closed listener: %v", err)
 	}
-	if err := s.Serve(&failingListener{Listener: listen(t, "tcp"), errs: []error{io.EOF}}); !errors.Is(err, io.EOF) {
+	if err := s.Serve(&failingListener{Listener: listen(t, "tcp"), fail: func() error { return io.EOF }}); !errors.Is(err, io.EOF) {
 		t.Errorf("end of file: %v", err)
 	}
 	if err := s.Shutdown(t.Context()); err != nil {

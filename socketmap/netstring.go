@@ -18,9 +18,9 @@ const (
 // be the start of a netstring of 1 to limit bytes, however it goes on.
 //
 // The length has to be canonical. Postfix writes no leading zeros and reads them (netstring.c); here
-// they are malformed, because there is no one who sends them by accident, and because a length that
-// can be written in only one way cannot be read in two. For the same reason the empty netstring, "0:,",
-// is malformed: neither a request nor a reply can be empty.
+// they are malformed, because no client sends them by accident, and because a length that
+// can be written in only one way cannot be read in two. The empty netstring, "0:,", is malformed, too:
+// neither a request nor a reply can be empty.
 func frame(b []byte, limit int) (start, size int, reason string) {
 	n := 0
 	for i, c := range b {
@@ -53,7 +53,7 @@ func cutNetstring(b []byte, limit int) (payload []byte, size int, reason string)
 }
 
 // parseRequest returns the request at the start of b, which it aliases, and its size, with the meaning
-// of cutNetstring: the request has a Map only if it is there as a whole.
+// of cutNetstring: the request has a Map only if b holds all of it.
 //
 // The map's name ends at the first space; the key is all the rest, and may contain anything, even
 // spaces, and may be empty, which Postfix never sends (global/maps.c). The name may not be empty:

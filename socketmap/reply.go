@@ -10,8 +10,8 @@ import (
 // A Status is the first word of a reply. Its zero value is OK.
 type Status uint8
 
-// The statuses are all that util/dict_sockmap.c knows. To Postfix's SMTP client the last three are the
-// same: the mail is deferred.
+// The statuses of util/dict_sockmap.c. Postfix's SMTP client treats the last three alike: it defers the
+// mail.
 const (
 	OK       Status = iota // OK is for a key that was found; the text is its value.
 	NotFound               // NotFound is for a key that is not in the map.
@@ -49,23 +49,23 @@ func parseStatus(word string) (Status, bool) {
 }
 
 // A Request asks for the value of a key. Map is the name of the map, never empty and without spaces.
-// Key is as Postfix sent it, in its case, and can contain any bytes at all. Both are valid only until
-// the handler returns, for they alias the connection's buffer; a handler that keeps them copies them.
+// Key is as Postfix sent it, in its case, and can contain any bytes. Both alias the connection's buffer
+// and are valid only until the handler returns; a handler that keeps them copies them.
 type Request struct {
 	Map, Key []byte
 }
 
-// A Reply is the answer to a request. Its text is Text, followed by what More appends. It is the value
-// if Status is OK, and then not empty; otherwise it is a reason for people, which Postfix logs, and may
+// A Reply is the answer to a request. Its text is Text, followed by what More appends. If Status is OK,
+// the text is the value and not empty. Otherwise it is a reason for people, which Postfix logs, and may
 // be empty.
 //
 // The text must be valid UTF-8 without control characters (bytes below 0x20, and 0x7f), and with the
-// status and the space not longer than 100000 bytes. [Server] sends nothing else: see there.
+// status and the space not longer than 100000 bytes. [Server] sends no other text.
 type Reply struct {
 	Status Status
 	Text   string
-	// More appends the rest of the text; nil if Text is all of it. A server has it append to the
-	// buffer that is written, so that a text that is made for each reply needs no allocation.
+	// More appends the rest of the text; nil if Text is all of it. A server lets it append to the
+	// output buffer, so that a text made for each reply needs no allocation.
 	More Appender
 }
 
@@ -76,7 +76,7 @@ type Appender interface {
 	AppendTo(b []byte) []byte
 }
 
-// WithText returns r with all of its text in Text, for callers that read it.
+// WithText returns r with the whole text in Text, for callers that read it.
 func (r Reply) WithText() Reply {
 	if r.More == nil {
 		return r
@@ -97,9 +97,9 @@ func (r Reply) appendText(b []byte) []byte {
 // safe for concurrent use.
 //
 // The context is cancelled when the server has to stop at once, and a handler must then return soon.
-// It is not cancelled when the client goes away, so that what a lookup finds out is not lost: Postfix
-// asks again. A handler must see to it that it returns well before the 100 seconds for which Postfix
-// waits (util/dict_sockmap.c), as the server does not.
+// It is not cancelled when the client closes the connection, so that the result of a lookup is not lost:
+// Postfix asks again. A handler must return well before the 100 seconds for which Postfix waits
+// (util/dict_sockmap.c); the server sets no limit.
 type Handler interface {
 	ServeSocketmap(ctx context.Context, r Request) Reply
 }
@@ -110,14 +110,14 @@ type HandlerFunc func(context.Context, Request) Reply
 // ServeSocketmap calls f.
 func (f HandlerFunc) ServeSocketmap(ctx context.Context, r Request) Reply { return f(ctx, r) }
 
-// unfit says why a reply must not be sent, or is empty if it may.
+// validate returns why a reply must not be sent, or an empty string if it may.
 //
-// This is the last gate, and it is for bugs: handlers are supposed to know better, but what they put in
-// the text comes from strangers, and a text that breaks Postfix's parser or its connection defers mail
-// to more domains than the stranger's own. OK without a text is rejected by Postfix itself
-// (global/maps.c), with a message that does not say whose fault it is. C1 controls (U+0080 to U+009F)
-// pass: they are not in Postfix's way.
-func unfit(s Status, text []byte) string {
+// It is the last check before a reply is sent, and a reply that fails it is a bug of the handler. The
+// text contains parts of strangers' policies, and one that breaks Postfix's parser or its connection
+// defers mail to more domains than the stranger's own. OK without a text is rejected by Postfix itself
+// (global/maps.c), with a message that does not name the cause. C1 controls (U+0080 to U+009F) pass:
+// Postfix accepts them.
+func validate(s Status, text []byte) string {
 	if s > Perm {
 		return "unknown status"
 	}
@@ -177,7 +177,7 @@ func (o *replyBuffer) encode(r Reply) (reason string) {
 	b = append(b, ' ')
 	text := len(b)
 	b = r.appendText(b)
-	if reason := unfit(r.Status, b[text:]); reason != "" {
+	if reason := validate(r.Status, b[text:]); reason != "" {
 		return reason
 	}
 	o.start = lengthRoom - 1
@@ -189,11 +189,10 @@ func (o *replyBuffer) encode(r Reply) (reason string) {
 	return ""
 }
 
-// netstring returns what encode made.
+// netstring returns the netstring that encode made.
 func (o *replyBuffer) netstring() []byte { return o.b[o.start:] }
 
-// newInternalError returns what a server answers in the place of a reply that it does not have or
-// cannot send.
+// newInternalError returns the reply that replaces one that is missing or must not be sent.
 func newInternalError() *replyBuffer {
 	out := new(replyBuffer)
 	out.encode(Reply{Status: Temp, Text: "internal error"})

@@ -3,23 +3,26 @@ package socketmap
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 )
 
-// obeyTime is how long handlers have to return and replies to be taken once the context of Shutdown is
-// done, and again how long Shutdown waits after it has closed the connections.
-const obeyTime = time.Second
+// abortWait is how long Shutdown waits, once its context is done, for handlers to return and replies to be
+// written, and again after it has closed the connections.
+const abortWait = time.Second
 
-// Shutdown stops the server: it closes the listeners and then every connection, at once if it is waiting
-// for a request, and otherwise after the reply. A request that has already arrived is answered. It
-// returns nil when all of this is done.
+// Shutdown stops the server: it closes the listeners and then every connection, after the reply if a
+// request is being answered. A request that has already arrived is answered. A connection that has
+// not had a request may stay open until a second after it was accepted. Shutdown returns nil when all
+// of this is done.
 //
 // When ctx is done first, the contexts of the handlers are cancelled, the connections are closed without
-// the replies that were to come, so that clients ask again elsewhere, and the error wraps that of ctx. A handler that returns when its context
-// is done has returned before Shutdown; for others Shutdown waits about two seconds, and then says in
-// the error how many connections it left behind.
+// the pending replies, so that clients ask again elsewhere, and the error wraps that of ctx. A handler
+// that returns when its context is done has returned before Shutdown. For others Shutdown waits about two
+// seconds, and the error then has the number of connections that remain.
 //
-// After Shutdown the server cannot be used again. More than one call is allowed, and all wait.
+// After Shutdown the server cannot be used again. Concurrent calls are allowed, and all wait.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	s.init()
@@ -27,17 +30,19 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		s.stopping = true
 		close(s.quit)
 	}
-	for l := range s.listeners {
-		l.Close()
-	}
-	for c := range s.conns {
-		c.retire()
+	listeners := slices.Collect(maps.Keys(s.conns))
+	for _, conns := range s.conns {
+		for c := range conns {
+			c.nc.SetReadDeadline(longAgo())
+		}
 	}
 	s.mu.Unlock()
-	s.room.Broadcast()
+	for _, l := range listeners {
+		l.Close()
+	}
 
 	done := make(chan struct{})
-	go func() { // ends with the last handler; nothing else could wait for one that does not obey
+	go func() { // ends with the last handler, even if that ignores its context
 		s.running.Wait()
 		close(done)
 	}()
@@ -53,18 +58,21 @@ func (s *Server) Shutdown(ctx context.Context) error {
 // abort ends what Shutdown could not end in time.
 func (s *Server) abort(ctx context.Context, done <-chan struct{}) error {
 	err := fmt.Errorf("socketmap: shutdown: %w", context.Cause(ctx))
-	// The contexts first: replies that are being written get out whole, while closing the connections
-	// at once could cut one in two.
+	// The contexts first: closing the connections at once could split a reply that is being written.
 	s.kill()
-	if waitFor(done, obeyTime) {
+	if waitFor(done, abortWait) {
 		return err
 	}
 	s.mu.Lock()
-	for c := range s.conns {
-		c.nc.Close()
+	var open []*conn
+	for _, conns := range s.conns {
+		open = slices.AppendSeq(open, maps.Keys(conns))
 	}
 	s.mu.Unlock()
-	if waitFor(done, obeyTime) {
+	for _, c := range open {
+		c.nc.Close()
+	}
+	if waitFor(done, abortWait) {
 		return err
 	}
 	return fmt.Errorf("%w, with %d connections in handlers that ignore their context", err, s.Stats().Conns)

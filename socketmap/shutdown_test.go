@@ -8,6 +8,7 @@ import (
 	"os"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -71,6 +72,47 @@ func TestShutdownGraceful(t *testing.T) {
 			t.Errorf("Shutdown: %v", err)
 		}
 	}
+}
+
+// A connection that has not had a request has a second for it, also while the server stops: its client may
+// repeat a request whose first connection was closed, and does so only once (conformance D3-3). That holds as
+// well for one that was accepted just before.
+func TestShutdownSparesNew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &Server{Handler: HandlerFunc(obey)}
+		l := newPipeListener()
+		late, there := net.Pipe()
+		start(t, s, l)
+		start(t, s, &lateListener{newPipeListener(), func() <-chan struct{} { return s.quit }, there})
+		nc := l.dial()
+		synctest.Wait()
+		ended := shutdown(t, s, t.Context())
+		time.Sleep(900 * time.Millisecond)
+		askOne(t, nc)
+		askOne(t, late)
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		if lifetime(t, nc) != 0 || lifetime(t, late) != 0 {
+			t.Error("a connection is open after Shutdown")
+		}
+	})
+}
+
+// A lateListener accepts one connection, when quit is closed.
+type lateListener struct {
+	*pipeListener
+	quit func() <-chan struct{}
+	nc   net.Conn
+}
+
+func (l *lateListener) Accept() (net.Conn, error) {
+	<-l.quit()
+	nc := l.nc
+	if l.nc = nil; nc == nil {
+		return nil, net.ErrClosed
+	}
+	return nc, nil
 }
 
 // When the context of Shutdown ends, those of the handlers do, and what they say then is not sent: it is

@@ -37,11 +37,25 @@ func (l *pipeListener) Close() error {
 
 func (l *pipeListener) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "unix"} }
 
-// dial returns the other end of a new pipe.
+// dial returns the other end of a new pipe. After Close that is a closed one.
 func (l *pipeListener) dial() net.Conn {
 	here, there := net.Pipe()
-	l.conns <- there
+	select {
+	case l.conns <- there:
+	case <-l.done:
+		there.Close()
+	}
 	return here
+}
+
+// isOpen reports whether l is not closed.
+func (l *pipeListener) isOpen() bool {
+	select {
+	case <-l.done:
+		return false
+	default:
+		return true
+	}
 }
 
 // inBubble runs f with a server in a bubble, in which an hour takes no time.

@@ -18,10 +18,6 @@ import (
 	"stsmap/admin"
 )
 
-// mostVisitors bounds the connections to admin.listen. Further connections
-// wait: they must not cost the daemon the descriptors that lookups need.
-const mostVisitors = 64
-
 // A window is where metrics, health and the status page are served. It can move
 // while the daemon runs. open and close may not be called concurrently.
 type window struct {
@@ -50,10 +46,12 @@ func (v *window) open(address string) {
 		return
 	}
 	server := v.d.httpServer(v.d.public().Handler())
+	bounded := newBoundedListener(l, maxAdminConns(maxDescriptors()))
+	server.ConnState = bounded.ConnState
 	v.move(address, server)
 	v.d.log.Info("metrics, health and status page", "address", l.Addr().String())
 	v.d.running.Go(func() {
-		if err := server.Serve(&bounded{Listener: l, places: make(chan struct{}, mostVisitors)}); !errors.Is(err, http.ErrServerClosed) {
+		if err := server.Serve(bounded); !errors.Is(err, http.ErrServerClosed) {
 			v.d.log.Error("metrics, health and status page failed", "error", err.Error())
 		}
 	})
@@ -120,7 +118,7 @@ type httpLog struct{ d *daemon }
 
 // Write implements io.Writer, for whole lines.
 func (l httpLog) Write(line []byte) (int, error) {
-	l.d.log.Error("HTTP request failed", "error", strings.TrimSpace(string(line)))
+	l.d.limited.Error("HTTP request failed", "error", strings.TrimSpace(string(line)))
 	return len(line), nil
 }
 
@@ -151,35 +149,6 @@ func adminTrouble(err error) string {
 		hint = "; name an address in admin.listen that the daemon's user may listen on, and reload"
 	}
 	return err.Error() + hint
-}
-
-// A bounded listener has no more than so many connections at once.
-type bounded struct {
-	net.Listener
-	places chan struct{}
-}
-
-// Accept implements net.Listener.
-func (b *bounded) Accept() (net.Conn, error) {
-	b.places <- struct{}{}
-	c, err := b.Listener.Accept()
-	if err != nil {
-		<-b.places
-		return nil, err
-	}
-	return &visitor{Conn: c, leave: sync.OnceFunc(func() { <-b.places })}, nil
-}
-
-// A visitor gives its place back when it is closed.
-type visitor struct {
-	net.Conn
-	leave func()
-}
-
-// Close implements net.Conn.
-func (v *visitor) Close() error {
-	v.leave()
-	return v.Conn.Close()
 }
 
 // public is what answers on admin.listen.

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"stsmap/admin"
 )
@@ -21,6 +20,7 @@ func newWindow(t *testing.T) (*window, *bytes.Buffer) {
 	t.Helper()
 	log := new(bytes.Buffer)
 	d := &daemon{log: slog.New(slog.NewTextHandler(log, nil))}
+	d.limited = d.log
 	d.monitor = admin.NewMonitor(d.log, "none")
 	d.metrics = admin.NewMetrics(d.monitor, "1", "", func() admin.Status { return admin.Status{} })
 	d.minutes = admin.NewMinutes(d.metrics)
@@ -97,38 +97,5 @@ func TestWindowMoves(t *testing.T) {
 	v.d.running.Wait()
 	if n := strings.Count(log.String(), "level=WARN"); n != 1 || !strings.Contains(log.String(), "another program has it") {
 		t.Errorf("%d warnings:\n%s", n, log)
-	}
-}
-
-// TestVisitors: while the number of connections is at its bound, a new one
-// waits, and is answered when another one closes.
-func TestVisitors(t *testing.T) {
-	v, _ := newWindow(t)
-	address := free(t)
-	v.open(address)
-	var idle []net.Conn
-	for range mostVisitors {
-		c, err := net.Dial("tcp", address)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		idle = append(idle, c)
-	}
-	answered := make(chan error, 1)
-	go func() {
-		_, err := live("tcp", address)
-		answered <- err
-	}()
-	for _, c := range idle[:1] {
-		c.Close()
-	}
-	select {
-	case err := <-answered:
-		if err != nil {
-			t.Error(err)
-		}
-	case <-time.After(time.Minute):
-		t.Error("nobody is answered any more")
 	}
 }

@@ -25,8 +25,12 @@ import (
 )
 
 const (
-	// drainLimit is how long answers under way may take after SIGTERM.
-	drainLimit = 10 * time.Second
+	// drainLimit is how long answers under way may take after SIGTERM. Until the
+	// daemon has ended, new connections wait in the sockets that the service
+	// manager keeps. So it is short: an answer that takes longer waits for the
+	// network, its connection is closed, and Postfix asks again, once
+	// (util/dict_sockmap.c), over a new connection to the next daemon.
+	drainLimit = 2 * time.Second
 	// flushLimit is how long the daemon waits at its end until the last lines
 	// of the log are written.
 	flushLimit = 2 * time.Second
@@ -62,6 +66,8 @@ type daemon struct {
 	globals    *globals
 	cfg        *config.Config
 	log        *slog.Logger
+	limited    *slog.Logger    // to log, for lines that clients can cause at will
+	limit      *admin.LogLimit // of limited
 	lines      *admin.LogQueue // what log writes to
 	level      *slog.LevelVar
 	files      *fileQueue // of what a reload reads, and the overrides
@@ -94,6 +100,8 @@ func serve(ctx context.Context, c console, g *globals, cfg *config.Config) (err 
 	d := &daemon{globals: g, cfg: cfg, level: new(slog.LevelVar), files: newFileQueue(fileLimit)}
 	d.level.Set(admin.ParseLevel(cfg.Log.Level))
 	d.log, d.lines = newLog(c.err, cfg.Log.Format, d.level)
+	d.limit = admin.NewLogLimit(d.log.Handler())
+	d.limited = d.limit.Logger()
 	defer func() {
 		if flushed := d.lines.Close(flushLimit); !flushed && err != nil {
 			// Printing it would block like the log, and keep the process.
@@ -159,7 +167,11 @@ func (d *daemon) run(ctx context.Context, listeners []net.Listener, signals <-ch
 	ctx, cancel := context.WithCancel(ctx)
 	defer d.running.Wait()
 	defer cancel()
-	d.server = &socketmap.Server{Handler: socketmap.HandlerFunc(d.answer), Log: d.log}
+	d.server = &socketmap.Server{
+		Handler:  socketmap.HandlerFunc(d.answer),
+		MaxConns: maxLookupConns(maxDescriptors(), len(listeners)),
+		Log:      d.limited,
+	}
 	d.since, d.listeners = time.Now(), listeners
 	d.control(ctx, d.cfg.Admin.Socket)
 	d.window.open(d.cfg.Admin.Listen)
@@ -175,6 +187,7 @@ func (d *daemon) run(ctx context.Context, listeners []net.Listener, signals <-ch
 			}
 		})
 	}
+	d.running.Go(func() { d.limit.Run(ctx) })
 	d.running.Go(func() { tendMemory(ctx) })
 	d.running.Go(func() { d.store.run(ctx) })
 	d.running.Go(func() { d.engine.Run(ctx) })
@@ -259,7 +272,7 @@ func (d *daemon) setHandler(cfg *config.Config) {
 		Maps:       d.counted(postfixMaps(cfg)),
 		Attributes: &d.attributes,
 		UnknownMap: func(name string) {
-			d.log.Warn("unknown socketmap name is answered as \"postfix\"", "map", name)
+			d.limited.Warn("unknown socketmap name is answered as \"postfix\"", "map", name)
 		},
 	})
 }

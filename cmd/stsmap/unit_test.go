@@ -72,9 +72,21 @@ func TestUnitLimits(t *testing.T) {
 	if limit, err := time.ParseDuration(setting(t, "TimeoutStopSec")[0]); err != nil || limit < drainLimit+10*time.Second {
 		t.Errorf("TimeoutStopSec is %v, %v; lookups under way take up to %v, and then the store is closed", limit, err, drainLimit)
 	}
-	const connections = 2048 // of a socketmap.Server whose MaxConns is zero
-	var files int
-	if _, err := fmt.Sscan(setting(t, "LimitNOFILE")[0], &files); err != nil || files < 2*connections {
-		t.Errorf("LimitNOFILE is %d, %v; there may be %d connections alone", files, err, connections)
+	var files uint64
+	if _, err := fmt.Sscan(setting(t, "LimitNOFILE")[0], &files); err != nil || maxLookupConns(files, 2) != 2048 || maxAdminConns(files) != 64 {
+		t.Errorf("LimitNOFILE is %d, %v: that is %d connections for each of two sockets", files, err, maxLookupConns(files, 2))
+	}
+}
+
+// TestDescriptors: with any limit some descriptors are left beside the connections
+// of clients, and clients have some.
+func TestDescriptors(t *testing.T) {
+	for _, limit := range []uint64{16, 64, 256, 1024, 4096, 8192, 1 << 20, 1<<64 - 1} {
+		for sockets := 1; sockets < 8; sockets++ {
+			lookups, page := maxLookupConns(limit, sockets), maxAdminConns(limit)
+			if lookups < 1 || lookups > 2048 || uint64(lookups*sockets) > limit/2 || page < 4 || page > 64 {
+				t.Errorf("limit %d: %d connections for each of %d sockets, and %d", limit, lookups, sockets, page)
+			}
+		}
 	}
 }

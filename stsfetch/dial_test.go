@@ -1,7 +1,9 @@
 package stsfetch
 
 import (
+	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -78,6 +80,24 @@ func addressWorld(addrs, down string) string {
 		fmt.Fprintf(&https, "mta-sts.example.com addr=%s %s\n", a, word)
 	}
 	return "-- dns --\n" + dns.String() + "-- https --\n" + https.String()
+}
+
+// TestConnectBudget: connecting may take its part of the timeout, also if nothing
+// answers at several addresses, and the fetch ends then.
+func TestConnectBudget(t *testing.T) {
+	const timeout = 3 * time.Second
+	for _, addrs := range []string{"9.9.9.1", "9.9.9.1 9.9.9.2 9.9.9.3"} {
+		w := newWorld(t, addressWorld(addrs, ""))
+		w.silent = "9.9.9."
+		f := w.fetcher(t, Config{Timeout: timeout, Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			latest := time.Now().Add(timeout / budgetShare)
+			if deadline, ok := ctx.Deadline(); !ok || deadline.After(latest) {
+				t.Errorf("%s may be dialled until %v, after %v", addr, deadline, latest)
+			}
+			return w.dial(ctx, network, addr)
+		}})
+		want(t, fetch(t, f), StepTimeout, "connect: timed out")
+	}
 }
 
 // TestManyAddresses: a name with a hundred addresses costs only a few

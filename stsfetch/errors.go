@@ -1,6 +1,7 @@
 package stsfetch
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -57,20 +58,49 @@ func (e *Error) Result() string {
 	}
 }
 
-// A stepError carries the step from the place that knows it to Policy, which
+// A stepError carries the step from the place that knows it to newError, which
 // adds the domain.
 type stepError struct {
 	step Step
 	err  error
+	// missing is what the host did not send, for an error that is a timeout; it can
+	// be empty.
+	missing string
+	// prefix stands before the text of err, unless that is a timeout.
+	prefix string
 }
 
-func (e *stepError) Error() string { return e.err.Error() }
+func (e *stepError) Error() string { return e.prefix + e.err.Error() }
 func (e *stepError) Unwrap() error { return e.err }
 
-func at(step Step, err error) error { return &stepError{step, err} }
+func stepErr(step Step, err error) error { return &stepError{step: step, err: err} }
 
-func atf(step Step, format string, args ...any) error {
-	return &stepError{step, fmt.Errorf(format, args...)}
+func stepErrf(step Step, format string, args ...any) error {
+	return &stepError{step: step, err: fmt.Errorf(format, args...)}
+}
+
+// newError returns the error for domain. Whatever the step, a timeout is reported
+// as such, since "timeout" is what an administrator can act on.
+func newError(ctx context.Context, domain string, err error) *Error {
+	e := &Error{Domain: domain, Step: StepHTTP, Err: err}
+	missing := ""
+	if s, ok := errors.AsType[*stepError](err); ok {
+		e.Step, missing = s.step, s.missing
+		if e.Err = s.err; s.prefix != "" {
+			e.Err = fmt.Errorf("%s%w", s.prefix, s.err)
+		}
+	}
+	if e.Step == StepCert {
+		return e
+	}
+	var timeout interface{ Timeout() bool }
+	if errors.As(err, &timeout) && timeout.Timeout() && !errors.Is(ctx.Err(), context.Canceled) {
+		if e.Err = fmt.Errorf("%s: timed out", e.Step); missing != "" {
+			e.Err = fmt.Errorf("%s: timed out: %s", e.Step, missing)
+		}
+		e.Step = StepTimeout
+	}
+	return e
 }
 
 // handshakeError tells a certificate that must not be accepted from every
@@ -78,24 +108,24 @@ func atf(step Step, format string, args ...any) error {
 // that the other postmaster understands.
 func handshakeError(err error) error {
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); !ok {
-		return atf(StepTLS, "TLS handshake: %w", err)
+		return stepErrf(StepTLS, "TLS handshake: %w", err)
 	}
 	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok && invalid.Reason == x509.Expired {
 		if time.Now().Before(invalid.Cert.NotBefore) {
-			return atf(StepCert, "certificate is not valid before %s", invalid.Cert.NotBefore.UTC().Format(time.RFC3339))
+			return stepErrf(StepCert, "certificate is not valid before %s", invalid.Cert.NotBefore.UTC().Format(time.RFC3339))
 		}
-		return atf(StepCert, "certificate expired on %s", invalid.Cert.NotAfter.UTC().Format(time.RFC3339))
+		return stepErrf(StepCert, "certificate expired on %s", invalid.Cert.NotAfter.UTC().Format(time.RFC3339))
 	}
 	if name, ok := errors.AsType[x509.HostnameError](err); ok {
 		if len(name.Certificate.DNSNames) == 0 {
-			return atf(StepCert, "certificate is not valid for %s: it has no DNS name", name.Host)
+			return stepErrf(StepCert, "certificate is not valid for %s: it has no DNS name", name.Host)
 		}
-		return atf(StepCert, "certificate is not valid for %s, only for %s", name.Host, names(name.Certificate))
+		return stepErrf(StepCert, "certificate is not valid for %s, only for %s", name.Host, names(name.Certificate))
 	}
 	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
-		return atf(StepCert, "certificate is not signed by a trusted authority")
+		return stepErrf(StepCert, "certificate is not signed by a trusted authority")
 	}
-	return at(StepCert, err)
+	return stepErr(StepCert, err)
 }
 
 // names lists the first DNS-IDs of a certificate.

@@ -7,23 +7,18 @@
 // Section 3.3 forbids or has no use for, and it never dials an address that
 // is not public unless it was told to.
 //
-// One retrieval is one connection and one GET. That is why the request is
-// written by hand and only the response is parsed by net/http: a Transport
-// would bring a pool, HTTP/2, cookies, redirects and environment proxies,
-// each of which had to be switched off again.
+// One fetch is one connection and one GET, so the request is written to the
+// connection and the response is read from it, both by net/http. A Transport is
+// not used: it reads on after the answer is decided, and its limits are those of
+// a connection that is used again.
 package stsfetch
 
 import (
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"fmt"
-	"io"
 	"net"
-	"net/http"
 	"net/netip"
-	"net/url"
 	"time"
 
 	"stsmap/resolver"
@@ -51,11 +46,14 @@ type Config struct {
 	// are not globally reachable; nil means none.
 	AllowPrivate []netip.Prefix
 	// Proxy is "" for none, "env" for what HTTPS_PROXY and NO_PROXY say, or
-	// the URL of an HTTP proxy that understands CONNECT. Through a proxy it
-	// is the proxy that resolves and dials the policy host, so it is also
-	// the proxy that has to refuse private addresses. The name of the proxy
-	// itself is looked up as the system does, in /etc/hosts too: it is the
-	// administrator's and no stranger's.
+	// the URL of a proxy: "http" or "https" for one that understands CONNECT,
+	// "socks5" for SOCKS. Through a proxy it is the proxy that resolves and
+	// dials the policy host, so it is also the proxy that has to refuse
+	// private addresses. The name of the proxy itself is looked up as the
+	// system does, in /etc/hosts too: the administrator chose it.
+	//
+	// If HTTPS_PROXY is wrong, every fetch fails with the error of CheckProxy:
+	// none is ever made without the proxy that was meant.
 	Proxy string
 	// UserAgent is sent with each request; empty means "stsmap".
 	UserAgent string
@@ -69,7 +67,8 @@ type Fetcher struct {
 	timeout   time.Duration
 	maxSize   int
 	allowed   []netip.Prefix
-	proxy     func(*http.Request) (*url.URL, error)
+	proxy     proxySetting
+	proxyErr  error // proxyErr is why nothing may be fetched; nil usually.
 	userAgent string
 }
 
@@ -78,9 +77,9 @@ func New(c Config) (*Fetcher, error) {
 	if c.Resolver == nil {
 		return nil, errors.New("stsfetch: no resolver")
 	}
-	proxy, err := proxyFunc(c.Proxy)
-	if err != nil {
-		return nil, err
+	proxy, proxyErr := newProxySetting(c.Proxy)
+	if proxyErr != nil && c.Proxy != "env" {
+		return nil, proxyErr
 	}
 	f := &Fetcher{
 		resolver:  c.Resolver,
@@ -90,6 +89,7 @@ func New(c Config) (*Fetcher, error) {
 		maxSize:   c.MaxSize,
 		allowed:   c.AllowPrivate,
 		proxy:     proxy,
+		proxyErr:  proxyErr,
 		userAgent: c.UserAgent,
 	}
 	if f.dialer == nil {
@@ -153,7 +153,7 @@ func (f *Fetcher) Policy(ctx context.Context, domain string) (text string, p *st
 	defer cancel()
 	body, err := f.get(ctx, "mta-sts."+domain)
 	if err != nil {
-		return "", nil, f.failed(ctx, domain, err)
+		return "", nil, newError(ctx, domain, err)
 	}
 	p, err = sts.ParsePolicy(body)
 	if err != nil {
@@ -162,86 +162,11 @@ func (f *Fetcher) Policy(ctx context.Context, domain string) (text string, p *st
 	return string(body), p, nil
 }
 
-// failed gives err its final form: whatever the step, running out of time is
-// told as such, since "timeout" is what an administrator can act on.
-func (f *Fetcher) failed(ctx context.Context, domain string, err error) *Error {
-	e := &Error{Domain: domain, Step: StepHTTP, Err: err}
-	if s, ok := errors.AsType[*stepError](err); ok {
-		e.Step, e.Err = s.step, s.err
-	}
-	if e.Step == StepCert {
-		return e
-	}
-	var timeout interface{ Timeout() bool }
-	if errors.As(err, &timeout) && timeout.Timeout() && !errors.Is(ctx.Err(), context.Canceled) {
-		e.Err = fmt.Errorf("%s: timed out", e.Step)
-		e.Step = StepTimeout
-	}
-	return e
-}
-
 // get fetches the policy file from host, a name beginning with "mta-sts.".
 func (f *Fetcher) get(ctx context.Context, host string) ([]byte, error) {
 	conn, err := f.connect(ctx, host)
 	if err != nil {
 		return nil, err
 	}
-	return f.talk(ctx, conn, host, new(Visit))
-}
-
-// talk fetches the policy file from host over conn, which it closes, and notes
-// in v what it sees on the way.
-func (f *Fetcher) talk(ctx context.Context, conn net.Conn, host string, v *Visit) ([]byte, error) {
-	defer conn.Close()
-	// One deadline and one callback cover handshake and exchange; tls's own
-	// HandshakeContext would start a goroutine for the same.
-	if deadline, ok := ctx.Deadline(); ok {
-		conn.SetDeadline(deadline)
-	}
-	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
-
-	raw := &eofWatcher{Conn: conn}
-	secured := tls.Client(raw, &tls.Config{
-		// ServerName is sent as SNI (RFC 8461, Section 7.1) and is the one
-		// DNS-ID that the certificate must have (Section 3.3); crypto/x509
-		// never falls back to the common name.
-		ServerName: host,
-		RootCAs:    f.roots,
-		MinVersion: tls.VersionTLS12, // RFC 8461, Section 7.2
-		NextProtos: []string{"http/1.1"},
-		// Without the post-quantum hybrids, which come first by default. They
-		// keep a secret from a later listener; here the answer is public, and
-		// only who gives it has to be certain. Their keys cost a twelfth of a
-		// retrieval's time, and make a first message of two packets, which
-		// some firewalls still stumble over.
-		CurvePreferences: []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384, tls.CurveP521},
-	})
-	err := secured.Handshake()
-	v.shook(secured, err)
-	if err != nil {
-		return nil, handshakeError(err)
-	}
-	body, toEOF, err := exchange(secured, host, f.userAgent, f.maxSize, v)
-	if err == nil && toEOF && raw.eof {
-		return nil, atf(StepHTTP, "policy ended early: the connection was cut")
-	}
-	return body, err
-}
-
-// An eofWatcher notes that the connection itself ended. crypto/tls reports
-// that as io.EOF just as it does the peer's close_notify, out of kindness to
-// old servers; but where the end of the connection is the end of the body, it
-// is how somebody on the way would cut a policy short.
-type eofWatcher struct {
-	net.Conn
-	eof bool
-}
-
-func (w *eofWatcher) Read(p []byte) (int, error) {
-	n, err := w.Conn.Read(p)
-	if err == io.EOF {
-		w.eof = true
-	}
-	return n, err
+	return f.fetchOver(ctx, conn, host, new(Visit))
 }

@@ -52,8 +52,8 @@ type Visit struct {
 	Err error
 }
 
-// shook notes how a handshake ended.
-func (v *Visit) shook(conn *tls.Conn, err error) {
+// recordHandshake records how a handshake ended.
+func (v *Visit) recordHandshake(conn *tls.Conn, err error) {
 	if bad, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		v.Certificates = bad.UnverifiedCertificates
 		return
@@ -81,14 +81,14 @@ func (f *Fetcher) Visit(ctx context.Context, domain string) (Host, error) {
 	defer cancel()
 	proxy, err := f.proxyFor(h.Name)
 	if err != nil {
-		return h, f.failed(within, domain, err)
+		return h, newError(within, domain, err)
 	}
 	if proxy != nil {
 		h.Proxy, h.Visits = true, make([]Visit, 1)
 	} else {
 		answer, err := f.addresses(within, h.Name)
 		if err != nil {
-			return h, f.failed(within, domain, err)
+			return h, newError(within, domain, err)
 		}
 		if answer.Name != h.Name {
 			h.Alias = answer.Name
@@ -111,12 +111,12 @@ func (f *Fetcher) visit(ctx context.Context, domain, host string, v *Visit) {
 	within, cancel := context.WithTimeout(ctx, f.timeout)
 	defer cancel()
 	began := time.Now()
-	body, err := f.visited(within, host, v)
+	body, err := f.fetchFrom(within, host, v)
 	v.Took = time.Since(began)
 	if err != nil {
-		e := f.failed(within, domain, err)
+		e := newError(within, domain, err)
 		if v.Err = e; e.Step == StepTLS {
-			v.Version = f.obsolete(ctx, host, v.Addr)
+			v.Version = f.legacyTLSVersion(ctx, host, v.Addr)
 		}
 		return
 	}
@@ -126,30 +126,30 @@ func (f *Fetcher) visit(ctx context.Context, domain, host string, v *Visit) {
 	}
 }
 
-func (f *Fetcher) visited(ctx context.Context, host string, v *Visit) ([]byte, error) {
-	conn, err := f.reach(ctx, host, v.Addr)
+func (f *Fetcher) fetchFrom(ctx context.Context, host string, v *Visit) ([]byte, error) {
+	conn, err := f.dialTo(ctx, host, v.Addr)
 	if err != nil {
 		return nil, err
 	}
 	v.Connected = true
-	return f.talk(ctx, conn, host, v)
+	return f.fetchOver(ctx, conn, host, v)
 }
 
-// reach connects to one address of host, or to host through the proxy.
-func (f *Fetcher) reach(ctx context.Context, host string, addr netip.Addr) (net.Conn, error) {
+// dialTo connects to one address of host, or to host through the proxy.
+func (f *Fetcher) dialTo(ctx context.Context, host string, addr netip.Addr) (net.Conn, error) {
 	if addr.IsValid() {
 		return f.dialAddr(ctx, addr)
 	}
 	return f.connect(ctx, host)
 }
 
-// obsolete returns the version of TLS that a host speaks instead of one that
+// legacyTLSVersion returns the version of TLS that a host speaks instead of one that
 // may be used; zero if none. Nothing is sent to it after the handshake, so it
 // does not matter who it is.
-func (f *Fetcher) obsolete(ctx context.Context, host string, addr netip.Addr) uint16 {
+func (f *Fetcher) legacyTLSVersion(ctx context.Context, host string, addr netip.Addr) uint16 {
 	ctx, cancel := context.WithTimeout(ctx, f.timeout)
 	defer cancel()
-	conn, err := f.reach(ctx, host, addr)
+	conn, err := f.dialTo(ctx, host, addr)
 	if err != nil {
 		return 0
 	}

@@ -78,7 +78,7 @@ func interleave(addrs []netip.Addr) []netip.Addr {
 // the address dialled, with no lookup between, so a name that resolves to
 // something else the next time gains nothing.
 func (f *Fetcher) dialAddr(ctx context.Context, addr netip.Addr) (net.Conn, error) {
-	if !public(addr) && !f.allows(addr) {
+	if !f.mayDial(ctx, addr) {
 		return nil, stepErrf(StepBlocked, "%s is not a public address; fetch.allow_private can allow it", addr)
 	}
 	reportDialed(ctx, addr)
@@ -87,6 +87,18 @@ func (f *Fetcher) dialAddr(ctx context.Context, addr netip.Addr) (net.Conn, erro
 		return nil, stepErr(StepConnect, err)
 	}
 	return conn, nil
+}
+
+// mayDial reports whether addr is public, or allowed by the administrator.
+func (f *Fetcher) mayDial(ctx context.Context, addr netip.Addr) bool {
+	if f.allows(addr) {
+		return true
+	}
+	var nat64 []netip.Prefix
+	if addr.Is6() && !addr.Is4In6() {
+		nat64 = f.nat64.find(ctx)
+	}
+	return f.guard.public(addr, nat64)
 }
 
 // race dials addrs in order, each when the one before failed or did not answer

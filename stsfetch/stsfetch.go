@@ -67,6 +67,8 @@ type Fetcher struct {
 	timeout   time.Duration
 	maxSize   int
 	allowed   []netip.Prefix
+	guard     *guard
+	nat64     *prefixFinder
 	proxy     proxySetting
 	proxyErr  error // proxyErr is why nothing may be fetched; nil usually.
 	userAgent string
@@ -88,6 +90,8 @@ func New(c Config) (*Fetcher, error) {
 		timeout:   c.Timeout,
 		maxSize:   c.MaxSize,
 		allowed:   c.AllowPrivate,
+		guard:     newGuard(),
+		nat64:     &prefixFinder{resolver: c.Resolver},
 		proxy:     proxy,
 		proxyErr:  proxyErr,
 		userAgent: c.UserAgent,

@@ -2,12 +2,8 @@ package stsfetch
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"strings"
-	"time"
 )
 
 // A Step is where a retrieval failed. The values are the labels of metrics
@@ -101,39 +97,4 @@ func newError(ctx context.Context, domain string, err error) *Error {
 		e.Step = StepTimeout
 	}
 	return e
-}
-
-// handshakeError tells a certificate that must not be accepted from every
-// other way in which a handshake fails, and puts the usual reasons in words
-// that the other postmaster understands.
-func handshakeError(err error) error {
-	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); !ok {
-		return stepErrf(StepTLS, "TLS handshake: %w", err)
-	}
-	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok && invalid.Reason == x509.Expired {
-		if time.Now().Before(invalid.Cert.NotBefore) {
-			return stepErrf(StepCert, "certificate is not valid before %s", invalid.Cert.NotBefore.UTC().Format(time.RFC3339))
-		}
-		return stepErrf(StepCert, "certificate expired on %s", invalid.Cert.NotAfter.UTC().Format(time.RFC3339))
-	}
-	if name, ok := errors.AsType[x509.HostnameError](err); ok {
-		if len(name.Certificate.DNSNames) == 0 {
-			return stepErrf(StepCert, "certificate is not valid for %s: it has no DNS name", name.Host)
-		}
-		return stepErrf(StepCert, "certificate is not valid for %s, only for %s", name.Host, names(name.Certificate))
-	}
-	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
-		return stepErrf(StepCert, "certificate is not signed by a trusted authority")
-	}
-	return stepErr(StepCert, err)
-}
-
-// names lists the first DNS-IDs of a certificate.
-func names(c *x509.Certificate) string {
-	const most = 3
-	list, more := c.DNSNames, ""
-	if n := len(list); n > most {
-		list, more = list[:most], fmt.Sprintf(" and %d more", n-most)
-	}
-	return strings.Trim(fmt.Sprintf("%.64q", list), "[]") + more
 }

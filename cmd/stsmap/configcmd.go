@@ -39,6 +39,9 @@ overrides, and say where it is. Silent and 0 if there is none, 78 otherwise.`,
 			if _, err := trustAnchors(cfg.Fetch.CAFile); err != nil {
 				return err
 			}
+			if err := checkProxy(cfg.Fetch.Proxy); err != nil {
+				return err
+			}
 			if err := checkStore(cfg.Cache.Store); err != nil {
 				return err
 			}

@@ -62,6 +62,9 @@ func (d *daemon) readAgain() (*config.Config, *resolver.Resolver, policy.Config,
 	if err != nil {
 		return nil, nil, policy.Config{}, err
 	}
+	if err := checkProxy(loaded.Fetch.Proxy); err != nil {
+		return nil, nil, policy.Config{}, err
+	}
 	resolve, err := newResolver(&loaded.Config, d.metrics.Questions.Observe)
 	if err != nil {
 		return nil, nil, policy.Config{}, err

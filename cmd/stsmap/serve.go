@@ -132,6 +132,9 @@ func (d *daemon) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := checkProxy(cfg.Fetch.Proxy); err != nil {
+		d.log.Error("proxy invalid, no policy is fetched", "error", err.Error())
+	}
 	d.engine = policy.New(settings)
 	defer d.engine.Close()
 	d.surveyor = admin.NewSurveyor(d.engine.Entries, d.store.surveyEvery())

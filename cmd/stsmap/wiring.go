@@ -100,6 +100,14 @@ func newFetcher(cfg *config.Config, resolve *resolver.Resolver) (*stsfetch.Fetch
 	return fetch, nil
 }
 
+// checkProxy checks fetch.proxy together with the environment.
+func checkProxy(setting string) error {
+	if err := stsfetch.CheckProxy(setting); err != nil {
+		return &failure{code: exitConfig, err: fmt.Errorf("fetch.proxy: %w", err)}
+	}
+	return nil
+}
+
 // engineConfig makes the settings of the engine from the configuration: all
 // that a reload can change.
 func (d *daemon) engineConfig(cfg *config.Config, resolve *resolver.Resolver) (policy.Config, error) {

@@ -20,10 +20,13 @@ const alertHandshakeFailure tls.AlertError = 40
 // handshakeError returns the error for a handshake that failed with err. It tells a
 // certificate that must not be accepted from every other reason, and puts the usual
 // reasons in words that the other postmaster understands.
-func handshakeError(err error) error {
+func (f *Fetcher) handshakeError(err error) error {
 	verification, ok := errors.AsType[*tls.CertificateVerificationError](err)
 	if !ok {
 		return stepErrf(StepTLS, "TLS handshake: %w%s", err, alertReason(err))
+	}
+	if f.anchors.empty() {
+		return stepErrf(StepCert, "this host has no trust anchors, and cannot verify a certificate")
 	}
 	sent := verification.UnverifiedCertificates
 	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok && invalid.Reason == x509.Expired {

@@ -141,7 +141,19 @@ func fetcherTo(t *testing.T, addr string, root *x509.Certificate) *Fetcher {
 	roots := x509.NewCertPool()
 	roots.AddCert(root)
 	w := newWorld(t, "-- dns --\nmta-sts.example.com. A 9.9.9.1\n")
-	return w.fetcher(t, Config{Roots: roots, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+	return w.fetcher(t, Config{Roots: roots, Dial: dialTo(addr)})
+}
+
+// dialTo returns a dialer that connects to addr, whatever it is asked for.
+func dialTo(addr string) func(ctx context.Context, network, _ string) (net.Conn, error) {
+	return func(ctx context.Context, network, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, network, addr)
-	}})
+	}
+}
+
+// serverConfig returns the settings of a policy host with a certificate from a.
+func (a *authority) serverConfig(t *testing.T) *tls.Config {
+	t.Helper()
+	leaf := a.issue(t, "", "mta-sts.example.com", nil)
+	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{leaf.cert.Raw}, PrivateKey: leaf.key}}}
 }

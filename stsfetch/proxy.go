@@ -125,7 +125,7 @@ func (f *Fetcher) connectProxy(ctx context.Context, proxy *url.URL, host string)
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
 	tunnel := conn
 	if proxy.Scheme == "https" {
-		tunnel = proxyConn{tls.Client(conn, &tls.Config{ServerName: proxy.Hostname(), RootCAs: f.roots, MinVersion: tls.VersionTLS12})}
+		tunnel = proxyConn{tls.Client(conn, &tls.Config{ServerName: proxy.Hostname(), RootCAs: f.anchors.Pool(), MinVersion: tls.VersionTLS12})}
 	}
 	err = f.openTunnel(tunnel, proxy, host)
 	if !stop() && err == nil {

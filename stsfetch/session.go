@@ -57,7 +57,7 @@ func (f *Fetcher) fetchOver(ctx context.Context, conn net.Conn, host string, v *
 	case err != nil && raw.left <= 0:
 		return nil, stepErrf(StepTooLarge, "TLS handshake is larger than %d bytes", maxHandshake)
 	case err != nil:
-		return nil, handshakeError(err)
+		return nil, f.handshakeError(err)
 	}
 	raw.left += maxOverhead - maxHandshake + f.maxSize
 	conn.SetDeadline(deadline) // zero: none
@@ -82,7 +82,7 @@ func (f *Fetcher) tlsConfig(host string) *tls.Config {
 		// DNS-ID that the certificate must have (Section 3.3); crypto/x509
 		// never falls back to the common name.
 		ServerName: host,
-		RootCAs:    f.roots,
+		RootCAs:    f.anchors.Pool(),
 		MinVersion: tls.VersionTLS12, // RFC 8461, Section 7.2
 		NextProtos: []string{"http/1.1"},
 		// Without the post-quantum hybrids, which come first by default. They

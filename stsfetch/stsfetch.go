@@ -30,7 +30,10 @@ type Config struct {
 	// Resolver answers for records and for the addresses of policy hosts.
 	// It must be set.
 	Resolver *resolver.Resolver
-	// Roots are the trust anchors for policy hosts; nil means the system's.
+	// Anchors are the trust anchors for policy hosts; nil means the system's.
+	Anchors *Anchors
+	// Roots are used instead of Anchors, and never change; nil means that Anchors
+	// are used.
 	Roots *x509.CertPool
 	// Dial opens a connection to the literal address of a policy host or of
 	// the proxy; nil means a net.Dialer.
@@ -62,7 +65,7 @@ type Config struct {
 // A Fetcher retrieves records and policies. It may be used concurrently.
 type Fetcher struct {
 	resolver  *resolver.Resolver
-	roots     *x509.CertPool
+	anchors   *Anchors
 	dialer    func(ctx context.Context, network, addr string) (net.Conn, error)
 	timeout   time.Duration
 	maxSize   int
@@ -85,7 +88,7 @@ func New(c Config) (*Fetcher, error) {
 	}
 	f := &Fetcher{
 		resolver:  c.Resolver,
-		roots:     c.Roots,
+		anchors:   c.Anchors,
 		dialer:    c.Dial,
 		timeout:   c.Timeout,
 		maxSize:   c.MaxSize,
@@ -95,6 +98,12 @@ func New(c Config) (*Fetcher, error) {
 		proxy:     proxy,
 		proxyErr:  proxyErr,
 		userAgent: c.UserAgent,
+	}
+	switch {
+	case c.Roots != nil:
+		f.anchors = fixedAnchors(c.Roots)
+	case f.anchors == nil:
+		f.anchors = SystemAnchors(nil)
 	}
 	if f.dialer == nil {
 		// One short exchange needs no keep-alive probes.

@@ -15,6 +15,9 @@ import (
 func (d *daemon) reload() {
 	d.tell(systemd.Reloading())
 	defer func() { d.tell(systemd.Ready()) }()
+	if d.cfg.Fetch.CAFile == "" {
+		d.systemAnchors.Reload() // also if the configuration is wrong
+	}
 	cfg, resolve, settings, err := d.readAgain()
 	if err != nil {
 		d.notReloaded(err)

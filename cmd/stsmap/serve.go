@@ -21,6 +21,7 @@ import (
 	"stsmap/policy"
 	"stsmap/postfix"
 	"stsmap/socketmap"
+	"stsmap/stsfetch"
 	"stsmap/systemd"
 )
 
@@ -79,9 +80,10 @@ type daemon struct {
 	listeners  []net.Listener                  // likewise
 	running    sync.WaitGroup                  // everything that ends with the daemon
 
-	environment *environment
-	overrides   *overrides
-	since       time.Time // when it began to serve
+	environment   *environment
+	overrides     *overrides
+	systemAnchors *stsfetch.Anchors // outlive a reload; not used with fetch.ca_file
+	since         time.Time         // when it began to serve
 }
 
 // serve runs the daemon until a signal ends it. All lines of the log are
@@ -127,6 +129,10 @@ func (d *daemon) serve(ctx context.Context) error {
 	resolve, err := newResolver(cfg, d.metrics.Questions.Observe)
 	if err != nil {
 		return err
+	}
+	d.systemAnchors = stsfetch.SystemAnchors(d.anchorsRead)
+	if cfg.Fetch.CAFile == "" {
+		d.systemAnchors.Reload() // what is wrong is logged
 	}
 	settings, err := d.engineConfig(cfg, resolve)
 	if err != nil {

@@ -2,14 +2,10 @@ package main
 
 import (
 	"context"
-	"crypto/x509"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"maps"
-	"os"
 	"slices"
 
 	"stsmap/admin"
@@ -78,16 +74,11 @@ func daneConfig(cfg *config.Config, resolve *resolver.Resolver) policy.DANEConfi
 	}
 }
 
-// newFetcher makes what retrieves policies, for the daemon and for those who
-// look at what it would retrieve.
-func newFetcher(cfg *config.Config, resolve *resolver.Resolver) (*stsfetch.Fetcher, error) {
-	roots, err := trustAnchors(cfg.Fetch.CAFile)
-	if err != nil {
-		return nil, err
-	}
+// newFetcher returns the Fetcher of the configuration.
+func newFetcher(cfg *config.Config, resolve *resolver.Resolver, anchors *stsfetch.Anchors) (*stsfetch.Fetcher, error) {
 	fetch, err := stsfetch.New(stsfetch.Config{
 		Resolver:     resolve,
-		Roots:        roots,
+		Anchors:      anchors,
 		Timeout:      cfg.Fetch.Timeout,
 		MaxSize:      cfg.Fetch.MaxSize,
 		AllowPrivate: cfg.Fetch.AllowPrivate,
@@ -111,7 +102,14 @@ func checkProxy(setting string) error {
 // engineConfig makes the settings of the engine from the configuration: all
 // that a reload can change.
 func (d *daemon) engineConfig(cfg *config.Config, resolve *resolver.Resolver) (policy.Config, error) {
-	fetch, err := newFetcher(cfg, resolve)
+	anchors := d.systemAnchors
+	if cfg.Fetch.CAFile != "" {
+		var err error
+		if anchors, err = fileAnchors(cfg.Fetch.CAFile, d.anchorsRead); err != nil {
+			return policy.Config{}, err
+		}
+	}
+	fetch, err := newFetcher(cfg, resolve, anchors)
 	if err != nil {
 		return policy.Config{}, err
 	}
@@ -165,23 +163,4 @@ func (d *daemon) counted(all map[string]postfix.Map) map[string]postfix.Map {
 		all[name] = m
 	}
 	return all
-}
-
-// trustAnchors reads a bundle of certificates; without a path the system's
-// are used.
-func trustAnchors(path string) (*x509.CertPool, error) {
-	if path == "" {
-		return nil, nil
-	}
-	bundle, err := os.ReadFile(path)
-	pool := x509.NewCertPool()
-	switch {
-	case errors.Is(err, fs.ErrPermission):
-		return nil, &failure{code: exitPermission, err: fmt.Errorf("fetch.ca_file: %w", err)}
-	case err != nil:
-		return nil, &failure{code: exitConfig, err: fmt.Errorf("fetch.ca_file: %w", err)}
-	case !pool.AppendCertsFromPEM(bundle):
-		return nil, &failure{code: exitConfig, err: fmt.Errorf("fetch.ca_file: %s: no certificate in it; PEM is needed", path)}
-	}
-	return pool, nil
 }

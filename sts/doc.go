@@ -4,9 +4,8 @@
 //
 // It does no input or output, knows no clock and decides nothing: it neither looks anything up nor
 // judges whether a policy still counts, and it does not check certificates. Nor does it guard against
-// size: whoever reads a policy from the network limits it first (RFC 8461, Section 3.3).
+// size: the caller limits a policy from the network first (RFC 8461, Section 3.3).
 //
-// The grammar is kept to the letter, because a sender that reads more than the standard allows protects
-// its own users from nobody's mistakes but teaches domains to make them. There is one exception, argued
-// at [ParsePolicy].
+// The grammar is kept to the letter, because a sender that accepts more than the standard allows teaches
+// domains to publish what other senders refuse. There are two exceptions, argued at [ParsePolicy].
 package sts

@@ -12,10 +12,10 @@ import (
 )
 
 const (
-	// attemptDelay is how long one address may stay silent before the next
-	// one is tried beside it (RFC 8305, Section 5).
+	// attemptDelay is how long one address may take to answer before the next
+	// one is tried in parallel (RFC 8305, Section 5).
 	attemptDelay = 250 * time.Millisecond
-	// maxAddrs bounds the connections that one retrieval can cause.
+	// maxAddrs limits the connections that one fetch can cause.
 	maxAddrs = 8
 )
 
@@ -37,7 +37,7 @@ func (f *Fetcher) connect(ctx context.Context, host string) (net.Conn, error) {
 	return f.race(ctx, addrs[:min(len(addrs), maxAddrs)])
 }
 
-// addresses looks up host, and has one address at least.
+// addresses returns the addresses of host, at least one.
 func (f *Fetcher) addresses(ctx context.Context, host string) (answer resolver.Answer[netip.Addr], err error) {
 	answer, err = f.resolver.Addr(ctx, host)
 	switch {
@@ -51,8 +51,8 @@ func (f *Fetcher) addresses(ctx context.Context, host string) (answer resolver.A
 	return answer, stepErrf(StepDNS, "%s has no address", host)
 }
 
-// interleave orders addresses as RFC 8305, Section 4 does: the families take
-// turns, IPv6 first.
+// interleave orders addresses as RFC 8305, Section 4 does: the families
+// alternate, IPv6 first.
 func interleave(addrs []netip.Addr) []netip.Addr {
 	var six, four []netip.Addr
 	for _, a := range addrs {
@@ -74,9 +74,9 @@ func interleave(addrs []netip.Addr) []netip.Addr {
 	return out
 }
 
-// dialAddr is the only place that dials a policy host. The address checked is
-// the address dialled, with no lookup between, so a name that resolves to
-// something else the next time gains nothing.
+// dialAddr connects to port 443 of addr, and is the only function that dials a
+// policy host. The address that is checked is the one that is dialed, without a
+// lookup in between, so DNS rebinding has no effect.
 func (f *Fetcher) dialAddr(ctx context.Context, addr netip.Addr) (net.Conn, error) {
 	if !f.mayDial(ctx, addr) {
 		return nil, stepErrf(StepBlocked, "%s is not a public address; fetch.allow_private can allow it", addr)

@@ -6,43 +6,42 @@ import (
 	"fmt"
 )
 
-// A Step is where a retrieval failed. The values are the labels of metrics
-// and never change.
+// A Step is where a fetch failed. The values are labels of metrics and never
+// change.
 type Step string
 
-// The steps, in the order in which a retrieval takes them.
+// The steps, in the order in which a fetch takes them.
 const (
 	StepDNS         Step = "dns"          // StepDNS: a name could not be looked up, or has no address.
 	StepBlocked     Step = "blocked"      // StepBlocked: no address of the policy host is public.
 	StepConnect     Step = "connect"      // StepConnect: no address accepted a connection, or the proxy refused.
-	StepTimeout     Step = "timeout"      // StepTimeout: the time for the retrieval ran out.
+	StepTimeout     Step = "timeout"      // StepTimeout: the fetch or one of its parts timed out.
 	StepTLS         Step = "tls"          // StepTLS: the handshake failed for another reason than the certificate.
 	StepCert        Step = "cert"         // StepCert: the certificate is not valid for the policy host.
-	StepHTTP        Step = "http"         // StepHTTP: the response is malformed or ended early.
+	StepHTTP        Step = "http"         // StepHTTP: the response is malformed, coded, or ended early.
 	StepStatus      Step = "http_status"  // StepStatus: the status is neither 200 nor a redirect.
 	StepRedirect    Step = "redirect"     // StepRedirect: a redirect, which must not be followed.
 	StepContentType Step = "content_type" // StepContentType: the response is not text/plain.
-	StepTooLarge    Step = "too_large"    // StepTooLarge: the response is larger than MaxSize.
-	StepSyntax      Step = "syntax"       // StepSyntax: the policy is not one (RFC 8461, Section 3.2).
+	StepTooLarge    Step = "too_large"    // StepTooLarge: the host sent more than a policy needs, or a policy larger than MaxSize.
+	StepSyntax      Step = "syntax"       // StepSyntax: the policy is invalid (RFC 8461, Section 3.2).
 )
 
-// An Error says at which step retrieving something for a domain failed. The
-// caller goes on as if the domain had published nothing new (RFC 8461,
-// Section 3.3) and tries again later.
+// An Error is a failed fetch. The caller continues as if the domain had
+// published nothing new (RFC 8461, Section 3.3) and tries again later.
 type Error struct {
 	Domain string // Domain is the policy domain.
-	Step   Step   // Step is where it failed.
-	Err    error  // Err is the reason, and is never nil.
+	Step   Step   // Step is where the fetch failed.
+	Err    error  // Err is the reason, never nil.
 }
 
-// Error returns the reason without the domain, which every place that prints
-// it names already.
+// Error returns the reason without the domain, which every message with the
+// reason has already.
 func (e *Error) Error() string { return e.Err.Error() }
 
 // Unwrap returns the reason.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Result returns the name that RFC 8460, Section 4.3.2.2 gives to the failure.
+// Result returns the name of the failure in RFC 8460, Section 4.3.2.2.
 func (e *Error) Result() string {
 	switch e.Step {
 	case StepCert:
@@ -54,15 +53,14 @@ func (e *Error) Result() string {
 	}
 }
 
-// A stepError carries the step from the place that knows it to newError, which
-// adds the domain.
+// A stepError is an Error without the domain, which newError adds.
 type stepError struct {
 	step Step
 	err  error
-	// missing is what the host did not send, for an error that is a timeout; it can
-	// be empty.
+	// missing describes what the host did not send, and is appended if err is a
+	// timeout; it can be empty.
 	missing string
-	// prefix stands before the text of err, unless that is a timeout.
+	// prefix is put before the text of err, unless err is a timeout.
 	prefix string
 }
 

@@ -39,11 +39,11 @@ func newRequest(host, userAgent string) *http.Request {
 
 // exchange asks host for its policy over conn and returns the decoded body, and
 // whether only the end of the connection told where it ends. The status is
-// recorded in v.
+// recorded in p.
 //
 // Once the answer is decided, nothing more is read from conn, whatever the
 // host still sends: the caller must close conn.
-func exchange(conn net.Conn, host, userAgent string, maxSize int, v *Visit) (body []byte, toEOF bool, err error) {
+func exchange(conn net.Conn, host, userAgent string, maxSize int, p *Probe) (body []byte, toEOF bool, err error) {
 	request := newRequest(host, userAgent)
 	if err := request.Write(conn); err != nil {
 		return nil, false, stepErr(StepHTTP, err)
@@ -63,7 +63,7 @@ func exchange(conn net.Conn, host, userAgent string, maxSize int, v *Visit) (bod
 	// Body is never closed: Close reads the rest of the body, as for a
 	// connection that is used again, and a hostile body has no end.
 	limited.N += int64(maxSize)
-	v.Status = resp.StatusCode
+	p.Status = resp.StatusCode
 	if err := checkResponse(resp); err != nil {
 		return nil, false, err
 	}

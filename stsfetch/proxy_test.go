@@ -357,8 +357,8 @@ func TestProxyEnvironmentWrong(t *testing.T) {
 		}
 		f := w.fetcher(t, Config{Proxy: "env", AllowPrivate: loopback()})
 		want(t, fetch(t, f), StepConnect, "proxy of HTTPS_PROXY in the environment")
-		if _, err := f.Visit(t.Context(), "example.com"); err == nil {
-			t.Errorf("%q: Visit succeeds", value)
+		if _, err := f.Probe(t.Context(), "example.com"); err == nil {
+			t.Errorf("%q: Probe succeeds", value)
 		}
 	}
 	if len(w.dialled) > 0 || w.Queries("", "") > 0 {

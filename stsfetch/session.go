@@ -28,12 +28,12 @@ const (
 var errWireLimit = errors.New("too many bytes received")
 
 // fetchOver fetches the policy file from host over conn, which it closes, and
-// records in v what it sees on the way.
+// records in p what it sees on the way.
 //
 // The host is bounded in time: a part of the timeout for the handshake, and the
 // deadline of ctx for the rest. It is bounded in bytes: maxOverhead and the
 // largest policy.
-func (f *Fetcher) fetchOver(ctx context.Context, conn net.Conn, host string, v *Visit) ([]byte, error) {
+func (f *Fetcher) fetchOver(ctx context.Context, conn net.Conn, host string, p *Probe) ([]byte, error) {
 	defer conn.Close()
 	if c, ok := conn.(interface{ SetReadBuffer(bytes int) error }); ok {
 		_ = c.SetReadBuffer(receiveBuffer) // without it the fetch is only bounded less well
@@ -52,7 +52,7 @@ func (f *Fetcher) fetchOver(ctx context.Context, conn net.Conn, host string, v *
 	raw := &meteredConn{Conn: conn, left: maxHandshake}
 	secured := tls.Client(raw, f.tlsConfig(host))
 	err := secured.Handshake()
-	v.recordHandshake(secured, err)
+	p.recordHandshake(secured, err)
 	switch {
 	case err != nil && raw.left <= 0:
 		return nil, stepErrf(StepTooLarge, "TLS handshake is larger than %d bytes", maxHandshake)
@@ -65,7 +65,7 @@ func (f *Fetcher) fetchOver(ctx context.Context, conn net.Conn, host string, v *
 		// The callback may have run before the deadline was moved.
 		return nil, stepErr(StepHTTP, err)
 	}
-	body, toEOF, err := exchange(secured, host, f.userAgent, f.maxSize, v)
+	body, toEOF, err := exchange(secured, host, f.userAgent, f.maxSize, p)
 	switch {
 	case err != nil && raw.left <= 0:
 		return nil, stepErrf(StepTooLarge, "response is larger than %d bytes with what TLS adds", maxOverhead+f.maxSize)

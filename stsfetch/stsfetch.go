@@ -1,11 +1,11 @@
-// Package stsfetch gets what a policy domain publishes about MTA-STS: the
+// Package stsfetch fetches what a policy domain publishes about MTA-STS: the
 // record over DNS and the policy over HTTPS (RFC 8461, Sections 3.1 to 3.3).
 //
-// It tries once and remembers nothing: when to ask again, what a failure
-// means and which policy applies are decided by package policy. It does not
-// follow redirects, keep connections or cache responses, which RFC 8461,
-// Section 3.3 forbids or has no use for, and it never dials an address that
-// is not public unless it was told to.
+// It tries once and caches no result: package policy decides when to fetch
+// again, what a failure means and which policy applies. It does not follow
+// redirects, keep connections or cache responses, which RFC 8461, Section 3.3
+// forbids or has no use for, and it dials an address that is not public only
+// if that is in Config.AllowPrivate.
 //
 // One fetch is one connection and one GET, so the request is written to the
 // connection and the response is read from it, both by net/http. A Transport is
@@ -27,8 +27,8 @@ import (
 
 // Config says how a Fetcher works. It is copied by New.
 type Config struct {
-	// Resolver answers for records and for the addresses of policy hosts.
-	// It must be set.
+	// Resolver resolves records and the addresses of policy hosts. It must be
+	// set.
 	Resolver *resolver.Resolver
 	// Anchors are the trust anchors for policy hosts; nil means the system's.
 	Anchors *Anchors
@@ -38,9 +38,10 @@ type Config struct {
 	// Dial opens a connection to the literal address of a policy host or of
 	// the proxy; nil means a net.Dialer.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
-	// Timeout bounds Policy as a whole; zero means 30 seconds. RFC 8461,
-	// Section 3.3 suggests a minute, but Postfix waits no longer than 100
-	// seconds for our answer.
+	// Timeout bounds Policy as a whole; zero means 30 seconds. Connecting and
+	// the TLS handshake may take a third of it each. RFC 8461, Section 3.3
+	// suggests a minute, but Postfix waits no longer than 100 seconds for a
+	// reply.
 	Timeout time.Duration
 	// MaxSize is the largest policy accepted, in bytes after decoding; zero
 	// means 65536 (RFC 8461, Section 3.3).
@@ -62,7 +63,7 @@ type Config struct {
 	UserAgent string
 }
 
-// A Fetcher retrieves records and policies. It may be used concurrently.
+// A Fetcher fetches records and policies. It may be used concurrently.
 type Fetcher struct {
 	resolver  *resolver.Resolver
 	anchors   *Anchors
@@ -121,26 +122,26 @@ func New(c Config) (*Fetcher, error) {
 	return f, nil
 }
 
-// A Record is what DNS says about a domain's MTA-STS record.
+// A Record is the result of the lookup of a domain's MTA-STS record.
 type Record struct {
 	// ID is the version of the policy; empty means that there is no usable
-	// record, and Why tells the reason.
+	// record, for the reason Why.
 	ID string
-	// TTL is how long DNS allows to remember this answer, or this absence.
+	// TTL is how long DNS allows this answer to be cached, also a negative one.
 	TTL time.Duration
 	// Why is nil for a usable record, and otherwise sts.ErrNoRecord,
 	// sts.ErrManyRecords or a *sts.SyntaxError.
 	Why error
-	// Texts are the TXT records that were found, each with its strings joined.
+	// Texts are the TXT records, each with its strings joined.
 	Texts []string
-	// Name is where they were found: below the domain, or where CNAMEs lead to.
+	// Name is the owner of the records: below the domain, or where CNAMEs lead to.
 	Name string
 }
 
 // Record looks up the MTA-STS record of domain, an A-label name without a
 // trailing dot (RFC 8461, Section 3.1). A missing or broken record is an
 // answer, not an error: RFC 8461 treats both as "no policy available". The
-// error is always an *Error and means that DNS said nothing.
+// error is always an *Error and means that the lookup failed.
 func (f *Fetcher) Record(ctx context.Context, domain string) (Record, error) {
 	answer, err := f.resolver.TXT(ctx, "_mta-sts."+domain)
 	if err != nil {
@@ -157,8 +158,8 @@ func (f *Fetcher) Record(ctx context.Context, domain string) (Record, error) {
 }
 
 // Policy downloads the policy of domain, an A-label name without a trailing
-// dot, and returns it as served and parsed (RFC 8461, Sections 3.2 and 3.3).
-// The error is always an *Error. Nothing is returned beside an error: a
+// dot, and returns it as served, decoded, and parsed (RFC 8461, Sections 3.2
+// and 3.3). The error is always an *Error, and then text is empty and p nil: a
 // response that is too long or cut short is a failed one, never a shorter
 // policy.
 func (f *Fetcher) Policy(ctx context.Context, domain string) (text string, p *sts.Policy, err error) {
@@ -181,5 +182,5 @@ func (f *Fetcher) get(ctx context.Context, host string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return f.fetchOver(ctx, conn, host, new(Visit))
+	return f.fetchOver(ctx, conn, host, new(Probe))
 }

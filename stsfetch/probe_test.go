@@ -10,8 +10,8 @@ import (
 	"stsmap/resolver"
 )
 
-// TestProbe: what each address of a policy host does is told by itself, with as
-// much as was seen up to the failure.
+// TestProbe: each address of a policy host has a result of its own, with what was
+// received before the failure.
 func TestProbe(t *testing.T) {
 	const description = `
 -- dns --
@@ -87,7 +87,7 @@ func TestProbeNoAddress(t *testing.T) {
 	}
 }
 
-// TestProbeProxy: through a proxy there is one visit, to nobody knows where.
+// TestProbeProxy: through a proxy there is one probe, without an address.
 func TestProbeProxy(t *testing.T) {
 	w := newWorld(t, "-- https --\nproxy.example addr=127.0.0.9 down\n")
 	f := w.fetcher(t, Config{Proxy: "http://127.0.0.9:443", Timeout: 30 * time.Second})

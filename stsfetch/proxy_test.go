@@ -88,8 +88,8 @@ func (p *proxy) serve(client net.Conn) {
 	_, _ = io.Copy(client, server)
 }
 
-// TestProxy: through a proxy the name is handed over, and nothing is asked of
-// DNS or dialled beside it.
+// TestProxy: a proxy gets the name of the policy host. No DNS query is sent, and
+// nothing else is dialed.
 func TestProxy(t *testing.T) {
 	for _, c := range []struct {
 		name  string
@@ -131,7 +131,7 @@ func TestProxy(t *testing.T) {
 	}
 }
 
-// checkProxied sees that p was asked once, by name, and nobody else.
+// checkProxied checks that there was one request, to p and by name.
 func checkProxied(t *testing.T, w *world, p *proxy) {
 	t.Helper()
 	ask := "CONNECT mta-sts.example.com:443 Host: mta-sts.example.com:443 Agent: test/1"
@@ -146,7 +146,7 @@ func checkProxied(t *testing.T, w *world, p *proxy) {
 	}
 }
 
-// TestProxySecured: to a proxy with https:// everything is said over TLS, with
+// TestProxySecured: to a proxy with https:// all traffic is in TLS, with
 // the policy host's TLS within it.
 func TestProxySecured(t *testing.T) {
 	w := newWorld(t, hostWorld("policy=p"))
@@ -177,9 +177,9 @@ func TestProxyDown(t *testing.T) {
 	want(t, fetch(t, w.fetcher(t, Config{Proxy: "http://" + l.Addr().String()})), StepConnect, "proxy: ")
 }
 
-// TestProxyStalls: nor does a proxy hold anybody up.
+// TestProxyStalls: a proxy that does not answer is given up, too.
 func TestProxyStalls(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0") // nobody accepts, but the kernel does
+	l, err := net.Listen("tcp", "127.0.0.1:0") // the kernel accepts
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -307,8 +307,8 @@ func serveSocks(w *world, client net.Conn, user, password string, asked chan<- s
 	_, _ = io.Copy(client, server)
 }
 
-// TestProxySocks: through a SOCKS proxy the name is handed over, too, and nothing is
-// asked of DNS or dialled beside it.
+// TestProxySocks: a SOCKS proxy gets the name of the policy host, too. No DNS query is
+// sent, and nothing else is dialed.
 func TestProxySocks(t *testing.T) {
 	for _, c := range []struct {
 		name, scheme, words string

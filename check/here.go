@@ -27,15 +27,15 @@ func (p replay) Policy(_ context.Context, domain string) (string, *sts.Policy, e
 	if p.siteErr != nil {
 		return "", nil, p.siteErr
 	}
-	for _, v := range p.site.Visits {
+	for _, v := range p.site.Probes {
 		if v.Err == nil {
 			// A copy: an Engine keeps of a policy what it needs.
 			copied, err := sts.ParsePolicy([]byte(v.Text))
 			return v.Text, copied, err
 		}
 	}
-	if len(p.site.Visits) > 0 {
-		return "", nil, p.site.Visits[0].Err
+	if len(p.site.Probes) > 0 {
+		return "", nil, p.site.Probes[0].Err
 	}
 	return "", nil, &stsfetch.Error{Domain: domain, Step: stsfetch.StepDNS, Err: errors.New("not asked")}
 }

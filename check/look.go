@@ -150,9 +150,9 @@ func (l *look) gatherPolicy(ctx context.Context) {
 		return
 	}
 	l.visited = true
-	l.site, l.siteErr = l.c.Fetch.Visit(ctx, l.hop.Domain)
-	if l.siteErr == nil && slices.ContainsFunc(l.site.Visits, refusesUs) {
-		if site, err := l.c.Fetch.As("Mozilla/5.0").Visit(ctx, l.hop.Domain); err == nil {
+	l.site, l.siteErr = l.c.Fetch.Probe(ctx, l.hop.Domain)
+	if l.siteErr == nil && slices.ContainsFunc(l.site.Probes, refusesUs) {
+		if site, err := l.c.Fetch.As("Mozilla/5.0").Probe(ctx, l.hop.Domain); err == nil {
 			l.browser = &site
 		}
 	}
@@ -230,14 +230,14 @@ func (l *look) gatherReports(ctx context.Context) {
 
 // digest makes of what was gathered what several judgements need.
 func (l *look) digest() {
-	for _, v := range l.site.Visits {
+	for _, v := range l.site.Probes {
 		// The first that answers is used, as in a retrieval; of those that serve
 		// something else, the first is explained.
 		if v.Err == nil && l.live == nil {
 			l.text, l.live = v.Text, v.Policy
 		}
 	}
-	for _, v := range l.site.Visits {
+	for _, v := range l.site.Probes {
 		if l.text == "" {
 			l.text = v.Text
 		}
@@ -305,7 +305,7 @@ func (l *look) describe() {
 		}
 		l.Hosts = append(l.Hosts, x)
 	}
-	for _, v := range l.site.Visits {
+	for _, v := range l.site.Probes {
 		l.Addresses = append(l.Addresses, addressOf(v))
 	}
 }

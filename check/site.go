@@ -24,7 +24,7 @@ const (
 )
 
 // refusesUs reports whether a visit looks as if we were not welcome.
-func refusesUs(v stsfetch.Visit) bool {
+func refusesUs(v stsfetch.Probe) bool {
 	return v.Status == http.StatusForbidden || v.Status == http.StatusTooManyRequests
 }
 
@@ -41,7 +41,7 @@ func (l *look) judgeSite() {
 	if l.site.Proxy {
 		l.ok("STS-H01", "%s is asked through the proxy", l.site.Name)
 	} else {
-		text := fmt.Sprintf("%s has %s", l.site.Name, plural(len(l.site.Visits), "address", "addresses"))
+		text := fmt.Sprintf("%s has %s", l.site.Name, plural(len(l.site.Probes), "address", "addresses"))
 		if l.site.Alias != "" {
 			text += ", as an alias of " + l.site.Alias
 		}
@@ -86,7 +86,7 @@ func (l *look) judgeNoAddress() {
 // judgeTimes is about how long each address took.
 func (l *look) judgeTimes() {
 	var times, late []string
-	for _, v := range l.site.Visits {
+	for _, v := range l.site.Probes {
 		switch {
 		case v.Err == nil && v.Took > l.slow:
 			late = append(late, fmt.Sprintf("%s %.1f s", where(v), v.Took.Seconds()))
@@ -112,7 +112,7 @@ func (l *look) judgeFailures() {
 	var all []Finding
 	var away []string
 	at := make(map[Finding][]string)
-	for _, v := range l.site.Visits {
+	for _, v := range l.site.Probes {
 		e, ok := errors.AsType[*stsfetch.Error](v.Err)
 		if !ok || e.Step == stsfetch.StepSyntax {
 			continue
@@ -144,14 +144,14 @@ func (l *look) judgeFailures() {
 // as long as there are others.
 func (l *look) judgeAway(away []string) {
 	f := Finding{ID: "STS-H02", Severity: Info, Seen: several(away) + ": not asked, this host has no way there"}
-	if len(away) == len(l.site.Visits) {
+	if len(away) == len(l.site.Probes) {
 		f.Severity, f.Who, f.Why, f.Fix = Warn, You, l.loss(), "See whether this host is to have IPv6."
 	}
 	l.add(f)
 }
 
 // failure is about one address.
-func (l *look) failure(v stsfetch.Visit, e *stsfetch.Error) Finding {
+func (l *look) failure(v stsfetch.Probe, e *stsfetch.Error) Finding {
 	f := Finding{Severity: Warn, Who: Them, Seen: e.Error(), Why: l.loss()}
 	switch e.Step {
 	case stsfetch.StepConnect:
@@ -191,7 +191,7 @@ func (l *look) failure(v stsfetch.Visit, e *stsfetch.Error) Finding {
 
 // judgeUnwelcome is about a host that refuses programs.
 func (l *look) judgeUnwelcome(f Finding) Finding {
-	if l.browser != nil && slices.ContainsFunc(l.browser.Visits, func(v stsfetch.Visit) bool { return v.Err == nil }) {
+	if l.browser != nil && slices.ContainsFunc(l.browser.Probes, func(v stsfetch.Probe) bool { return v.Err == nil }) {
 		f.ID = "STS-H12"
 		f.Seen += "; to a browser the policy is served"
 		f.Fix = "Do not protect the policy against bots: all its readers are programs."
@@ -201,7 +201,7 @@ func (l *look) judgeUnwelcome(f Finding) Finding {
 
 // loss is what it means that an address serves no policy.
 func (l *look) loss() string {
-	if slices.ContainsFunc(l.site.Visits, func(v stsfetch.Visit) bool { return v.Err == nil }) {
+	if slices.ContainsFunc(l.site.Probes, func(v stsfetch.Probe) bool { return v.Err == nil }) {
 		return "Senders that try this address first wait, or find no policy."
 	}
 	return "The policy cannot be retrieved. " + l.meanwhile()
@@ -210,7 +210,7 @@ func (l *look) loss() string {
 // judgeSame is about addresses that serve different policies.
 func (l *look) judgeSame() {
 	first := ""
-	for _, v := range l.site.Visits {
+	for _, v := range l.site.Probes {
 		switch {
 		case v.Text == "":
 		case first == "":
@@ -228,7 +228,7 @@ func (l *look) judgeSame() {
 // judgeCertificate is about a certificate that is valid, and for how long.
 func (l *look) judgeCertificate() {
 	told := false
-	for _, v := range l.site.Visits {
+	for _, v := range l.site.Probes {
 		if v.Version < tls.VersionTLS12 || len(v.Certificates) == 0 {
 			continue // not valid, which was said
 		}
@@ -250,7 +250,7 @@ func (l *look) judgeCertificate() {
 }
 
 // addressOf is a visit for the report.
-func addressOf(v stsfetch.Visit) Address {
+func addressOf(v stsfetch.Probe) Address {
 	a := Address{Seconds: seconds(v.Took), Status: v.Status}
 	if v.Addr.IsValid() {
 		a.Address = v.Addr.String()
@@ -268,7 +268,7 @@ func addressOf(v stsfetch.Visit) Address {
 }
 
 // where names the place of a visit.
-func where(v stsfetch.Visit) string {
+func where(v stsfetch.Probe) string {
 	switch {
 	case !v.Addr.IsValid():
 		return "the proxy"

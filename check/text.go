@@ -84,6 +84,12 @@ func (l *look) judgeLine(line sts.Line) {
 	if line.Err != nil {
 		return
 	}
+	if line.Name == "mx" && strings.HasSuffix(line.Value, ".") {
+		l.add(Finding{
+			ID: "STS-P05", Severity: Warn, Who: Them, Seen: fmt.Sprintf("line %d: mx: %s ends with a dot", line.Number, line.Value),
+			Why: "The dot is ignored here; senders that go by the letter of RFC 8461 refuse the policy.", Fix: "Delete the dot, then change the id of the record.",
+		})
+	}
 	switch known := knownKeys(); {
 	case line.Later && slices.Contains(known, line.Name):
 		l.add(Finding{

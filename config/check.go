@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -161,10 +162,10 @@ func checkProxy(s string) string {
 	if s == "" || s == "env" {
 		return ""
 	}
-	const want = `want "http://host:port", "https://host:port", "env", or "" for none`
+	const want = `want "http://host:port", "https://host:port", "socks5://host:port", "env", or "" for none`
 	u, err := url.Parse(s)
 	switch {
-	case err != nil || u.Scheme != "http" && u.Scheme != "https":
+	case err != nil || !slices.Contains([]string{"http", "https", "socks5", "socks5h"}, u.Scheme):
 		return "is not the URL of a proxy; " + want
 	case u.Hostname() == "":
 		return "has no host; " + want

@@ -45,7 +45,7 @@ type Config struct {
 		Recheck      time.Duration  // Recheck is how old the last look at a record may be, at most 5 minutes.
 		CAFile       string         // CAFile is a path; empty means the trust anchors of the system.
 		AllowPrivate []netip.Prefix // AllowPrivate has no bits set beyond the length of a prefix.
-		Proxy        string         // Proxy is a URL (http, https), "env", or empty for none.
+		Proxy        string         // Proxy is a URL (http, https, socks5), "env", or empty for none.
 	}
 
 	// Cache says where policies are remembered.

@@ -2,7 +2,6 @@ package doctor
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"os"
 	"path/filepath"
@@ -23,18 +22,18 @@ func checkHTTPS(ctx context.Context, e *exam) []Result {
 func (e *exam) anchors() []Result {
 	const why = "no policy is ever retrieved"
 	if path := e.Settings.Fetch.CAFile; path != "" {
-		n, err := countCertificates(path)
-		if err != nil {
+		var read stsfetch.AnchorsRead
+		if _, err := stsfetch.FileAnchors(path, func(r stsfetch.AnchorsRead) { read = r }); err != nil {
 			return []Result{fail("fetch.ca_file: %v", err).because(why).fix("# in " + e.fileName() + ": remove fetch.ca_file")}
 		}
-		return []Result{ok("fetch.ca_file: %s has %s", path, authorities(n))}
+		all := []Result{ok("fetch.ca_file: %s has %s", path, authorities(read.Count))}
+		for _, err := range read.Skipped {
+			all = append(all, warn("fetch.ca_file: %s: %v", path, err).because("it is ignored").fix("# replace or remove that certificate"))
+		}
+		return all
 	}
-	pool, err := x509.SystemCertPool()
-	if err == nil && pool.Equal(x509.NewCertPool()) {
-		err = errors.New("this system has no certification authorities")
-	}
-	if err != nil {
-		return []Result{fail("%v", err).because(why).fix("# install the package ca-certificates")}
+	if read := stsfetch.SystemAnchors(nil).Reload(); read.Err != nil {
+		return []Result{fail("this system has no certification authorities: %v", read.Err).because(why).fix("# install the package ca-certificates")}
 	}
 	return []Result{ok("this system has certification authorities")}
 }

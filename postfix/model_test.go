@@ -23,7 +23,7 @@ func modelOf(domain, body string) model {
 			m.lines = append(m.lines, strings.ReplaceAll(line, "\t", " "))
 		}
 		value, isMX := strings.CutPrefix(line, "mx:")
-		pattern := strings.ToLower(strings.TrimLeft(value, " \t"))
+		pattern := strings.ToLower(strings.TrimSuffix(strings.TrimLeft(value, " \t"), ".")) // A4-5
 		if !isMX || slices.Contains(m.patterns, pattern) {
 			continue
 		}

@@ -53,13 +53,15 @@ func lower(c byte) byte {
 	return c
 }
 
-// parsePattern reads ["*."] Domain, Domain being that of RFC 5321, Section 4.1.2.
+// parsePattern reads ["*."] Domain, Domain being that of RFC 5321, Section 4.1.2. It removes one dot at
+// the end, see [ParsePolicy].
 func parsePattern(s string) (p Pattern, reason string) {
-	domain := strings.TrimPrefix(s, "*.")
+	name := strings.TrimSuffix(s, ".")
+	domain := strings.TrimPrefix(name, "*.")
 	if !isDomain(domain) {
 		return "", patternReason(s, domain)
 	}
-	return Pattern(strings.ToLower(s)), ""
+	return Pattern(strings.ToLower(name)), ""
 }
 
 // isDomain reports whether s consists of labels of letters, digits and inner hyphens, within the limits
@@ -88,14 +90,18 @@ func isLabel(s string) bool {
 	return len(s) > 0 && len(s) <= 63 && s[0] != '-' && s[len(s)-1] != '-'
 }
 
-// patternReason says why s is no pattern, domain being s without a leading "*.". It first looks for
-// what was probably meant, then for the letter that breaks the grammar.
+// patternReason says why s is no pattern, domain being s without a leading "*." and without one dot at
+// the end. It first looks for what was probably meant, then for the letter that breaks the grammar.
 func patternReason(s, domain string) string {
 	q := quote(s)
 	bracketless := strings.TrimSuffix(strings.TrimPrefix(s, "["), "]")
 	switch _, err := netip.ParseAddr(bracketless); {
 	case s == "":
 		return "has no value: the name of an exchanger is expected"
+	case isTemplate(s):
+		return q + templateReason
+	case hasComment(s, "#", "//"):
+		return q + commentReason
 	case strings.ContainsAny(s, ",; \t"):
 		return q + ` is more than a name: each exchanger needs a line "mx:" of its own`
 	case strings.Contains(s, "://"):
@@ -104,10 +110,8 @@ func patternReason(s, domain string) string {
 		return q + " is a mail address: the name of an exchanger is expected"
 	case err == nil:
 		return q + " is an address: the name of an exchanger is expected"
-	case strings.Contains(domain, "*") || domain == "":
+	case strings.Contains(domain, "*") || domain == "" && s != ".":
 		return q + ` is not a pattern: "*" can only be the whole of the leftmost label, as in "*.example.com"`
-	case strings.HasSuffix(s, "."):
-		return q + " ends with a dot: names are written without it here"
 	}
 	if reason, bad := badByte(s); bad {
 		return q + " " + reason

@@ -56,9 +56,11 @@ type Policy struct {
 // malformed ones; a malformed first one is a mistake, because it is the one that counts. ParsePolicy
 // keeps no reference to body.
 //
-// It departs from the grammar in one point: empty lines at the end are accepted. They cannot change what
-// a policy means, many an editor leaves one, and refusing them would silently take the protection away
-// from a domain that asked for it. Empty lines elsewhere are refused.
+// It departs from the grammar in two points. Empty lines at the end are accepted: they cannot change what
+// a policy means, and many editors leave one. Empty lines elsewhere are refused. One dot at the end of an
+// mx is accepted, as in "mx: mx.example.com.", and is not part of the Pattern: the name is beyond doubt,
+// as in a zone file, and 5 of 259 policies of real domains had it. Refusing either would silently take
+// the protection away from a domain that asked for it.
 func ParsePolicy(body []byte) (*Policy, error) {
 	p := newParser(body)
 	if len(p.lines) == 0 {
@@ -136,8 +138,8 @@ func (p *parser) absent() (all []*SyntaxError) {
 }
 
 // trimEnd takes the line ends at the end of the policy away: the one that the grammar has there, and
-// those of empty lines, which it has not. This is the whole of the departure that ParsePolicy speaks of;
-// to be strict, take one only.
+// those of empty lines, which it has not. This is the whole of the first departure that ParsePolicy
+// describes; to be strict, take one only.
 func trimEnd(text string) string {
 	for strings.HasSuffix(text, "\n") {
 		text = strings.TrimSuffix(text[:len(text)-1], "\r")
@@ -243,7 +245,7 @@ func (p *parser) once(f field, value string) *SyntaxError {
 		p.policy.MaxAge, reason = parseMaxAge(value)
 	}
 	if reason != "" {
-		return p.fail(f.String(), reason)
+		return p.fail(f.String(), valueReason(value, reason))
 	}
 	return nil
 }

@@ -1,17 +1,10 @@
 package stsfetch
 
 import (
-	"bufio"
 	"context"
-	"crypto/tls"
-	"encoding/base64"
 	"errors"
-	"fmt"
-	"io"
 	"net"
-	"net/http"
 	"net/netip"
-	"net/url"
 	"sync"
 	"time"
 
@@ -19,10 +12,10 @@ import (
 )
 
 const (
-	// attemptDelay is how long one address may stay silent before the next
-	// one is tried beside it (RFC 8305, Section 5).
+	// attemptDelay is how long one address may take to answer before the next
+	// one is tried in parallel (RFC 8305, Section 5).
 	attemptDelay = 250 * time.Millisecond
-	// maxAddrs bounds the connections that one retrieval can cause.
+	// maxAddrs limits the connections that one fetch can cause.
 	maxAddrs = 8
 )
 
@@ -44,31 +37,22 @@ func (f *Fetcher) connect(ctx context.Context, host string) (net.Conn, error) {
 	return f.race(ctx, addrs[:min(len(addrs), maxAddrs)])
 }
 
-// proxyFor returns the proxy to go through to host, or nil.
-func (f *Fetcher) proxyFor(host string) (*url.URL, error) {
-	proxy, err := f.proxy(&http.Request{URL: &url.URL{Scheme: "https", Host: host}})
-	if err != nil {
-		return nil, at(StepConnect, fmt.Errorf("proxy: %w", err))
-	}
-	return proxy, nil
-}
-
-// addresses looks up host, and has one address at least.
+// addresses returns the addresses of host, at least one.
 func (f *Fetcher) addresses(ctx context.Context, host string) (answer resolver.Answer[netip.Addr], err error) {
 	answer, err = f.resolver.Addr(ctx, host)
 	switch {
 	case err != nil:
-		return answer, at(StepDNS, err)
+		return answer, stepErr(StepDNS, err)
 	case len(answer.Records) > 0:
 		return answer, nil
 	case answer.NXDomain:
-		return answer, atf(StepDNS, "%s does not exist", host)
+		return answer, stepErrf(StepDNS, "%s does not exist", host)
 	}
-	return answer, atf(StepDNS, "%s has no address", host)
+	return answer, stepErrf(StepDNS, "%s has no address", host)
 }
 
-// interleave orders addresses as RFC 8305, Section 4 does: the families take
-// turns, IPv6 first.
+// interleave orders addresses as RFC 8305, Section 4 does: the families
+// alternate, IPv6 first.
 func interleave(addrs []netip.Addr) []netip.Addr {
 	var six, four []netip.Addr
 	for _, a := range addrs {
@@ -90,33 +74,46 @@ func interleave(addrs []netip.Addr) []netip.Addr {
 	return out
 }
 
-// dialAddr is the only place that dials a policy host. The address checked is
-// the address dialled, with no lookup between, so a name that resolves to
-// something else the next time gains nothing.
+// dialAddr connects to port 443 of addr, and is the only function that dials a
+// policy host. The address that is checked is the one that is dialed, without a
+// lookup in between, so DNS rebinding has no effect.
 func (f *Fetcher) dialAddr(ctx context.Context, addr netip.Addr) (net.Conn, error) {
-	if !public(addr) && !f.allows(addr) {
-		return nil, atf(StepBlocked, "%s is not a public address; fetch.allow_private can allow it", addr)
+	if !f.mayDial(ctx, addr) {
+		return nil, stepErrf(StepBlocked, "%s is not a public address; fetch.allow_private can allow it", addr)
 	}
 	reportDialed(ctx, addr)
 	conn, err := f.dialer(ctx, "tcp", netip.AddrPortFrom(addr, 443).String())
 	if err != nil {
-		return nil, at(StepConnect, err)
+		return nil, stepErr(StepConnect, err)
 	}
 	return conn, nil
 }
 
-// race dials addrs in order, each when the one before failed or stayed silent
-// for attemptDelay, and returns the first connection. Whoever loses the race
-// closes what it opened, and race waits for that: giving up a dial takes no
-// time.
+// mayDial reports whether addr is public, or allowed by the administrator.
+func (f *Fetcher) mayDial(ctx context.Context, addr netip.Addr) bool {
+	if f.allows(addr) {
+		return true
+	}
+	var nat64 []netip.Prefix
+	if addr.Is6() && !addr.Is4In6() {
+		nat64 = f.nat64.find(ctx)
+	}
+	return f.guard.public(addr, nat64)
+}
+
+// race dials addrs in order, each when the one before failed or did not answer
+// for attemptDelay, and returns the first connection. All dials together take no
+// longer than their part of the timeout. The other dials close what they open, and
+// race waits for that: a cancelled dial returns at once.
 func (f *Fetcher) race(ctx context.Context, addrs []netip.Addr) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, f.timeout/budgetShare)
+	defer cancel()
 	if len(addrs) == 1 {
 		return f.dialAddr(ctx, addrs[0])
 	}
 	var dials sync.WaitGroup
 	defer dials.Wait()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	defer cancel() // before the wait
 	type result struct {
 		conn net.Conn
 		err  error
@@ -150,103 +147,20 @@ func (f *Fetcher) race(ctx context.Context, addrs []netip.Addr) (net.Conn, error
 				return r.conn, nil
 			}
 			running--
-			failure = worse(failure, r.err)
+			failure = preferError(failure, r.err)
 			timer.Reset(0)
 		case <-ctx.Done():
-			return nil, at(StepConnect, ctx.Err())
+			return nil, stepErr(StepConnect, ctx.Err())
 		}
 	}
 	return nil, failure
 }
 
-// worse prefers the failure that says more: that nobody answered tells more
-// about a host than that one of its addresses is private.
-func worse(old, err error) error {
+// preferError returns err, but keeps an earlier connection error over "blocked": it
+// says more about a host than that one of its addresses is private.
+func preferError(old, err error) error {
 	if s, ok := errors.AsType[*stepError](err); old != nil && ok && s.step == StepBlocked {
 		return old
 	}
 	return err
-}
-
-// proxyFunc turns the setting into the question that connect asks.
-func proxyFunc(setting string) (func(*http.Request) (*url.URL, error), error) {
-	switch setting {
-	case "":
-		return http.ProxyURL(nil), nil
-	case "env":
-		return http.ProxyFromEnvironment, nil
-	}
-	u, err := url.Parse(setting)
-	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
-		// Without the value: it may hold a password.
-		return nil, errors.New("proxy is neither \"env\" nor like \"http://host:port\"")
-	}
-	return http.ProxyURL(u), nil
-}
-
-// connectProxy asks proxy for a tunnel to host. The name is handed over, not
-// an address: proxies decide by name whom they let through.
-func (f *Fetcher) connectProxy(ctx context.Context, proxy *url.URL, host string) (net.Conn, error) {
-	conn, err := f.dialer(ctx, "tcp", proxyAddr(proxy))
-	if err != nil {
-		return nil, atf(StepConnect, "proxy: %w", err)
-	}
-	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
-	tunnel := conn
-	if proxy.Scheme == "https" {
-		tunnel = proxyConn{tls.Client(conn, &tls.Config{ServerName: proxy.Hostname(), RootCAs: f.roots, MinVersion: tls.VersionTLS12})}
-	}
-	if err := f.openTunnel(tunnel, proxy, host); err != nil {
-		conn.Close()
-		return nil, atf(StepConnect, "proxy %s: %w", proxy.Host, err)
-	}
-	return tunnel, nil
-}
-
-// A proxyConn is a TLS connection to a proxy. Close closes the TCP connection
-// at once, where that of tls.Conn first sends close_notify and waits up to five
-// seconds for a peer that does not read.
-type proxyConn struct{ *tls.Conn }
-
-// Close implements net.Conn.
-func (c proxyConn) Close() error { return c.NetConn().Close() }
-
-func (f *Fetcher) openTunnel(conn net.Conn, proxy *url.URL, host string) error {
-	request := "CONNECT " + host + ":443 HTTP/1.1\r\nHost: " + host + ":443\r\nUser-Agent: " + f.userAgent + "\r\n"
-	if user := proxy.User; user != nil {
-		password, _ := user.Password()
-		credentials := base64.StdEncoding.EncodeToString([]byte(user.Username() + ":" + password))
-		request += "Proxy-Authorization: Basic " + credentials + "\r\n"
-	}
-	if _, err := io.WriteString(conn, request+"\r\n"); err != nil {
-		return err
-	}
-	// Byte by byte up to the empty line: whatever follows belongs to the
-	// policy host, and a buffered reader would swallow it.
-	limited := &io.LimitedReader{R: conn, N: maxHeader}
-	resp, err := http.ReadResponse(bufio.NewReaderSize(oneByte{limited}, 16), &http.Request{Method: http.MethodConnect})
-	if err != nil {
-		return err
-	}
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("refused with status %d", resp.StatusCode)
-	}
-	return nil
-}
-
-// oneByte never reads ahead of what is asked for.
-type oneByte struct{ r io.Reader }
-
-func (o oneByte) Read(p []byte) (int, error) { return o.r.Read(p[:min(len(p), 1)]) }
-
-func proxyAddr(proxy *url.URL) string {
-	if proxy.Port() != "" {
-		return proxy.Host
-	}
-	port := "80"
-	if proxy.Scheme == "https" {
-		port = "443"
-	}
-	return net.JoinHostPort(proxy.Hostname(), port)
 }

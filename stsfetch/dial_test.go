@@ -1,7 +1,9 @@
 package stsfetch
 
 import (
+	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -10,7 +12,7 @@ import (
 )
 
 // TestAddresses: which addresses of a policy host are dialled, in which order,
-// and what is said if none of them will do. All policy hosts here serve the
+// and the error if none can be used. All policy hosts here serve the
 // same policy; a world has no address by itself that is public, but 9.9.9.x
 // are, as far as can be told from an address.
 func TestAddresses(t *testing.T) {
@@ -80,6 +82,24 @@ func addressWorld(addrs, down string) string {
 	return "-- dns --\n" + dns.String() + "-- https --\n" + https.String()
 }
 
+// TestConnectBudget: connecting may take its part of the timeout, also if nothing
+// answers at several addresses, and the fetch ends then.
+func TestConnectBudget(t *testing.T) {
+	const timeout = 3 * time.Second
+	for _, addrs := range []string{"9.9.9.1", "9.9.9.1 9.9.9.2 9.9.9.3"} {
+		w := newWorld(t, addressWorld(addrs, ""))
+		w.silent = "9.9.9."
+		f := w.fetcher(t, Config{Timeout: timeout, Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			latest := time.Now().Add(timeout / budgetShare)
+			if deadline, ok := ctx.Deadline(); !ok || deadline.After(latest) {
+				t.Errorf("%s may be dialled until %v, after %v", addr, deadline, latest)
+			}
+			return w.dial(ctx, network, addr)
+		}})
+		want(t, fetch(t, f), StepTimeout, "connect: timed out")
+	}
+}
+
 // TestManyAddresses: a name with a hundred addresses costs only a few
 // connections.
 func TestManyAddresses(t *testing.T) {
@@ -95,7 +115,7 @@ func TestManyAddresses(t *testing.T) {
 	}
 }
 
-// TestSilence: when nobody answers, time runs out.
+// TestSilence: if no address answers, the fetch times out.
 func TestSilence(t *testing.T) {
 	for _, addrs := range []string{"9.9.9.1", "9.9.9.1 9.9.9.2 9.9.9.3"} {
 		w := newWorld(t, addressWorld(addrs, ""))
@@ -137,7 +157,7 @@ func TestAliases(t *testing.T) {
 	want(t, fetch(t, w.fetcher(t, Config{})), StepCert, `certificate is not valid for mta-sts.example.com, only for "host.prov.example"`)
 }
 
-// TestNames: what is said when the name of the policy host leads nowhere.
+// TestNames: the error if the policy host has no address.
 func TestNames(t *testing.T) {
 	for _, c := range []struct {
 		dns  string

@@ -8,16 +8,16 @@ import (
 // dialedKey is the key of the function that WithDialed puts into a context.
 type dialedKey struct{}
 
-// WithDialed returns a context for Policy and Visit that has dialed called with
-// each address of a policy host just before a connection to it is attempted, in
-// the way of net/http/httptrace. A caller thus learns whose hosts a fetch depends
-// on while it is under way.
+// WithDialed returns a context for Policy and Probe. They call dialed with each
+// address of a policy host just before they attempt a connection to it, as package
+// net/http/httptrace does. The caller thus knows the network of the policy host
+// during the fetch.
 //
-// Only addresses that may be dialed are passed: neither those that are not public
-// nor, where a proxy is used, any, since its address says nothing about the owner
-// of the domain. dialed is called in the way of the connection, so it must return
-// quickly, and from several goroutines, but never after Policy or Visit returned.
-// A nil dialed is not called, and of several calls of WithDialed the last counts.
+// Addresses that may not be dialed are not passed. Through a proxy none are passed:
+// its address says nothing about the owner of the domain. The connection waits for
+// dialed, so it must return quickly. It is called from several goroutines, but never
+// after Policy or Probe returned. A nil dialed is not called. Of several calls of
+// WithDialed the last one counts.
 func WithDialed(ctx context.Context, dialed func(netip.Addr)) context.Context {
 	return context.WithValue(ctx, dialedKey{}, dialed)
 }

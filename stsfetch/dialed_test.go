@@ -82,11 +82,11 @@ func TestDialedDuring(t *testing.T) {
 	}
 }
 
-// TestDialedVisit: Visit reports all addresses.
-func TestDialedVisit(t *testing.T) {
+// TestDialedProbe: Probe reports all addresses.
+func TestDialedProbe(t *testing.T) {
 	w := newWorld(t, addressWorld("9.9.9.1 9.9.9.2", "9.9.9.2"))
 	var d dialedAddrs
-	if _, err := w.fetcher(t, Config{}).Visit(WithDialed(t.Context(), d.add), "example.com"); err != nil {
+	if _, err := w.fetcher(t, Config{}).Probe(WithDialed(t.Context(), d.add), "example.com"); err != nil {
 		t.Fatal(err)
 	}
 	if slices.Sort(d.addrs); !slices.Equal(d.addrs, []string{"9.9.9.1", "9.9.9.2"}) {

@@ -72,8 +72,8 @@ func TestSize(t *testing.T) {
 	}
 }
 
-// TestStalls: wherever a host stops to answer, the retrieval ends when its
-// time is over, and is told as what it is.
+// TestStalls: wherever a host stops answering, the fetch times out, with that
+// reason.
 func TestStalls(t *testing.T) {
 	for _, words := range []string{
 		"stall=accept", "policy=p stall=tls", "policy=p stall=headers", "policy=p stall=body", "policy=p stall=body chunked",

@@ -7,8 +7,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
-	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -90,8 +88,8 @@ func (p *proxy) serve(client net.Conn) {
 	_, _ = io.Copy(client, server)
 }
 
-// TestProxy: through a proxy the name is handed over, and nothing is asked of
-// DNS or dialled beside it.
+// TestProxy: a proxy gets the name of the policy host. No DNS query is sent, and
+// nothing else is dialed.
 func TestProxy(t *testing.T) {
 	for _, c := range []struct {
 		name  string
@@ -133,7 +131,7 @@ func TestProxy(t *testing.T) {
 	}
 }
 
-// checkProxied sees that p was asked once, by name, and nobody else.
+// checkProxied checks that there was one request, to p and by name.
 func checkProxied(t *testing.T, w *world, p *proxy) {
 	t.Helper()
 	ask := "CONNECT mta-sts.example.com:443 Host: mta-sts.example.com:443 Agent: test/1"
@@ -148,7 +146,7 @@ func checkProxied(t *testing.T, w *world, p *proxy) {
 	}
 }
 
-// TestProxySecured: to a proxy with https:// everything is said over TLS, with
+// TestProxySecured: to a proxy with https:// all traffic is in TLS, with
 // the policy host's TLS within it.
 func TestProxySecured(t *testing.T) {
 	w := newWorld(t, hostWorld("policy=p"))
@@ -179,9 +177,9 @@ func TestProxyDown(t *testing.T) {
 	want(t, fetch(t, w.fetcher(t, Config{Proxy: "http://" + l.Addr().String()})), StepConnect, "proxy: ")
 }
 
-// TestProxyStalls: nor does a proxy hold anybody up.
+// TestProxyStalls: a proxy that does not answer is given up, too.
 func TestProxyStalls(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0") // nobody accepts, but the kernel does
+	l, err := net.Listen("tcp", "127.0.0.1:0") // the kernel accepts
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -193,29 +191,19 @@ func TestProxyStalls(t *testing.T) {
 	}
 }
 
-// TestProxyEnvironment: "env" is what HTTPS_PROXY and NO_PROXY say. net/http
-// reads them once a process, so this test runs itself in a process of its own.
+// TestProxyEnvironment: "env" is what HTTPS_PROXY and NO_PROXY say, and nothing else
+// reads them.
 func TestProxyEnvironment(t *testing.T) {
 	w := newWorld(t, hostWorld("policy=p"))
-	if os.Getenv("STSFETCH_TEST_CHILD") != "" {
-		p := newProxy(t, &proxy{world: w}, nil)
-		t.Setenv("HTTPS_PROXY", "http://"+p.addr)
-		t.Setenv("NO_PROXY", "mta-sts.example.net")
-		want(t, fetch(t, w.fetcher(t, Config{Proxy: "env", UserAgent: "test/1"})), "", "")
-		checkProxied(t, w, p)
-		_, _, err := w.fetcher(t, Config{Proxy: "env"}).Policy(t.Context(), "example.net")
-		if err == nil || len(p.asked) != 1 {
-			t.Errorf("NO_PROXY: %v, proxy was asked %q", err, p.asked)
-		}
-		return
+	p := newProxy(t, &proxy{world: w}, nil)
+	t.Setenv("HTTPS_PROXY", "http://"+p.addr)
+	t.Setenv("NO_PROXY", "mta-sts.example.net")
+	want(t, fetch(t, w.fetcher(t, Config{Proxy: "env", UserAgent: "test/1"})), "", "")
+	checkProxied(t, w, p)
+	_, _, err := w.fetcher(t, Config{Proxy: "env"}).Policy(t.Context(), "example.net")
+	if err == nil || len(p.asked) != 1 {
+		t.Errorf("NO_PROXY: %v, proxy was asked %q", err, p.asked)
 	}
-	child := exec.Command(os.Args[0], "-test.run=^TestProxyEnvironment$", "-test.v")
-	child.Env = append(os.Environ(), "STSFETCH_TEST_CHILD=1")
-	out, err := child.CombinedOutput()
-	if err != nil || !strings.Contains(string(out), "--- PASS: TestProxyEnvironment") {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	// And nothing else looks at them.
 	t.Setenv("HTTPS_PROXY", "http://127.0.0.1:9")
 	t.Setenv("https_proxy", "http://127.0.0.1:9")
 	t.Setenv("ALL_PROXY", "http://127.0.0.1:9")
@@ -231,13 +219,155 @@ func TestNewRefuses(t *testing.T) {
 		t.Error("a Fetcher without Resolver")
 	}
 	for _, setting := range []string{
-		"socks5://me:hunter2@127.0.0.1:1080", "127.0.0.1:3128", "http://", "proxy.example", "ENV", "http://me:hunter2@a b:1", "http://[::1",
+		"socks4://me:hunter2@127.0.0.1:1080", "ftp://me:hunter2@127.0.0.1", "socks5://:hunter2@127.0.0.1:1080", "http://me:hunter2@127.0.0.1/path", "127.0.0.1:3128", "http://", "proxy.example", "ENV", "http://me:hunter2@a b:1", "http://[::1",
 	} {
 		_, err := New(Config{Resolver: good.resolver, Proxy: setting})
 		if err == nil || !strings.Contains(err.Error(), "proxy") {
 			t.Errorf("%q: %v", setting, err)
 		} else if strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("the password is in the error: %v", err)
+		}
+	}
+}
+
+// socksServer serves SOCKS version 5 on l, for clients with user and password or, if
+// user is empty, for all. It connects every client to the policy host of w and
+// sends to asked what it was asked for.
+func socksServer(t *testing.T, w *world, user, password string, asked chan<- string) (addr string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var running sync.WaitGroup
+	running.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			conn.SetDeadline(time.Now().Add(time.Minute))
+			running.Go(func() { serveSocks(w, conn, user, password, asked) })
+		}
+	})
+	t.Cleanup(func() {
+		l.Close()
+		running.Wait()
+	})
+	return l.Addr().String()
+}
+
+// serveSocks serves one client (RFC 1928, RFC 1929).
+func serveSocks(w *world, client net.Conn, user, password string, asked chan<- string) {
+	defer client.Close()
+	in := bufio.NewReader(client)
+	text := func() string { // with its length before it
+		n, _ := in.ReadByte()
+		b := make([]byte, n)
+		_, _ = io.ReadFull(in, b)
+		return string(b)
+	}
+	_, _ = in.ReadByte()
+	methods := text()
+	if user == "" {
+		_, _ = client.Write([]byte{5, 0})
+	} else {
+		if !strings.Contains(methods, "\x02") {
+			_, _ = client.Write([]byte{5, 0xff})
+			return
+		}
+		_, _ = client.Write([]byte{5, 2})
+		_, _ = in.ReadByte()
+		if text() != user || text() != password {
+			_, _ = client.Write([]byte{1, 1})
+			return
+		}
+		_, _ = client.Write([]byte{1, 0})
+	}
+	var head [4]byte
+	_, _ = io.ReadFull(in, head[:])
+	host := "an address"
+	if head[3] == 3 {
+		host = text()
+	}
+	var port [2]byte
+	_, _ = io.ReadFull(in, port[:])
+	asked <- host
+	server, err := net.Dial("tcp", w.HTTPSAddr(host))
+	if err != nil {
+		_, _ = client.Write([]byte{5, 5, 0, 1, 0, 0, 0, 0, 0, 0})
+		return
+	}
+	defer server.Close()
+	_, _ = client.Write([]byte{5, 0, 0, 1, 0, 0, 0, 0, 0, 0})
+	go func() {
+		_, _ = io.Copy(server, in)
+		server.(*net.TCPConn).CloseWrite()
+	}()
+	_, _ = io.Copy(client, server)
+}
+
+// TestProxySocks: a SOCKS proxy gets the name of the policy host, too. No DNS query is
+// sent, and nothing else is dialed.
+func TestProxySocks(t *testing.T) {
+	for _, c := range []struct {
+		name, scheme, words string
+		user                string // in the URL
+		wants, password     string // what the proxy wants
+		step                Step
+		text                string
+	}{
+		{name: "open", scheme: "socks5://"},
+		{name: "resolving", scheme: "socks5h://"},
+		{name: "credentials", scheme: "socks5://", user: "me:hunter2@", wants: "me", password: "hunter2"},
+		{name: "wrong credentials", scheme: "socks5://", user: "me:hunter3@", wants: "me", password: "hunter2", step: StepConnect, text: "proxy: socks connect"},
+		{name: "no credentials", scheme: "socks5://", wants: "me", password: "hunter2", step: StepConnect, text: "proxy: socks connect"},
+		{name: "refused", scheme: "socks5://", words: "down", step: StepConnect, text: "connection refused"},
+		{name: "status", scheme: "socks5://", words: "status=404", step: StepStatus, text: "404"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t, hostWorld("policy=p "+c.words))
+			asked := make(chan string, 2)
+			addr := socksServer(t, w, c.wants, c.password, asked)
+			e := fetch(t, w.fetcher(t, Config{Proxy: c.scheme + c.user + addr}))
+			want(t, e, c.step, c.text)
+			if e != nil && strings.Contains(e.Error(), "hunter") {
+				t.Errorf("the password is in the error: %s", e)
+			}
+			if close(asked); !strings.Contains(c.name, "credentials") || c.step == "" {
+				if host := <-asked; host != "mta-sts.example.com" {
+					t.Errorf("the proxy was asked for %q", host)
+				}
+			}
+			if !slices.Equal(w.dialled, []string{"127.0.0.1"}) || w.Queries("", "") != 0 {
+				t.Errorf("dialled %q and asked %d DNS questions, want only the proxy", w.dialled, w.Queries("", ""))
+			}
+		})
+	}
+}
+
+// TestProxyEnvironmentWrong: with a wrong proxy in the environment nothing is
+// fetched, and no host is connected to without it.
+func TestProxyEnvironmentWrong(t *testing.T) {
+	w := newWorld(t, hostWorld("policy=p"))
+	for _, value := range []string{"socks4://me:hunter2@127.0.0.1:1080", "http://me:hunter2@a b:1", "http://", "ftp://127.0.0.1", "http://127.0.0.1:1/path", "://", "127.0.0.1:x"} {
+		t.Setenv("HTTPS_PROXY", value)
+		if err := CheckProxy("env"); err == nil || !strings.Contains(err.Error(), "HTTPS_PROXY") || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%q: %v", value, err)
+		}
+		f := w.fetcher(t, Config{Proxy: "env", AllowPrivate: loopback()})
+		want(t, fetch(t, f), StepConnect, "proxy of HTTPS_PROXY in the environment")
+		if _, err := f.Probe(t.Context(), "example.com"); err == nil {
+			t.Errorf("%q: Probe succeeds", value)
+		}
+	}
+	if len(w.dialled) > 0 || w.Queries("", "") > 0 {
+		t.Errorf("dialled %q, asked %d DNS questions", w.dialled, w.Queries("", ""))
+	}
+	for _, value := range []string{"", "127.0.0.1:3128", "proxy.example", "http://proxy.example", "socks5://me:x@127.0.0.1", "https://[::1]:1"} {
+		t.Setenv("HTTPS_PROXY", value)
+		if err := CheckProxy("env"); err != nil {
+			t.Errorf("%q: %v", value, err)
 		}
 	}
 }

@@ -174,8 +174,8 @@ func TestRequest(t *testing.T) {
 	if len(conns) != 2 {
 		t.Fatalf("%d connections for two retrievals", len(conns))
 	}
-	const request = "GET /.well-known/mta-sts.txt HTTP/1.1\r\nHost: mta-sts.example.com\r\nUser-Agent: stsmap\r\n" +
-		"Accept: text/plain\r\nAccept-Encoding: identity\r\nConnection: close\r\n\r\n"
+	const request = "GET /.well-known/mta-sts.txt HTTP/1.1\r\nHost: mta-sts.example.com\r\nUser-Agent: stsmap\r\nConnection: close\r\n" +
+		"Accept: text/plain\r\nAccept-Encoding: identity\r\n\r\n"
 	for _, s := range conns {
 		if string(s.request) != request {
 			t.Errorf("request\n%s\nwant\n%s", s.request, request)

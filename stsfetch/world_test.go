@@ -15,7 +15,7 @@ import (
 	"stsmap/sts"
 )
 
-// A world is a small internet, and who dialled what in it.
+// A world is a small internet, and a record of what was dialed in it.
 type world struct {
 	*fakenet.Net
 	silent string // prefix of addresses that do not answer; empty for none
@@ -37,7 +37,7 @@ func newWorld(t *testing.T, description string) *world {
 	return &world{Net: n}
 }
 
-// dial notes who is dialled. A silent address is one whose packets are lost.
+// dial records the address. A silent address is one whose packets are lost.
 func (w *world) dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {

@@ -274,7 +274,11 @@ func (k *checking) checker(ctx context.Context) (*check.Checker, error) {
 	if err != nil {
 		return nil, err
 	}
-	fetch, err := newFetcher(cfg, resolve)
+	anchors, err := trustAnchors(cfg.Fetch.CAFile)
+	if err != nil {
+		return nil, err
+	}
+	fetch, err := newFetcher(cfg, resolve, anchors)
 	if err != nil {
 		return nil, err
 	}

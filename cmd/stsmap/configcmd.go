@@ -11,6 +11,7 @@ import (
 	"stsmap/config"
 	"stsmap/override"
 	"stsmap/postfix"
+	"stsmap/stsfetch"
 )
 
 func configCommand(c console, g *globals) *cobra.Command {
@@ -36,10 +37,13 @@ overrides, and say where it is. Silent and 0 if there is none, 78 otherwise.`,
 			if err != nil {
 				return err
 			}
-			if _, err := trustAnchors("dns.ca_file", cfg.DNS.CAFile); err != nil {
+			if _, err := resolverRoots(cfg.DNS.CAFile); err != nil {
 				return err
 			}
-			if _, err := trustAnchors("fetch.ca_file", cfg.Fetch.CAFile); err != nil {
+			if err := checkAnchors(c, cfg.Fetch.CAFile); err != nil {
+				return err
+			}
+			if err := checkProxy(cfg.Fetch.Proxy); err != nil {
 				return err
 			}
 			if err := checkStore(cfg.Cache.Store); err != nil {
@@ -51,6 +55,20 @@ overrides, and say where it is. Silent and 0 if there is none, 78 otherwise.`,
 			return nil
 		},
 	}
+}
+
+// checkAnchors checks fetch.ca_file, and warns of each certificate in it that is not
+// used.
+func checkAnchors(c console, path string) error {
+	if path == "" {
+		return nil
+	}
+	_, err := fileAnchors("fetch.ca_file", path, func(read stsfetch.AnchorsRead) {
+		for _, skipped := range read.Skipped {
+			c.warn("fetch.ca_file: %s: %v; it is ignored", path, skipped)
+		}
+	})
+	return err
 }
 
 func configShowCommand(c console, g *globals) *cobra.Command {

@@ -90,9 +90,9 @@ func runDoctor(ctx context.Context, c console, g *globals, domain string, ids []
 		return err
 	}
 	// Anchors that cannot be read are a finding.
-	roots, _ := trustAnchors("fetch.ca_file", cfg.Fetch.CAFile)
+	anchors, _ := trustAnchors(cfg.Fetch.CAFile)
 	d.Fetcher, err = stsfetch.New(stsfetch.Config{
-		Resolver: d.Resolver, Roots: roots, Timeout: cfg.Fetch.Timeout, MaxSize: cfg.Fetch.MaxSize,
+		Resolver: d.Resolver, Anchors: anchors, Timeout: cfg.Fetch.Timeout, MaxSize: cfg.Fetch.MaxSize,
 		AllowPrivate: cfg.Fetch.AllowPrivate, Proxy: cfg.Fetch.Proxy, UserAgent: "stsmap/" + version(),
 	})
 	if err != nil {

@@ -15,6 +15,9 @@ import (
 func (d *daemon) reload() {
 	d.tell(systemd.Reloading())
 	defer func() { d.tell(systemd.Ready()) }()
+	if d.cfg.Fetch.CAFile == "" {
+		d.systemAnchors.Reload() // also if the configuration is wrong
+	}
 	cfg, resolve, settings, err := d.readAgain()
 	if err != nil {
 		d.notReloaded(err)
@@ -84,6 +87,9 @@ func (d *daemon) readFiles(store string) (*config.Config, *resolver.Resolver, po
 		if err := checkStore(loaded.Cache.Store); err != nil {
 			return nil, nil, policy.Config{}, err
 		}
+	}
+	if err := checkProxy(loaded.Fetch.Proxy); err != nil {
+		return nil, nil, policy.Config{}, err
 	}
 	resolve, err := newResolver(&loaded.Config, d.metrics.Questions.Observe)
 	if err != nil {

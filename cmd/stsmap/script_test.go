@@ -172,7 +172,7 @@ func cmdDaemon(ts *testscript.TestScript, _ bool, args []string) {
 	cmd := exec.Command(program, append([]string{"serve"}, args[1:]...)...)
 	cmd.Dir = ts.MkAbs(".")
 	for _, v := range []string{"PATH", "HOME", "TMPDIR", "GOCOVERDIR", "STSMAP_LISTEN", "STSMAP_DNS_SERVERS",
-		"STSMAP_FETCH_PROXY", "STSMAP_FETCH_CA_FILE", "STSMAP_CACHE_STORE", "STSMAP_ADMIN_SOCKET", "STSMAP_CACHE_WARM", "TZ"} {
+		"STSMAP_FETCH_PROXY", "STSMAP_FETCH_CA_FILE", "STSMAP_CACHE_STORE", "HTTPS_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "STSMAP_ADMIN_SOCKET", "STSMAP_CACHE_WARM", "TZ"} {
 		if value := ts.Getenv(v); value != "" {
 			cmd.Env = append(cmd.Env, v+"="+value)
 		}

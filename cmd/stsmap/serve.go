@@ -21,6 +21,7 @@ import (
 	"stsmap/policy"
 	"stsmap/postfix"
 	"stsmap/socketmap"
+	"stsmap/stsfetch"
 	"stsmap/systemd"
 )
 
@@ -89,9 +90,10 @@ type daemon struct {
 	listeners  []net.Listener                  // likewise
 	running    sync.WaitGroup                  // everything that ends with the daemon
 
-	environment *environment
-	overrides   *overrides
-	since       time.Time // when it began to serve
+	environment   *environment
+	overrides     *overrides
+	systemAnchors *stsfetch.Anchors // outlive a reload; not used with fetch.ca_file
+	since         time.Time         // when it began to serve
 }
 
 // serve runs the daemon until a signal ends it. All lines of the log are
@@ -140,9 +142,16 @@ func (d *daemon) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	d.systemAnchors = stsfetch.SystemAnchors(d.anchorsRead)
+	if cfg.Fetch.CAFile == "" {
+		d.systemAnchors.Reload() // what is wrong is logged
+	}
 	settings, err := d.engineConfig(cfg, resolve)
 	if err != nil {
 		return err
+	}
+	if err := checkProxy(cfg.Fetch.Proxy); err != nil {
+		d.log.Error("proxy invalid, no policy is fetched", "error", err.Error())
 	}
 	d.engine = policy.New(settings)
 	defer d.engine.Close()

@@ -2,14 +2,10 @@ package main
 
 import (
 	"context"
-	"crypto/x509"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"maps"
-	"os"
 	"slices"
 
 	"stsmap/admin"
@@ -51,7 +47,7 @@ func inJournal(format string) bool {
 // newResolver makes the resolver; it calls observe for each query, unless that
 // is nil.
 func newResolver(cfg *config.Config, observe func(resolver.QueryResult)) (*resolver.Resolver, error) {
-	roots, err := trustAnchors("dns.ca_file", cfg.DNS.CAFile)
+	roots, err := resolverRoots(cfg.DNS.CAFile)
 	if err != nil {
 		return nil, err
 	}
@@ -84,16 +80,11 @@ func daneConfig(cfg *config.Config, resolve *resolver.Resolver) policy.DANEConfi
 	}
 }
 
-// newFetcher makes the fetcher of policies, for the daemon and for commands
-// that show what it would fetch.
-func newFetcher(cfg *config.Config, resolve *resolver.Resolver) (*stsfetch.Fetcher, error) {
-	roots, err := trustAnchors("fetch.ca_file", cfg.Fetch.CAFile)
-	if err != nil {
-		return nil, err
-	}
+// newFetcher returns the Fetcher of the configuration.
+func newFetcher(cfg *config.Config, resolve *resolver.Resolver, anchors *stsfetch.Anchors) (*stsfetch.Fetcher, error) {
 	fetch, err := stsfetch.New(stsfetch.Config{
 		Resolver:     resolve,
-		Roots:        roots,
+		Anchors:      anchors,
 		Timeout:      cfg.Fetch.Timeout,
 		MaxSize:      cfg.Fetch.MaxSize,
 		AllowPrivate: cfg.Fetch.AllowPrivate,
@@ -106,10 +97,25 @@ func newFetcher(cfg *config.Config, resolve *resolver.Resolver) (*stsfetch.Fetch
 	return fetch, nil
 }
 
+// checkProxy checks fetch.proxy together with the environment.
+func checkProxy(setting string) error {
+	if err := stsfetch.CheckProxy(setting); err != nil {
+		return &failure{code: exitConfig, err: fmt.Errorf("fetch.proxy: %w", err)}
+	}
+	return nil
+}
+
 // engineConfig makes the settings of the engine from the configuration: all
 // that a reload can change.
 func (d *daemon) engineConfig(cfg *config.Config, resolve *resolver.Resolver) (policy.Config, error) {
-	fetch, err := newFetcher(cfg, resolve)
+	anchors := d.systemAnchors
+	if cfg.Fetch.CAFile != "" {
+		var err error
+		if anchors, err = fileAnchors("fetch.ca_file", cfg.Fetch.CAFile, d.anchorsRead); err != nil {
+			return policy.Config{}, err
+		}
+	}
+	fetch, err := newFetcher(cfg, resolve, anchors)
 	if err != nil {
 		return policy.Config{}, err
 	}
@@ -163,23 +169,4 @@ func (d *daemon) counted(all map[string]postfix.Map) map[string]postfix.Map {
 		all[name] = m
 	}
 	return all
-}
-
-// trustAnchors reads the bundle of certificates that a key names; without a path
-// the system's are used.
-func trustAnchors(key, path string) (*x509.CertPool, error) {
-	if path == "" {
-		return nil, nil
-	}
-	bundle, err := os.ReadFile(path)
-	pool := x509.NewCertPool()
-	switch {
-	case errors.Is(err, fs.ErrPermission):
-		return nil, &failure{code: exitPermission, err: fmt.Errorf("%s: %w", key, err)}
-	case err != nil:
-		return nil, &failure{code: exitConfig, err: fmt.Errorf("%s: %w", key, err)}
-	case !pool.AppendCertsFromPEM(bundle):
-		return nil, &failure{code: exitConfig, err: fmt.Errorf("%s: %s: no certificate in it; PEM is needed", key, path)}
-	}
-	return pool, nil
 }

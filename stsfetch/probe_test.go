@@ -10,9 +10,9 @@ import (
 	"stsmap/resolver"
 )
 
-// TestVisit: what each address of a policy host does is told by itself, with as
-// much as was seen up to the failure.
-func TestVisit(t *testing.T) {
+// TestProbe: each address of a policy host has a result of its own, with what was
+// received before the failure.
+func TestProbe(t *testing.T) {
 	const description = `
 -- dns --
 mta-sts.example.com. CNAME web.example.net.
@@ -34,8 +34,8 @@ mta-sts.example.com addr=2001:db8::7 status=404 policy=p shuns=stsmap
 nonsense`
 	w := newWorld(t, description)
 	f := w.fetcher(t, Config{AllowPrivate: append(loopback(), netip.MustParsePrefix("2001:db8::/32"))})
-	h, err := f.Visit(t.Context(), "example.com")
-	if err != nil || h.Name != "mta-sts.example.com" || h.Alias != "web.example.net" || h.Proxy || len(h.Visits) != 7 {
+	h, err := f.Probe(t.Context(), "example.com")
+	if err != nil || h.Name != "mta-sts.example.com" || h.Alias != "web.example.net" || h.Proxy || len(h.Probes) != 7 {
 		t.Fatalf("%+v, %v", h, err)
 	}
 	for i, want := range []struct {
@@ -55,7 +55,7 @@ nonsense`
 		{"127.0.0.6", StepSyntax, true, tls.VersionTLS13, true, 200, "nonsense\n"},
 		{"10.0.0.1", StepBlocked, false, 0, false, 0, ""},
 	} {
-		v := h.Visits[i]
+		v := h.Probes[i]
 		step := Step("")
 		if e, ok := errors.AsType[*Error](v.Err); ok {
 			step = e.Step
@@ -66,17 +66,17 @@ nonsense`
 		}
 	}
 	// Under another name it is served.
-	if h, err = f.As("Mozilla/5.0").Visit(t.Context(), "example.com"); err != nil || h.Visits[0].Status != 404 {
-		t.Errorf("as a browser: %+v, %v", h.Visits[0], err)
+	if h, err = f.As("Mozilla/5.0").Probe(t.Context(), "example.com"); err != nil || h.Probes[0].Status != 404 {
+		t.Errorf("as a browser: %+v, %v", h.Probes[0], err)
 	}
 }
 
-// TestVisitNobody: without an address there is an error, of the usual kind.
-func TestVisitNobody(t *testing.T) {
+// TestProbeNoAddress: without an address there is an error, of the usual kind.
+func TestProbeNoAddress(t *testing.T) {
 	w := newWorld(t, "-- dns --\n!servfail mta-sts.broken.example *\n")
 	f := w.fetcher(t, Config{AllowPrivate: loopback()})
 	for domain, text := range map[string]string{"none.example": "mta-sts.none.example does not exist", "broken.example": ""} {
-		_, err := f.Visit(t.Context(), domain)
+		_, err := f.Probe(t.Context(), domain)
 		e, ok := errors.AsType[*Error](err)
 		if !ok || e.Step != StepDNS || e.Domain != domain || text != "" && e.Error() != text {
 			t.Errorf("%s: %#v", domain, err)
@@ -87,15 +87,15 @@ func TestVisitNobody(t *testing.T) {
 	}
 }
 
-// TestVisitProxy: through a proxy there is one visit, to nobody knows where.
-func TestVisitProxy(t *testing.T) {
+// TestProbeProxy: through a proxy there is one probe, without an address.
+func TestProbeProxy(t *testing.T) {
 	w := newWorld(t, "-- https --\nproxy.example addr=127.0.0.9 down\n")
 	f := w.fetcher(t, Config{Proxy: "http://127.0.0.9:443", Timeout: 30 * time.Second})
-	h, err := f.Visit(t.Context(), "example.com")
-	if err != nil || !h.Proxy || len(h.Visits) != 1 || h.Visits[0].Addr.IsValid() {
+	h, err := f.Probe(t.Context(), "example.com")
+	if err != nil || !h.Proxy || len(h.Probes) != 1 || h.Probes[0].Addr.IsValid() {
 		t.Fatalf("%+v, %v", h, err)
 	}
-	if e, ok := errors.AsType[*Error](h.Visits[0].Err); !ok || e.Step != StepConnect {
-		t.Errorf("%v", h.Visits[0].Err)
+	if e, ok := errors.AsType[*Error](h.Probes[0].Err); !ok || e.Step != StepConnect {
+		t.Errorf("%v", h.Probes[0].Err)
 	}
 }

@@ -13,7 +13,7 @@ func TestPublic(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cases := 0
+	cases, g := 0, newGuard()
 	for line := range strings.Lines(string(data)) {
 		words := strings.Fields(line)
 		if len(words) == 0 || words[0][0] == '#' {
@@ -27,7 +27,7 @@ func TestPublic(t *testing.T) {
 			t.Fatal(err)
 		}
 		cases++
-		if got, want := public(addr), words[1] == "yes"; got != want {
+		if got, want := g.public(addr, nil), words[1] == "yes"; got != want {
 			t.Errorf("%s: %t, want %t (%s)", addr, got, want, strings.Join(words[2:], " "))
 		}
 	}

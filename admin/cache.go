@@ -46,11 +46,11 @@ type RefusedLine struct {
 const (
 	// soon is how long before it expires a policy should have been renewed.
 	soon = 24 * time.Hour
-	// mostLine bounds one record of an import, in bytes: in JSON a policy can
+	// maxLine bounds one record of an import, in bytes: in JSON a policy can
 	// be six times as long as it is.
-	mostLine = 1 << 20
-	// mostRefused bounds how many refused lines are listed.
-	mostRefused = 100
+	maxLine = 1 << 20
+	// maxRefused bounds how many refused lines are listed.
+	maxRefused = 100
 )
 
 // list sends the records that a Filter means.
@@ -153,11 +153,11 @@ func (p *Private) forgetMany(w http.ResponseWriter, r *http.Request) {
 func (p *Private) takeIn(w http.ResponseWriter, r *http.Request) {
 	unbounded(w)
 	result := Imported{Refused: []RefusedLine{}}
-	in := bufio.NewReaderSize(r.Body, mostLine)
+	in := bufio.NewReaderSize(r.Body, maxLine)
 	for n := 1; ; n++ {
 		line, err := in.ReadSlice('\n')
 		if errors.Is(err, bufio.ErrBufferFull) {
-			refuse(w, http.StatusBadRequest, fmt.Errorf("line %d is longer than %d bytes, after %d imported", n, mostLine, result.Imported))
+			refuse(w, http.StatusBadRequest, fmt.Errorf("line %d is longer than %d bytes, after %d imported", n, maxLine, result.Imported))
 			return
 		}
 		if line = bytes.TrimSpace(line); len(line) > 0 {
@@ -191,7 +191,7 @@ func (p *Private) takeLine(r *http.Request, n int, line []byte, result *Imported
 		result.Imported++
 	case errors.Is(err, cache.ErrOutdated):
 		result.Known++
-	case len(result.Refused) < mostRefused:
+	case len(result.Refused) < maxRefused:
 		result.Refused = append(result.Refused, RefusedLine{n, rec.Domain, err.Error()})
 	default:
 		result.Omitted++

@@ -34,8 +34,8 @@ type Refusal struct{ Reason string }
 // Error implements error.
 func (r *Refusal) Error() string { return r.Reason }
 
-// mostAnswer bounds what is read of an answer that is one value, in bytes.
-const mostAnswer = 16 << 20
+// maxAnswer bounds what is read of an answer that is one value, in bytes.
+const maxAnswer = 16 << 20
 
 // NewClient returns a Client for the UNIX-domain socket at path. It does not
 // connect yet.
@@ -159,7 +159,7 @@ func (c *Client) value(ctx context.Context, method, path string, body io.Reader,
 		return err
 	}
 	defer answer.Close()
-	if err := json.NewDecoder(io.LimitReader(answer, mostAnswer)).Decode(value); err != nil {
+	if err := json.NewDecoder(io.LimitReader(answer, maxAnswer)).Decode(value); err != nil {
 		return unread(path, err)
 	}
 	return nil
@@ -191,7 +191,7 @@ func (c *Client) do(ctx context.Context, method, path string, body io.Reader) (i
 		return answer.Body, nil
 	}
 	defer answer.Body.Close()
-	text, _ := io.ReadAll(io.LimitReader(answer.Body, mostLine))
+	text, _ := io.ReadAll(io.LimitReader(answer.Body, maxLine))
 	var p problem
 	if json.NewDecoder(bytes.NewReader(text)).Decode(&p) != nil || p.Error == "" {
 		return nil, fmt.Errorf("%s: %w: %s", path, ErrGarbled, answer.Status)

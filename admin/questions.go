@@ -10,10 +10,10 @@ import (
 	"stsmap/resolver"
 )
 
-// mostSilent is how many DNS questions in a row have to come to nothing for the
+// maxSilent is how many DNS questions in a row have to come to nothing for the
 // resolver to count as away. One domain whose name servers are silent is not
 // enough, and every question about another domain would tell.
-const mostSilent = 5
+const maxSilent = 5
 
 // Questions counts DNS questions, and tells from them whether the resolver
 // answers. Its methods may be called concurrently.
@@ -59,7 +59,7 @@ func (q *Questions) Observe(ev resolver.Question) {
 	if ev.Err.Server == "" {
 		return // no server was queried, or the caller gave up
 	}
-	if q.silent.Add(1) == mostSilent {
+	if q.silent.Add(1) == maxSilent {
 		q.mu.Lock()
 		defer q.mu.Unlock()
 		// Not the name of the query: readers of the status may not be allowed
@@ -70,7 +70,7 @@ func (q *Questions) Observe(ev resolver.Question) {
 
 // answered records that a server has answered.
 func (q *Questions) answered() {
-	if q.silent.Load() == 0 || q.silent.Swap(0) < mostSilent {
+	if q.silent.Load() == 0 || q.silent.Swap(0) < maxSilent {
 		return
 	}
 	q.mu.Lock()

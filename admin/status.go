@@ -59,18 +59,18 @@ type Status struct {
 }
 
 const (
-	// mostFailures and mostRecent are how much of the history is in a Status.
-	mostFailures, mostRecent = 50, 20
+	// maxFailures and maxRecent are how much of the history is in a Status.
+	maxFailures, maxRecent = 50, 20
 )
 
 // Recall fills in what h has of failures and changes.
 func (s *Status) Recall(h *History) {
 	s.Failures = h.Troubles()
-	if s.Omitted = len(s.Failures) - mostFailures; s.Omitted > 0 {
-		s.Failures = s.Failures[:mostFailures]
+	if s.Omitted = len(s.Failures) - maxFailures; s.Omitted > 0 {
+		s.Failures = s.Failures[:maxFailures]
 	}
 	s.Omitted = max(s.Omitted, 0)
-	s.Changes = h.Changes(mostRecent)
+	s.Changes = h.Changes(maxRecent)
 }
 
 // A Check is one thing that the daemon needs.

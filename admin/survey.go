@@ -36,8 +36,8 @@ type Lapsing struct {
 	Error   string    `json:"error"`
 }
 
-// mostLapsing bounds how many policies are listed.
-const mostLapsing = 20
+// maxLapsing bounds how many policies are listed.
+const maxLapsing = 20
 
 // surveyShare is which part of the time is spent on surveys at most.
 const surveyShare = 100
@@ -118,5 +118,5 @@ func (s *Survey) add(r Record, now time.Time) {
 	slices.SortFunc(s.Soonest, func(a, b Lapsing) int {
 		return cmp.Or(a.Expires.Compare(b.Expires), cmp.Compare(a.Domain, b.Domain))
 	})
-	s.Soonest = s.Soonest[:min(len(s.Soonest), mostLapsing)]
+	s.Soonest = s.Soonest[:min(len(s.Soonest), maxLapsing)]
 }

@@ -329,7 +329,7 @@ func TestLoad(t *testing.T) {
 	if _, err := Load(dir, checkLevel); err == nil {
 		t.Error("a directory was read")
 	}
-	if _, err := Parse(strings.Repeat("#", mostBytes+1), checkLevel); err == nil {
+	if _, err := Parse(strings.Repeat("#", maxBytes+1), checkLevel); err == nil {
 		t.Error("a file of any length was read")
 	}
 	_, err := Parse("# x\n[[override]]\nreason = \"\"\""+strings.Repeat("\\\n", 100000)+"\"\"\"\n", checkLevel)

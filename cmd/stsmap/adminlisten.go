@@ -18,9 +18,9 @@ import (
 	"stsmap/admin"
 )
 
-// mostVisitors bounds the connections to admin.listen. Further connections
+// maxAdminConns bounds the connections to admin.listen. Further connections
 // wait: they must not cost the daemon the descriptors that lookups need.
-const mostVisitors = 64
+const maxAdminConns = 64
 
 // A window is where metrics, health and the status page are served. It can move
 // while the daemon runs. open and close may not be called concurrently.
@@ -53,7 +53,7 @@ func (v *window) open(address string) {
 	v.move(address, server)
 	v.d.log.Info("metrics, health and status page", "address", l.Addr().String())
 	v.d.running.Go(func() {
-		if err := server.Serve(&bounded{Listener: l, places: make(chan struct{}, mostVisitors)}); !errors.Is(err, http.ErrServerClosed) {
+		if err := server.Serve(&bounded{Listener: l, places: make(chan struct{}, maxAdminConns)}); !errors.Is(err, http.ErrServerClosed) {
 			v.d.log.Error("metrics, health and status page failed", "error", err.Error())
 		}
 	})

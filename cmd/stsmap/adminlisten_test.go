@@ -100,14 +100,14 @@ func TestWindowMoves(t *testing.T) {
 	}
 }
 
-// TestVisitors: while the number of connections is at its bound, a new one
+// TestAdminConnsBounded: while the number of connections is at its bound, a new one
 // waits, and is answered when another one closes.
-func TestVisitors(t *testing.T) {
+func TestAdminConnsBounded(t *testing.T) {
 	v, _ := newWindow(t)
 	address := free(t)
 	v.open(address)
 	var idle []net.Conn
-	for range mostVisitors {
+	for range maxAdminConns {
 		c, err := net.Dial("tcp", address)
 		if err != nil {
 			t.Fatal(err)

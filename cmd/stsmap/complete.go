@@ -16,9 +16,9 @@ import (
 const (
 	// completeLimit bounds the time after a key press.
 	completeLimit = 500 * time.Millisecond
-	// mostCompleted bounds how many words are offered: a user does not read
+	// maxCompleted bounds how many words are offered: a user does not read
 	// more.
-	mostCompleted = 500
+	maxCompleted = 500
 )
 
 // A completer says what can stand where the cursor is. What goes wrong is not
@@ -66,7 +66,7 @@ func (g *globals) remembered(ctx context.Context, begun string) []string {
 	}
 	var all []string
 	for rec, err := range client.List(ctx, admin.Filter{Match: begun + "*"}) {
-		if err != nil || len(all) == mostCompleted {
+		if err != nil || len(all) == maxCompleted {
 			break
 		}
 		all = append(all, rec.Domain)

@@ -13,7 +13,7 @@ import (
 	"stsmap/cache"
 )
 
-// Stats counts what is remembered.
+// Stats counts the entries of the cache.
 type Stats struct {
 	Domains int64            `json:"domains"`
 	Modes   map[string]int64 `json:"modes"`   // by Record.Mode, of what counts now
@@ -89,8 +89,7 @@ func (p *Private) show(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// retrieve has a domain retrieved: with known=yes only if nothing is known of
-// it.
+// retrieve fetches a domain: with known=yes only if it is not cached.
 func (p *Private) retrieve(w http.ResponseWriter, r *http.Request) {
 	hop, ok := p.key(w, r)
 	if !ok {
@@ -105,7 +104,7 @@ func (p *Private) retrieve(w http.ResponseWriter, r *http.Request) {
 	answer(w, RecordOf(e))
 }
 
-// forget forgets one domain.
+// forget deletes one domain.
 func (p *Private) forget(w http.ResponseWriter, r *http.Request) {
 	hop, ok := p.key(w, r)
 	if !ok {
@@ -118,12 +117,12 @@ func (p *Private) forget(w http.ResponseWriter, r *http.Request) {
 	answer(w, forgotten{1})
 }
 
-// forgotten is how many domains were forgotten.
+// forgotten is how many domains were deleted.
 type forgotten struct {
 	Domains int `json:"domains"`
 }
 
-// forgetMany forgets all domains that a Filter means.
+// forgetMany deletes all domains that match a Filter.
 func (p *Private) forgetMany(w http.ResponseWriter, r *http.Request) {
 	filter, err := filterOf(r.URL.Query())
 	if err != nil {

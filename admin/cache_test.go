@@ -21,7 +21,7 @@ import (
 )
 
 // A broken is a store whose walk fails after some entries, and that can refuse
-// to forget.
+// to delete.
 type broken struct {
 	cache.Store
 	after  int

@@ -215,7 +215,7 @@ func (h *History) note(ev policy.Event, c *Change) {
 	h.troubles[key] = t
 }
 
-// makeRoom forgets the trouble that was seen least lately, if there are too many.
+// makeRoom drops the failure that was seen least lately, if there are too many.
 // The lock must be held.
 func (h *History) makeRoom(now time.Time) {
 	if len(h.troubles) < maxTroubles {

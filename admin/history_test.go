@@ -30,7 +30,7 @@ func failing(domain, why string, kept bool) policy.Event {
 	return ev
 }
 
-// told are changes in few words.
+// told returns changes in short form.
 func told(all []Change) (words []string) {
 	for _, c := range all {
 		words = append(words, fmt.Sprintf("%s %s %d", c.Domain, c.Message, c.Count))

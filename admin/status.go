@@ -5,9 +5,8 @@ import (
 	"time"
 )
 
-// A Status is how the daemon is, for people and programs; the tags are the
-// names in the JSON that Client and other programs read. Names are only ever
-// added.
+// A Status is the state of the daemon; the tags are the names in the JSON that
+// Client and other programs read. Names are only ever added.
 type Status struct {
 	// Version is that of the daemon.
 	Version string `json:"version"`
@@ -51,8 +50,8 @@ type Status struct {
 	// Changes are what happened lately, the latest first, without what goes well
 	// and without failures, which stand above.
 	Changes []Change `json:"changes"`
-	// Cache counts what is remembered; nil until that was done for the first
-	// time.
+	// Cache counts the entries of the cache; nil until it was counted for the
+	// first time.
 	Cache *Survey `json:"cache,omitempty"`
 	// Log is how the log is.
 	Log LogStatus `json:"log"`

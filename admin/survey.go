@@ -42,7 +42,7 @@ const maxLapsing = 20
 // surveyShare is which part of the time is spent on surveys at most.
 const surveyShare = 100
 
-// A Surveyor counts what is remembered again and again. Its methods may be
+// A Surveyor counts the entries of the cache periodically. Its methods may be
 // called concurrently.
 type Surveyor struct {
 	entries func(context.Context) iter.Seq2[cache.Entry, error]

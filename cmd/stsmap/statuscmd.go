@@ -154,7 +154,7 @@ func (s *screen) condition(what string, c admin.Condition, now time.Time) {
 	}
 }
 
-// cache adds what is remembered, as far as it was counted.
+// cache adds the counts of the cache, if they are known.
 func (s *screen) cache(status admin.Status) {
 	if v := status.Cache; v != nil {
 		s.row("known", "%d policies enforced, %d testing, %d none; %d domains without", v.Modes["enforce"], v.Modes["testing"], v.Modes["none"], v.Modes[admin.Absent])
@@ -244,7 +244,7 @@ func (s *screen) overrides(o admin.OverridesStatus, now time.Time) {
 	}
 }
 
-// overrideText is an override in words.
+// overrideText describes an override.
 func overrideText(o admin.OverrideStatus, now time.Time) string {
 	text := o.Domain + " " + o.Action
 	if o.Text != "" {

@@ -192,9 +192,9 @@ func (l *look) gatherMail(ctx context.Context) {
 	}
 }
 
-// exchangers are the MX hosts, the preferred ones first: those of the records,
-// or the domain itself if there is none (RFC 5321, Section 5.1); and how many
-// there are beyond maxHosts.
+// exchangers returns the MX hosts, the preferred ones first: those of the
+// records, or the domain itself if there is none (RFC 5321, Section 5.1); and
+// how many there are beyond maxHosts.
 func exchangers(mx resolver.Answer[resolver.MX], err error, domain string) (hosts []*host, omitted int) {
 	if err != nil || mx.NXDomain {
 		return nil, 0

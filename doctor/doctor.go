@@ -47,8 +47,8 @@ type Config struct {
 	// that calls Look, which is how something is seen as another user sees it.
 	Program string
 	Look    []string
-	// Domain is one with a policy, to try things out with; empty means one that
-	// the daemon remembers.
+	// Domain is a domain with a policy, for trial lookups; empty means a cached
+	// one.
 	Domain string
 	// Only are the checks to make, by ID; nil means all.
 	Only []string

@@ -159,7 +159,7 @@ func resolverFetching(top *section, d *draft) {
 	}
 }
 
-// resolverCache takes where policies are remembered.
+// resolverCache takes the settings of the cache.
 func resolverCache(top *section, d *draft) {
 	cache := top.within("cache")
 	defer cache.rest()

@@ -93,7 +93,7 @@ func TestParse(t *testing.T) {
 	})
 }
 
-// TestEdit: what becomes of a file, to the byte.
+// TestEdit: the text of a file after an edit, to the byte.
 func TestEdit(t *testing.T) {
 	now := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
 	cases(t, "testdata/edit.txtar", func(t *testing.T, text, steps, want string) {

@@ -13,7 +13,7 @@ import (
 	"stsmap/cache"
 )
 
-// Stats counts what is remembered.
+// Stats counts the entries of the cache.
 type Stats struct {
 	Domains int64            `json:"domains"`
 	Modes   map[string]int64 `json:"modes"`   // by Record.Mode, of what counts now
@@ -46,11 +46,11 @@ type RefusedLine struct {
 const (
 	// soon is how long before it expires a policy should have been renewed.
 	soon = 24 * time.Hour
-	// mostLine bounds one record of an import, in bytes: in JSON a policy can
+	// maxLine bounds one record of an import, in bytes: in JSON a policy can
 	// be six times as long as it is.
-	mostLine = 1 << 20
-	// mostRefused bounds how many refused lines are listed.
-	mostRefused = 100
+	maxLine = 1 << 20
+	// maxRefused bounds how many refused lines are listed.
+	maxRefused = 100
 )
 
 // list sends the records that a Filter means.
@@ -89,8 +89,7 @@ func (p *Private) show(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// retrieve has a domain retrieved: with known=yes only if nothing is known of
-// it.
+// retrieve fetches a domain: with known=yes only if it is not cached.
 func (p *Private) retrieve(w http.ResponseWriter, r *http.Request) {
 	hop, ok := p.key(w, r)
 	if !ok {
@@ -105,7 +104,7 @@ func (p *Private) retrieve(w http.ResponseWriter, r *http.Request) {
 	answer(w, RecordOf(e))
 }
 
-// forget forgets one domain.
+// forget deletes one domain.
 func (p *Private) forget(w http.ResponseWriter, r *http.Request) {
 	hop, ok := p.key(w, r)
 	if !ok {
@@ -118,12 +117,12 @@ func (p *Private) forget(w http.ResponseWriter, r *http.Request) {
 	answer(w, forgotten{1})
 }
 
-// forgotten is how many domains were forgotten.
+// forgotten is how many domains were deleted.
 type forgotten struct {
 	Domains int `json:"domains"`
 }
 
-// forgetMany forgets all domains that a Filter means.
+// forgetMany deletes all domains that match a Filter.
 func (p *Private) forgetMany(w http.ResponseWriter, r *http.Request) {
 	filter, err := filterOf(r.URL.Query())
 	if err != nil {
@@ -153,11 +152,11 @@ func (p *Private) forgetMany(w http.ResponseWriter, r *http.Request) {
 func (p *Private) takeIn(w http.ResponseWriter, r *http.Request) {
 	unbounded(w)
 	result := Imported{Refused: []RefusedLine{}}
-	in := bufio.NewReaderSize(r.Body, mostLine)
+	in := bufio.NewReaderSize(r.Body, maxLine)
 	for n := 1; ; n++ {
 		line, err := in.ReadSlice('\n')
 		if errors.Is(err, bufio.ErrBufferFull) {
-			refuse(w, http.StatusBadRequest, fmt.Errorf("line %d is longer than %d bytes, after %d imported", n, mostLine, result.Imported))
+			refuse(w, http.StatusBadRequest, fmt.Errorf("line %d is longer than %d bytes, after %d imported", n, maxLine, result.Imported))
 			return
 		}
 		if line = bytes.TrimSpace(line); len(line) > 0 {
@@ -191,7 +190,7 @@ func (p *Private) takeLine(r *http.Request, n int, line []byte, result *Imported
 		result.Imported++
 	case errors.Is(err, cache.ErrOutdated):
 		result.Known++
-	case len(result.Refused) < mostRefused:
+	case len(result.Refused) < maxRefused:
 		result.Refused = append(result.Refused, RefusedLine{n, rec.Domain, err.Error()})
 	default:
 		result.Omitted++

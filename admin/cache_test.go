@@ -21,7 +21,7 @@ import (
 )
 
 // A broken is a store whose walk fails after some entries, and that can refuse
-// to forget.
+// to delete.
 type broken struct {
 	cache.Store
 	after  int
@@ -290,8 +290,8 @@ func TestImport(t *testing.T) {
 		{"an older one", older, 0, 1, 0, ""},
 		{"rubbish between", "{}\nrubbish\n" + line(enforced("b.example", now.Add(-time.Minute))), 1, 0, 2, ""},
 		{"expired", line(enforced("c.example", now.Add(-25*time.Hour))), 0, 0, 1, ""},
-		{"more rubbish than is told of", strings.Repeat("x\n", mostRefused+50), 0, 0, mostRefused + 50, ""},
-		{"a line without end", "{\"domain\":\"" + strings.Repeat("x", mostLine), 0, 0, 0, "line 1 is longer than"},
+		{"more rubbish than is told of", strings.Repeat("x\n", maxRefused+50), 0, 0, maxRefused + 50, ""},
+		{"a line without end", "{\"domain\":\"" + strings.Repeat("x", maxLine), 0, 0, 0, "line 1 is longer than"},
 	} {
 		got, err := c.Import(t.Context(), strings.NewReader(tt.text))
 		if tt.err != "" {
@@ -300,7 +300,7 @@ func TestImport(t *testing.T) {
 			}
 			continue
 		}
-		if err != nil || got.Imported != tt.imported || got.Known != tt.known || len(got.Refused)+got.Omitted != tt.refused || len(got.Refused) > mostRefused {
+		if err != nil || got.Imported != tt.imported || got.Known != tt.known || len(got.Refused)+got.Omitted != tt.refused || len(got.Refused) > maxRefused {
 			t.Errorf("%s: %+v, %v", tt.name, got, err)
 		}
 	}

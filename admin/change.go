@@ -29,10 +29,10 @@ func (c change) String() string {
 	return [...]string{"unchanged", "new", "updated", "weakened", "removed", "expired"}[c]
 }
 
-// mostWithdrawn bounds how many domains with a withdrawn record are kept. If
+// maxWithdrawn bounds how many domains with a withdrawn record are kept. If
 // there are more, the set is cleared, and their withdrawal is reported a second
 // time.
-const mostWithdrawn = 10000
+const maxWithdrawn = 10000
 
 // changeOf returns what ev changed for its domain, and whether it did.
 func (m *Monitor) changeOf(ev policy.Event) (c change, ok bool) {
@@ -78,7 +78,7 @@ func (m *Monitor) isWithdrawn(domain string) bool {
 	if m.withdrawn[domain] {
 		return false
 	}
-	if len(m.withdrawn) >= mostWithdrawn {
+	if len(m.withdrawn) >= maxWithdrawn {
 		clear(m.withdrawn)
 	}
 	m.withdrawn[domain] = true

@@ -34,8 +34,8 @@ type Refusal struct{ Reason string }
 // Error implements error.
 func (r *Refusal) Error() string { return r.Reason }
 
-// mostAnswer bounds what is read of an answer that is one value, in bytes.
-const mostAnswer = 16 << 20
+// maxAnswer bounds what is read of an answer that is one value, in bytes.
+const maxAnswer = 16 << 20
 
 // NewClient returns a Client for the UNIX-domain socket at path. It does not
 // connect yet.
@@ -53,8 +53,8 @@ func (c *Client) Status(ctx context.Context) (s Status, err error) {
 	return s, err
 }
 
-// ReadOverrides has the daemon read the overrides again, and returns those that
-// count then.
+// ReadOverrides has the daemon read the overrides again, and returns those in
+// force then.
 func (c *Client) ReadOverrides(ctx context.Context) (s OverridesStatus, err error) {
 	err = c.value(ctx, http.MethodPost, readPath, nil, &s)
 	return s, err
@@ -85,34 +85,33 @@ func (c *Client) Retrieve(ctx context.Context, key string, evenKnown bool) (r Re
 	return r, err
 }
 
-// Forget forgets the domain of a key.
+// Forget deletes the policy domain of a key from the cache.
 func (c *Client) Forget(ctx context.Context, key string) error {
 	var n forgotten
 	return c.value(ctx, http.MethodDelete, entryPath+"?"+url.Values{"key": {key}}.Encode(), nil, &n)
 }
 
-// ForgetMany forgets the domains that f means, and returns how many that were.
+// ForgetMany deletes the domains that match f, and returns their number.
 func (c *Client) ForgetMany(ctx context.Context, f Filter) (int, error) {
 	var n forgotten
 	err := c.value(ctx, http.MethodDelete, cachePath+"?"+f.values().Encode(), nil, &n)
 	return n.Domains, err
 }
 
-// Import has the records in r remembered, one in JSON a line.
+// Import has the daemon cache the records in r, one in JSON a line.
 func (c *Client) Import(ctx context.Context, r io.Reader) (result Imported, err error) {
 	err = c.value(ctx, http.MethodPost, importPath, r, &result)
 	return result, err
 }
 
-// Stats counts what is remembered.
+// Stats counts the entries of the cache.
 func (c *Client) Stats(ctx context.Context) (s Stats, err error) {
 	err = c.value(ctx, http.MethodGet, statsPath, nil, &s)
 	return s, err
 }
 
-// Table writes what Postfix would be told of the domains with a policy or an
-// override to w, as the source of a table for postmap(1). After an error what was
-// written is not all of it.
+// Table writes the replies for the domains with a policy or an override to w,
+// as the source of a table for postmap(1). After an error w has only a part.
 func (c *Client) Table(ctx context.Context, w io.Writer) error {
 	answer, err := c.send(ctx, http.MethodGet, tablePath, nil)
 	if err != nil {
@@ -165,7 +164,7 @@ func (c *Client) value(ctx context.Context, method, path string, body io.Reader,
 		return err
 	}
 	defer answer.Close()
-	if err := json.NewDecoder(io.LimitReader(answer, mostAnswer)).Decode(value); err != nil {
+	if err := json.NewDecoder(io.LimitReader(answer, maxAnswer)).Decode(value); err != nil {
 		return unread(path, err)
 	}
 	return nil
@@ -206,7 +205,7 @@ func (c *Client) send(ctx context.Context, method, path string, body io.Reader) 
 		return answer, nil
 	}
 	defer answer.Body.Close()
-	text, _ := io.ReadAll(io.LimitReader(answer.Body, mostLine))
+	text, _ := io.ReadAll(io.LimitReader(answer.Body, maxLine))
 	var p problem
 	if json.NewDecoder(bytes.NewReader(text)).Decode(&p) != nil || p.Error == "" {
 		return nil, fmt.Errorf("%s: %w: %s", path, ErrGarbled, answer.Status)

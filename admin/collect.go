@@ -106,7 +106,7 @@ func (c collecting) surroundings(s Status) {
 	}
 }
 
-// remembered has what is in the cache.
+// remembered collects the metrics of the cache.
 func (c collecting) remembered(s Status) {
 	m := s.Memory
 	c.gauge("stsmap_cache_memory_entries", "Domains of which something is in memory.", float64(m.Entries))

@@ -30,8 +30,8 @@ const (
 // writeLimit is how long a client may take to read what it was sent last.
 const writeLimit = 30 * time.Second
 
-// A Private answers on the control socket. Who may connect there may know and
-// change everything: it asks for no password. All fields but Page must be set.
+// A Private answers on the control socket. It asks for no password: a user who
+// may connect may read and change everything. All fields but Page must be set.
 type Private struct {
 	// Status says how the daemon is. It is called for each request,
 	// concurrently.
@@ -41,12 +41,11 @@ type Private struct {
 	// NextHop returns what a key that Postfix would send means, and false if it
 	// has no policy domain.
 	NextHop func(key string) (dane.NextHop, bool)
-	// Row returns what a table has to say of a next-hop in Postfix's words; or
-	// false, with the reason if a table cannot say it, and with nothing if there
-	// is nothing to say.
+	// Row returns the row of a next-hop in a Postfix table; or false, with the
+	// reason if a table cannot express it, and without one if no row is needed.
 	Row func(d *policy.Decision) (value string, ok bool)
 	// Size returns how many bytes the store takes on this machine, and how many
-	// of those are not in use; false if that cannot be told.
+	// of those are not in use; false if that is unknown.
 	Size func() (bytes, unused int64, ok bool)
 	// ReadOverrides reads the overrides again.
 	ReadOverrides func() error
@@ -93,7 +92,7 @@ func (p *Private) mux() *http.ServeMux {
 	return mux
 }
 
-// readOverrides has the overrides read again, and answers with those that count
+// readOverrides reads the overrides again, and answers with those in force
 // then.
 func (p *Private) readOverrides(w http.ResponseWriter, _ *http.Request) {
 	if err := p.ReadOverrides(); err != nil {
@@ -143,8 +142,8 @@ var (
 	errCrossOrigin = errors.New("cross-origin request refused: only programs and the status page itself may change anything here")
 )
 
-// unbounded lets a request take as long as it does; extend is for those that
-// send much.
+// unbounded removes the time limit of a request; extend renews it, for requests
+// that send much.
 func unbounded(w http.ResponseWriter) {
 	c := http.NewResponseController(w)
 	_ = c.SetReadDeadline(time.Time{})

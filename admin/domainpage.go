@@ -67,7 +67,7 @@ func (p *Page) domainView(e Explanation, now time.Time) domainView {
 	return v
 }
 
-// overrideSection has the override that counts, and those that do not.
+// overrideSection shows the override in force, and the others for the domain.
 func overrideSection(e Explanation) sectionView {
 	s := sectionView{Title: "Overrides"}
 	one := func(name string, o OverrideStatus) {
@@ -86,7 +86,7 @@ func overrideSection(e Explanation) sectionView {
 	return s
 }
 
-// policySection has what is remembered of the domain.
+// policySection shows the cached policy of the domain.
 func policySection(e Explanation, now time.Time) sectionView {
 	s := sectionView{Title: "The policy"}
 	rec := e.Record

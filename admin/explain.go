@@ -18,8 +18,7 @@ type Explanation struct {
 	// unknown one is answered as "postfix".
 	Map      string `json:"map"`
 	MapKnown bool   `json:"map_known"`
-	// Testing is what becomes of policies in mode testing: "ignore", "report"
-	// or "enforce".
+	// Testing is how policies in testing mode are answered: "ignore", "report" or "enforce".
 	Testing string `json:"testing"`
 	// NextHop is what the key means, and Domain its policy domain; empty if it
 	// has none, and then only Reply is there.
@@ -27,12 +26,10 @@ type Explanation struct {
 	Domain  string `json:"domain,omitempty"`
 	// Override is the one that counts.
 	Override *OverrideStatus `json:"override,omitempty"`
-	// Others are those that are for the domain, too, and do not count: they have
-	// expired, or a more specific one does, or there is no policy in mode testing
-	// to enforce.
+	// Others are the other overrides for the domain. They are not in force: they have expired, or a more specific one
+	// is, or the domain has no policy in testing mode to enforce.
 	Others []OverrideStatus `json:"other_overrides,omitempty"`
-	// Record is what is remembered of the domain, and StoreError why that could
-	// not be read.
+	// Record is the cached record of the domain, and StoreError why it could not be read.
 	Record     *Record `json:"record,omitempty"`
 	StoreError string  `json:"store_error,omitempty"`
 	// DANE has the DANE findings for the next-hop.

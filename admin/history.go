@@ -63,12 +63,12 @@ const (
 )
 
 const (
-	// mostChanges is how many changes of each weight are kept, and mostOfOne how
+	// maxChanges is how many changes of each weight are kept, and maxOfOne how
 	// many of them for one domain, so that one that changes all the time does not
 	// push out all others.
-	mostChanges, mostOfOne = 1000, 10
-	// mostTroubles bounds how many domains are known to fail.
-	mostTroubles = 1000
+	maxChanges, maxOfOne = 1000, 10
+	// maxTroubles bounds how many domains are known to fail.
+	maxTroubles = 1000
 	// troubled is how long a failure counts as present without being repeated:
 	// the domain may not have been looked up since.
 	troubled = 24 * time.Hour
@@ -159,9 +159,9 @@ func (h *History) add(weight int, c *Change) {
 		}
 	}
 	out := -1
-	if h.of[key] >= mostOfOne {
+	if h.of[key] >= maxOfOne {
 		out = slices.IndexFunc(all, func(o *Change) bool { return o.Domain == c.Domain })
-	} else if len(all) >= mostChanges {
+	} else if len(all) >= maxChanges {
 		out = 0
 	}
 	if out >= 0 {
@@ -215,10 +215,10 @@ func (h *History) note(ev policy.Event, c *Change) {
 	h.troubles[key] = t
 }
 
-// makeRoom forgets the trouble that was seen least lately, if there are too many.
+// makeRoom drops the failure that was seen least lately, if there are too many.
 // The lock must be held.
 func (h *History) makeRoom(now time.Time) {
-	if len(h.troubles) < mostTroubles {
+	if len(h.troubles) < maxTroubles {
 		return
 	}
 	var oldest failureKey

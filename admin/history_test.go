@@ -30,7 +30,7 @@ func failing(domain, why string, kept bool) policy.Event {
 	return ev
 }
 
-// told are changes in few words.
+// told returns changes in short form.
 func told(all []Change) (words []string) {
 	for _, c := range all {
 		words = append(words, fmt.Sprintf("%s %s %d", c.Domain, c.Message, c.Count))
@@ -104,17 +104,17 @@ func TestHistoryBounds(t *testing.T) {
 	h.Observe(found("first.example", "1"))
 	h.Observe(failing("first.example", "404", true))
 	long := strings.Repeat("x", 100000)
-	for i := range 3 * mostChanges {
+	for i := range 3 * maxChanges {
 		h.Observe(failing("noisy.example", fmt.Sprint(i, long), false))
 		h.Observe(policy.Event{Kind: policy.DANEChecked, Domain: fmt.Sprintf("d%d.example", i), DANE: new(dane.Result)})
 	}
 	if got := told(h.Of("first.example", 10)); len(got) != 2 {
 		t.Errorf("one domain that fails all the time has pushed out others: %q", got)
 	}
-	if got := h.Of("noisy.example", 100); len(got) != mostOfOne || len(got[0].Text) > 400 || !strings.HasPrefix(got[0].Text, "error: 2999") {
+	if got := h.Of("noisy.example", 100); len(got) != maxOfOne || len(got[0].Text) > 400 || !strings.HasPrefix(got[0].Text, "error: 2999") {
 		t.Errorf("%d changes of one domain", len(got))
 	}
-	for i := range 3 * mostChanges {
+	for i := range 3 * maxChanges {
 		h.Observe(failing(fmt.Sprintf("f%d.example", i), "404", false))
 	}
 	if got := told(h.Of("first.example", 10)); !slices.Equal(got, []string{"first.example policy found 1"}) {
@@ -127,7 +127,7 @@ func TestHistoryBounds(t *testing.T) {
 	for _, n := range h.of {
 		counted += n
 	}
-	if total != counted || total > weights*mostChanges || len(h.troubles) != mostTroubles {
+	if total != counted || total > weights*maxChanges || len(h.troubles) != maxTroubles {
 		t.Errorf("%d changes are kept, %d counted, and %d troubles", total, counted, len(h.troubles))
 	}
 }
@@ -186,7 +186,7 @@ func TestHistoryAtOnce(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if got := h.Recent(1000, false); len(got) == 0 || len(got) > 20*mostOfOne {
+	if got := h.Recent(1000, false); len(got) == 0 || len(got) > 20*maxOfOne {
 		t.Errorf("%d changes", len(got))
 	}
 }
@@ -219,7 +219,7 @@ func TestWithdrawnAndLapsing(t *testing.T) {
 		failed.Kind, failed.Domain = policy.PolicyFailed, fmt.Sprintf("d%d.example", i)
 		h.Observe(failed)
 	}
-	if s.Recall(h); len(s.Failures) != mostFailures || s.Omitted != 11 || len(s.Changes) != 1 {
+	if s.Recall(h); len(s.Failures) != maxFailures || s.Omitted != 11 || len(s.Changes) != 1 {
 		t.Errorf("%d failures, %d omitted, %d changes", len(s.Failures), s.Omitted, len(s.Changes))
 	}
 }

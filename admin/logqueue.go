@@ -50,8 +50,8 @@ func (q *LogQueue) Add(size int, write func() error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	full := len(q.lines) > 0 && q.size+size > maxQueuedLog
-	// After the first dropped line, those that would fit are dropped as well:
-	// the report stands where all of them are missing.
+	// After the first dropped line, further lines are dropped even if they fit:
+	// so the report stands where all of them are missing.
 	if full || q.missing > 0 || q.closed {
 		q.missing++
 		q.dropped.Add(1)

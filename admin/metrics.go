@@ -24,7 +24,7 @@ import (
 // allocating. Metrics itself counts rare events, and reads states, such as that
 // of the store, when Prometheus collects.
 type Metrics struct {
-	// Questions is to be told of DNS questions.
+	// Questions counts DNS queries; the resolver must report to it.
 	Questions *Questions
 
 	monitor  *Monitor

@@ -326,7 +326,7 @@ func TestSurvey(t *testing.T) {
 	if want := map[string]int64{"enforce": 32, "testing": 0, "none": 1, Absent: 1}; !maps.Equal(s.Modes, want) {
 		t.Errorf("%v, want %v", s.Modes, want)
 	}
-	if s.Expired != 1 || s.Failing != 32 || s.Lapsing != 30 || len(s.Soonest) != mostLapsing || s.Soonest[0].Domain != "d29.example" || s.Soonest[1].Domain != "d28.example" {
+	if s.Expired != 1 || s.Failing != 32 || s.Lapsing != 30 || len(s.Soonest) != maxLapsing || s.Soonest[0].Domain != "d29.example" || s.Soonest[1].Domain != "d28.example" {
 		t.Errorf("%+v", s)
 	}
 	v := NewSurveyor((&broken{Store: store, after: 3}).All, time.Minute)

@@ -31,9 +31,9 @@ func (t tally) sum() (n uint64) {
 	return n
 }
 
-// Minutes remembers how many answers there were in each minute of the last day,
-// in the same memory whatever happens. The minutes are those of the process: a
-// clock that is set moves none of them.
+// Minutes counts the answers in each minute of the last day, in a constant
+// amount of memory. The minutes are those of the monotonic clock: setting the
+// clock moves none of them.
 type Minutes struct {
 	total func() tally
 

@@ -16,8 +16,8 @@ type OverridesStatus struct {
 	// Error is why the file as it is now does not count; those read before do.
 	// Empty if it does.
 	Error string `json:"error,omitempty"`
-	// Read is when those that count were read; zero if none ever were, since
-	// there was an Error from the start on.
+	// Read is when the overrides in force were read; zero if none ever were,
+	// since there was an Error from the start on.
 	Read time.Time `json:"read,omitzero"`
 	// List has them, in the order of the file.
 	List []OverrideStatus `json:"list"`

@@ -301,7 +301,7 @@ func lineList(text string) (all []string) {
 	return all
 }
 
-// size is a number of bytes for people.
+// size formats a number of bytes.
 func size(n int64) string {
 	if n < 1<<20 {
 		return fmt.Sprintf("%d KB", (n+1023)>>10)
@@ -309,8 +309,7 @@ func size(n int64) string {
 	return fmt.Sprintf("%.1f MB", float64(n)/(1<<20))
 }
 
-// Span is a duration in its two greatest units, for people; one below zero is
-// zero.
+// Span formats a duration in its two greatest units; a negative one is zero.
 func Span(d time.Duration) string {
 	d = max(d, 0).Truncate(time.Second)
 	switch {

@@ -9,9 +9,9 @@ import (
 	"strings"
 )
 
-// A Public answers on admin.listen: metrics and health for machines, and a page
-// for people. Who may connect there may look, and change nothing. All fields
-// must be set.
+// A Public answers on admin.listen: metrics and health checks for programs, and
+// a status page for people. It is read-only, and asks for no password. All
+// fields must be set.
 type Public struct {
 	// Metrics answers Prometheus.
 	Metrics *Metrics
@@ -21,7 +21,7 @@ type Public struct {
 	// Live returns why the daemon does not answer itself through its own
 	// sockets, or nil.
 	Live func(context.Context) error
-	// Page is for people.
+	// Page is the status page.
 	Page *Page
 }
 
@@ -53,8 +53,8 @@ type Health struct {
 	Checks []Check `json:"checks"`
 }
 
-// health answers with checks: as a line each, or in JSON for who accepts that,
-// with the status 503 if one of them failed.
+// health answers with checks: as a line each, or in JSON if the client accepts
+// that, with the status 503 if one of them failed.
 func health(w http.ResponseWriter, r *http.Request, checks []Check) {
 	h := Health{OK: Status{Checks: checks}.Ready(), Checks: checks}
 	w.Header().Set("Cache-Control", "no-store")

@@ -12,10 +12,10 @@ import (
 	"stsmap/resolver"
 )
 
-// mostSilent is how many DNS questions in a row have to come to nothing for the
+// maxSilent is how many DNS questions in a row have to come to nothing for the
 // resolver to count as away. One domain whose name servers are silent is not
 // enough, and every question about another domain would tell.
-const mostSilent = 5
+const maxSilent = 5
 
 // Questions counts DNS questions, and tells from them whether the resolver
 // answers. Its methods may be called concurrently.
@@ -61,7 +61,7 @@ func (q *Questions) Observe(ev resolver.QueryResult) {
 	if ev.Err.Server == "" || errors.Is(ev.Err, context.Canceled) {
 		return // no server was queried, or the query was canceled
 	}
-	if q.silent.Add(1) == mostSilent {
+	if q.silent.Add(1) == maxSilent {
 		q.mu.Lock()
 		defer q.mu.Unlock()
 		// Not the name of the query: readers of the status may not be allowed
@@ -72,7 +72,7 @@ func (q *Questions) Observe(ev resolver.QueryResult) {
 
 // answered records that a server has answered.
 func (q *Questions) answered() {
-	if q.silent.Load() == 0 || q.silent.Swap(0) < mostSilent {
+	if q.silent.Load() == 0 || q.silent.Swap(0) < maxSilent {
 		return
 	}
 	q.mu.Lock()

@@ -56,8 +56,8 @@ func RecordOf(e cache.Entry) Record {
 	return r
 }
 
-// entry returns what r remembers. What follows from the policy is taken from
-// there.
+// entry returns the cache entry of r, without the fields that follow from its
+// policy.
 func (r Record) entry() cache.Entry {
 	return cache.Entry{
 		Domain: r.Domain, ID: r.ID, Policy: r.Policy,

@@ -5,9 +5,8 @@ import (
 	"time"
 )
 
-// A Status is how the daemon is, for people and programs; the tags are the
-// names in the JSON that Client and other programs read. Names are only ever
-// added.
+// A Status is the state of the daemon; the tags are the names in the JSON that
+// Client and other programs read. Names are only ever added.
 type Status struct {
 	// Version is that of the daemon.
 	Version string `json:"version"`
@@ -51,26 +50,26 @@ type Status struct {
 	// Changes are what happened lately, the latest first, without what goes well
 	// and without failures, which stand above.
 	Changes []Change `json:"changes"`
-	// Cache counts what is remembered; nil until that was done for the first
-	// time.
+	// Cache counts the entries of the cache; nil until it was counted for the
+	// first time.
 	Cache *Survey `json:"cache,omitempty"`
 	// Log is how the log is.
 	Log LogStatus `json:"log"`
 }
 
 const (
-	// mostFailures and mostRecent are how much of the history is in a Status.
-	mostFailures, mostRecent = 50, 20
+	// maxFailures and maxRecent are how much of the history is in a Status.
+	maxFailures, maxRecent = 50, 20
 )
 
 // Recall fills in what h has of failures and changes.
 func (s *Status) Recall(h *History) {
 	s.Failures = h.Troubles()
-	if s.Omitted = len(s.Failures) - mostFailures; s.Omitted > 0 {
-		s.Failures = s.Failures[:mostFailures]
+	if s.Omitted = len(s.Failures) - maxFailures; s.Omitted > 0 {
+		s.Failures = s.Failures[:maxFailures]
 	}
 	s.Omitted = max(s.Omitted, 0)
-	s.Changes = h.Changes(mostRecent)
+	s.Changes = h.Changes(maxRecent)
 }
 
 // A Check is one thing that the daemon needs.

@@ -36,13 +36,13 @@ type Lapsing struct {
 	Error   string    `json:"error"`
 }
 
-// mostLapsing bounds how many policies are listed.
-const mostLapsing = 20
+// maxLapsing bounds how many policies are listed.
+const maxLapsing = 20
 
 // surveyShare is which part of the time is spent on surveys at most.
 const surveyShare = 100
 
-// A Surveyor counts what is remembered again and again. Its methods may be
+// A Surveyor counts the entries of the cache periodically. Its methods may be
 // called concurrently.
 type Surveyor struct {
 	entries func(context.Context) iter.Seq2[cache.Entry, error]
@@ -118,5 +118,5 @@ func (s *Survey) add(r Record, now time.Time) {
 	slices.SortFunc(s.Soonest, func(a, b Lapsing) int {
 		return cmp.Or(a.Expires.Compare(b.Expires), cmp.Compare(a.Domain, b.Domain))
 	})
-	s.Soonest = s.Soonest[:min(len(s.Soonest), mostLapsing)]
+	s.Soonest = s.Soonest[:min(len(s.Soonest), maxLapsing)]
 }

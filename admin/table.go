@@ -22,8 +22,7 @@ type table struct {
 	pending map[string]bool  // domains in counts that were not written yet
 }
 
-// table sends what Postfix would be told of the domains with a policy now, and of
-// those with an override.
+// table sends the replies for the domains with a policy or an override now.
 func (p *Private) table(w http.ResponseWriter, r *http.Request) {
 	unbounded(w) // DANE may have to be looked up
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")

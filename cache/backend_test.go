@@ -3,9 +3,13 @@ package cache
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"runtime"
+	"slices"
+	"strings"
 	"sync"
+	"testing"
 	"time"
 )
 
@@ -121,4 +125,50 @@ func (m *testBackend) Watch(ctx context.Context, changed func(string, bool)) {
 	m.watched = changed
 	close(m.watches)
 	<-ctx.Done()
+}
+
+// breakerFor returns a Breaker for a store that is open.
+func breakerFor(s Shared) *Breaker {
+	b := NewBreaker(func(context.Context) (Store, error) { return s, nil }, time.Second)
+	b.Shared = true
+	return b
+}
+
+// A watched is a Breaker for a testBackend, and the calls of OnState.
+type watched struct {
+	*Breaker
+	back  *testBackend
+	mu    sync.Mutex
+	heard []string
+}
+
+func newWatched() *watched {
+	w := &watched{back: newTestBackend()}
+	w.Breaker = breakerFor(w.back)
+	w.OnState = func(what string, err error) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.heard = append(w.heard, fmt.Sprint(what, " ", err))
+	}
+	return w
+}
+
+func (w *watched) expect(t *testing.T, when string, want ...string) {
+	t.Helper()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	// Reading and writing are independent of each other.
+	slices.SortStableFunc(w.heard, func(a, b string) int { return strings.Compare(a[:4], b[:4]) })
+	if !slices.Equal(w.heard, want) {
+		t.Errorf("%s: reported %q, want %q", when, w.heard, want)
+	}
+	w.heard = nil
+}
+
+// run runs Run until stop is called.
+func (w *watched) run(t *testing.T) (stop func()) {
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { w.Run(ctx) })
+	return func() { cancel(); running.Wait() }
 }

@@ -3,53 +3,12 @@ package cache
 import (
 	"context"
 	"errors"
-	"fmt"
-	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 )
-
-// breakerFor returns a Breaker for a store that is open.
-func breakerFor(s Shared) *Breaker {
-	b := NewBreaker(func(context.Context) (Store, error) { return s, nil }, time.Second)
-	b.Shared = true
-	return b
-}
-
-// A watched is a Breaker for a testBackend, and the calls of OnState.
-type watched struct {
-	*Breaker
-	back  *testBackend
-	mu    sync.Mutex
-	heard []string
-}
-
-func newWatched() *watched {
-	w := &watched{back: newTestBackend()}
-	w.Breaker = breakerFor(w.back)
-	w.OnState = func(what string, err error) {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		w.heard = append(w.heard, fmt.Sprint(what, " ", err))
-	}
-	return w
-}
-
-func (w *watched) expect(t *testing.T, when string, want ...string) {
-	t.Helper()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	// Reading and writing are independent of each other.
-	slices.SortStableFunc(w.heard, func(a, b string) int { return strings.Compare(a[:4], b[:4]) })
-	if !slices.Equal(w.heard, want) {
-		t.Errorf("%s: reported %q, want %q", when, w.heard, want)
-	}
-	w.heard = nil
-}
 
 // TestBreakerUnreachable: a backend that fails is reported once, left alone for
 // a pause, and tried again by one operation at a time.
@@ -235,14 +194,6 @@ func TestBreakerRunWrites(t *testing.T) {
 	})
 }
 
-// run runs Run until stop is called.
-func (w *watched) run(t *testing.T) (stop func()) {
-	ctx, cancel := context.WithCancel(t.Context())
-	var running sync.WaitGroup
-	running.Go(func() { w.Run(ctx) })
-	return func() { cancel(); running.Wait() }
-}
-
 // TestBreakerStuck: no caller waits longer than the patience for an operation
 // that ignores its context, as a file on a disk that hangs does. While it runs, no
 // other is started, even if the callers' contexts end sooner. When it returns, the
@@ -370,132 +321,6 @@ func TestBreakerPanic(t *testing.T) {
 	if r, _ := w.Conditions(); r.Err != nil {
 		t.Error("a panic of the loop's body is a failure of the store:", r.Err)
 	}
-}
-
-// TestBreakerOpens: a store that cannot be opened is tried again, and used when
-// it can be, with lookups or without.
-func TestBreakerOpens(t *testing.T) {
-	for _, lookups := range []bool{true, false} {
-		synctest.Test(t, func(t *testing.T) {
-			w := newWatched()
-			var tries atomic.Int64
-			var works atomic.Bool
-			w.open = func(context.Context) (Store, error) {
-				if tries.Add(1); !works.Load() {
-					return nil, errBack
-				}
-				return w.back, nil
-			}
-			defer w.run(t)()
-			watching := make(chan struct{})
-			ctx, cancel := context.WithCancel(t.Context())
-			go func() { defer close(watching); w.Watch(ctx, func(string, bool) {}) }()
-			for range 60 {
-				if lookups {
-					if _, err := w.Get(t.Context(), "example.com"); !errors.Is(err, ErrUnreachable) || !errors.Is(err, errBack) {
-						t.Fatal(err)
-					}
-					for _, err := range w.All(t.Context()) {
-						if !errors.Is(err, ErrUnreachable) {
-							t.Fatal(err)
-						}
-					}
-				}
-				time.Sleep(time.Second)
-			}
-			if n := tries.Load(); n < 8 || n > 18*2 { // for reading, and for writing
-				t.Errorf("opened %d times in a minute", n)
-			}
-			if ok, err := w.Claim(t.Context(), "example.com", time.Hour); ok || !errors.Is(err, ErrUnreachable) {
-				t.Error("a claim in a store that is shared and not open:", ok, err)
-			}
-			w.expect(t, "while it cannot be opened", "read the back is broken", "write the back is broken")
-			works.Store(true)
-			time.Sleep(4 * maxPause)
-			w.expect(t, "opened", "read <nil>", "write <nil>")
-			select {
-			case <-w.back.watches:
-			default:
-				t.Error("Watch does not begin when the store is open")
-			}
-			if err := w.Put(t.Context(), Entry{Domain: "example.com"}); err != nil {
-				t.Error(err)
-			}
-			cancel()
-			<-watching
-		})
-	}
-}
-
-// TestBreakerOpensOnce: many operations that need the store at the same time have
-// it opened once, and wait for that no longer than the patience; if it takes
-// longer, the store is used when it is open.
-func TestBreakerOpensOnce(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWatched()
-		tries, goOn := 0, make(chan error)
-		w.open = func(context.Context) (Store, error) {
-			tries++
-			return w.back, <-goOn
-		}
-		began := time.Now()
-		var asking sync.WaitGroup
-		for i := range 100 {
-			asking.Go(func() {
-				err := w.Put(t.Context(), Entry{Domain: "example.com"})
-				if i%2 == 0 {
-					_, err = w.Get(t.Context(), "example.com")
-				}
-				if !errors.Is(err, ErrUnreachable) {
-					t.Error(err)
-				}
-			})
-		}
-		asking.Wait()
-		if took := time.Since(began); took > 2*time.Second {
-			t.Errorf("it took %s", took)
-		}
-		goOn <- errBack
-		synctest.Wait()
-		if tries != 1 {
-			t.Errorf("opened %d times", tries)
-		}
-		time.Sleep(maxPause)
-		asking.Go(func() { _, _ = w.Get(t.Context(), "example.com") })
-		asking.Wait()
-		goOn <- nil
-		synctest.Wait()
-		if _, err := w.Get(t.Context(), "example.com"); !errors.Is(err, ErrNotFound) || tries != 2 {
-			t.Error(err, tries)
-		}
-	})
-}
-
-// TestBreakerAlone: in a store of one process every claim is granted, and Watch
-// waits for the end of its context.
-func TestBreakerAlone(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		memory := NewMemory(10)
-		b := NewBreaker(func(context.Context) (Store, error) { return memory, nil }, time.Second)
-		for range 2 {
-			if ok, err := b.Claim(t.Context(), "example.com", time.Hour); !ok || err != nil {
-				t.Error(ok, err)
-			}
-			if err := b.Release(t.Context(), "example.com"); err != nil {
-				t.Error(err)
-			}
-			if err := b.Put(t.Context(), Entry{Domain: "example.com"}); err != nil {
-				t.Error(err)
-			}
-		}
-		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
-		defer cancel()
-		began := time.Now()
-		b.Watch(ctx, func(string, bool) { t.Error("a change by another process") })
-		if took := time.Since(began); took != time.Hour {
-			t.Errorf("Watch returned after %s", took)
-		}
-	})
 }
 
 // TestBreakerClose: Close waits for what is under way, and no longer than 5 s for

@@ -50,8 +50,8 @@ type Config struct {
 	// NoOverrides is why they could not be read, or nil.
 	Overrides   *override.Table
 	NoOverrides error
-	// Known returns what the daemon remembers of a domain; nil means that there
-	// is no daemon to ask.
+	// Known returns the daemon's cached data about a domain; nil means that
+	// there is no daemon to query.
 	Known func(ctx context.Context, domain string) (Known, error)
 }
 
@@ -73,10 +73,10 @@ type Postfix struct {
 
 // Known is what the daemon on this host knows of a domain.
 type Known struct {
-	// Entry is nil if nothing is remembered.
+	// Entry is nil if the domain is not cached.
 	Entry *cache.Entry
-	// Reply is what it answers Postfix, and Waits whether mail waits then. It is
-	// empty if that was not asked.
+	// Reply is the daemon's reply to Postfix, and Waits reports whether Postfix
+	// defers mail then. Reply is empty if the daemon was not queried for it.
 	Reply string
 	Waits bool
 	// Events tell what happened before, the latest first.

@@ -79,8 +79,7 @@ func (v Verdict) String() string { return [...]string{"fine", "warnings", "refus
 // MarshalText returns String.
 func (v Verdict) MarshalText() ([]byte, error) { return []byte(v.String()), nil }
 
-// Worse returns the one of two verdicts that is to be told for both. That mail
-// is refused is worse than not to know.
+// Worse returns the worse one of two verdicts. Refused is worse than Unknown.
 func (v Verdict) Worse(w Verdict) Verdict {
 	rank := [...]int{Fine: 0, Warnings: 1, Unknown: 2, Refused: 3}
 	if rank[w] > rank[v] {

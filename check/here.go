@@ -40,8 +40,8 @@ func (p replay) Policy(_ context.Context, domain string) (string, *sts.Policy, e
 	return "", nil, &stsfetch.Error{Domain: domain, Step: stsfetch.StepDNS, Err: errors.New("not asked")}
 }
 
-// decide has the daemon's Engine decide, as one would that knows nothing but
-// what was gathered, and what the daemon remembers.
+// decide has an Engine like the daemon's decide, given the gathered data and
+// the daemon's cached policy alone.
 func (l *look) decide(ctx context.Context) {
 	store := cache.NewMemory(1)
 	if l.cached != nil {
@@ -72,7 +72,7 @@ func (l *look) noDANE() error {
 	return l.c.Postfix.DNSSEC
 }
 
-// judgeHere is about what becomes of mail from here: STS-L.
+// judgeHere judges the delivery of mail from here: STS-L.
 func (l *look) judgeHere() {
 	d, m := l.decision, l.c.Postfix.Map
 	reply := postfix.Reply(d, m, l.release.Attributes())

@@ -22,13 +22,13 @@ import (
 )
 
 const (
-	// mostHosts is how many MX hosts are looked at, as many as package dane looks
+	// maxHosts is how many MX hosts are looked at, as many as package dane looks
 	// at. Postfix tries five addresses (smtp_mx_address_limit).
-	mostHosts = 32
+	maxHosts = 32
 	// hostsAtOnce is how many are looked at, and talked with, at the same time.
 	hostsAtOnce = 8
-	// mostAddresses is how many addresses of an MX host are connected to.
-	mostAddresses = 4
+	// maxAddresses is how many addresses of an MX host are connected to.
+	maxAddresses = 4
 )
 
 // A look is one Check under way: the gathered data and the findings. Gathering
@@ -192,9 +192,9 @@ func (l *look) gatherMail(ctx context.Context) {
 	}
 }
 
-// exchangers are the MX hosts, the preferred ones first: those of the records,
-// or the domain itself if there is none (RFC 5321, Section 5.1); and how many
-// there are beyond mostHosts.
+// exchangers returns the MX hosts, the preferred ones first: those of the
+// records, or the domain itself if there is none (RFC 5321, Section 5.1); and
+// how many there are beyond maxHosts.
 func exchangers(mx resolver.Answer[resolver.MX], err error, domain string) (hosts []*host, omitted int) {
 	if err != nil || mx.NXDomain {
 		return nil, 0
@@ -210,7 +210,7 @@ func exchangers(mx resolver.Answer[resolver.MX], err error, domain string) (host
 		if x.Host == "" || seen[x.Host] {
 			continue
 		}
-		if seen[x.Host] = true; len(hosts) == mostHosts {
+		if seen[x.Host] = true; len(hosts) == maxHosts {
 			omitted++
 			continue
 		}
@@ -297,7 +297,7 @@ func (l *look) describe() {
 		if l.daneErr == nil && h.dane.Name != "" {
 			x.DANE = h.dane.State.String()
 		}
-		for _, a := range h.addrs.Records[:min(len(h.addrs.Records), mostHosts)] {
+		for _, a := range h.addrs.Records[:min(len(h.addrs.Records), maxHosts)] {
 			x.Addresses = append(x.Addresses, a.String())
 		}
 		for _, t := range h.talks {

@@ -78,7 +78,7 @@ func (l *look) judgeMX() {
 		l.ok(id, "%s", several(names))
 	}
 	if l.omitted > 0 {
-		l.info(id, "only the first %d MX hosts are looked at, and not %d more", mostHosts, l.omitted)
+		l.info(id, "only the first %d MX hosts are looked at, and not %d more", maxHosts, l.omitted)
 	}
 }
 

@@ -13,9 +13,9 @@ import (
 const (
 	// workers is how many domains are looked at at once.
 	workers = 16
-	// ahead is how many may be done before the one that is to be told next: one
-	// that does not answer keeps the others from being told, and not from being
-	// looked at.
+	// ahead is how many domains may be finished before the one that is to be
+	// reported next. A slow domain delays the reports of the others, but not
+	// their checks.
 	ahead = 4 * workers
 	// longestLine is more than any key needs, in bytes.
 	longestLine = 1 << 10

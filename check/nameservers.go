@@ -13,8 +13,8 @@ import (
 	"stsmap/sts"
 )
 
-// mostServers is how many name servers of a zone are asked.
-const mostServers = 13
+// maxServers is how many name servers of a zone are asked.
+const maxServers = 13
 
 // A nameServer is one authoritative server, and what it says of the record.
 type nameServer struct {
@@ -41,7 +41,7 @@ func (l *look) gatherNameServers(ctx context.Context) {
 		return
 	}
 	slices.Sort(names)
-	names = names[:min(len(names), mostServers)]
+	names = names[:min(len(names), maxServers)]
 	l.servers = make([]nameServer, len(names))
 	var wg sync.WaitGroup
 	for i, name := range names {

@@ -128,5 +128,5 @@ func (l *look) judgeChange() {
 	}
 }
 
-// date is a time for people who may live elsewhere.
+// date formats a time in UTC: the reader may live in another time zone.
 func date(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 UTC") }

@@ -26,7 +26,7 @@ type Report struct {
 	Hosts []Exchanger `json:"mx,omitempty"`
 	// Addresses are those of the policy host.
 	Addresses []Address `json:"policy_host,omitempty"`
-	// Here is what becomes of mail from here.
+	// Here describes the delivery of mail from here.
 	Here *Here `json:"here,omitempty"`
 	// Findings are in the order of the catalogue's groups.
 	Findings []Finding `json:"findings"`

@@ -102,7 +102,7 @@ func (r *Report) headline() string {
 	return text + note
 }
 
-// days is a number of seconds for people.
+// days formats a number of seconds.
 func days(n int64) string {
 	switch {
 	case n >= 86400 && n%86400 == 0 || n > 7*86400:

@@ -20,13 +20,13 @@ import (
 )
 
 const (
-	// mostTalk bounds what is read of an MX host before TLS, in bytes.
-	mostTalk = 64 << 10
+	// maxTalk bounds what is read of an MX host before TLS, in bytes.
+	maxTalk = 64 << 10
 	// talkLimit is how long one conversation may take: as long as Postfix waits
 	// for a connection, which some hosts keep waiting on purpose.
 	talkLimit = 30 * time.Second
-	// mostNames is how many names of a certificate a finding lists.
-	mostNames = 20
+	// maxNames is how many names of a certificate a finding lists.
+	maxNames = 20
 )
 
 // A stage is how far a conversation with an MX host came.
@@ -55,7 +55,7 @@ type talk struct {
 
 // converse talks with a host at its addresses, all at the same time.
 func (l *look) converse(ctx context.Context, h *host) {
-	addrs := h.addrs.Records[:min(len(h.addrs.Records), mostAddresses)]
+	addrs := h.addrs.Records[:min(len(h.addrs.Records), maxAddresses)]
 	var wg sync.WaitGroup
 	for _, a := range addrs {
 		t := &talk{addr: a}
@@ -93,7 +93,7 @@ func (t *talk) talk(ctx context.Context, dial func(ctx context.Context, network,
 	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	plain := textproto.NewConn(bounded{io.LimitReader(conn, mostTalk), conn})
+	plain := textproto.NewConn(bounded{io.LimitReader(conn, maxTalk), conn})
 	if stage, err := startTLS(plain); err != nil {
 		return stage, err
 	}
@@ -175,7 +175,7 @@ func (t *talk) report() Conversation {
 		return c
 	}
 	leaf := t.certs[0]
-	for _, n := range leaf.DNSNames[:min(len(leaf.DNSNames), mostNames)] {
+	for _, n := range leaf.DNSNames[:min(len(leaf.DNSNames), maxNames)] {
 		c.Names = append(c.Names, printable(n))
 	}
 	c.Issuer, c.Expires = printable(leaf.Issuer.String()), new(leaf.NotAfter)

@@ -28,7 +28,7 @@ func (t *Tally) Add(r *Report) {
 	}
 }
 
-// Verdict is the one to be told for all; Fine if there are none.
+// Verdict is the worst of all verdicts; Fine if there are none.
 func (t *Tally) Verdict() Verdict { return t.verdict }
 
 // Total is how many there are.

@@ -12,8 +12,8 @@ import (
 	"stsmap/sts"
 )
 
-// mostMistakes is how many mistakes of a policy are reported.
-const mostMistakes = 8
+// maxMistakes is how many mistakes of a policy are reported.
+const maxMistakes = 8
 
 // judgeText is about the policy as it is served: STS-P.
 func (l *look) judgeText() {
@@ -31,7 +31,7 @@ func (l *look) judgeText() {
 		// It is no policy at all, most likely: what else it lacks does not matter.
 		mistakes = mistakes[:1]
 	}
-	for i, m := range mistakes[:min(len(mistakes), mostMistakes)] {
+	for i, m := range mistakes[:min(len(mistakes), maxMistakes)] {
 		f := l.mistake(lines, m)
 		if i == 0 {
 			f.Why = "The policy does not count. " + l.meanwhile()

@@ -48,7 +48,7 @@ type Config struct {
 		Proxy        string         // Proxy is a URL (http, https, socks5), "env", or empty for none.
 	}
 
-	// Cache says where policies are remembered.
+	// Cache configures the cache and its store.
 	Cache struct {
 		Store   string        // Store is "bolt:PATH", "memory:", or a URL: redis, rediss, postgres, postgresql.
 		Entries int           // Entries is how many are kept in memory.

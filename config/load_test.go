@@ -258,7 +258,7 @@ func FuzzLoad(f *testing.F) {
 	})
 }
 
-// withoutEmpty makes an empty set of maps none, as which it cannot be told from none when shown.
+// withoutEmpty replaces an empty set of maps by nil: their text is the same.
 func (c Config) withoutEmpty() Config {
 	if len(c.Maps) == 0 {
 		c.Maps = nil

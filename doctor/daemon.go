@@ -124,7 +124,7 @@ func reason(err error) string {
 	return strings.TrimPrefix(err.Error(), "socketmap: ")
 }
 
-// told is what the daemon says of itself.
+// told returns the problems that the daemon reports of itself.
 func (e *exam) told() []Result {
 	if e.status == nil {
 		if errors.Is(e.statusBy, errNoSocket) {
@@ -185,7 +185,7 @@ func (e *exam) ours(s *postconf.Setup, t postconf.Table) bool {
 	return slices.ContainsFunc(e.addresses(), func(a string) bool { return sameAddress(a, e.seenFromHere(s, t.Address)) })
 }
 
-// seenFromHere is the address of a table for who is not in the chroot.
+// seenFromHere is the address of a table as seen from outside the chroot.
 func (e *exam) seenFromHere(s *postconf.Setup, address string) string {
 	path, isUnix := strings.CutPrefix(address, "unix:")
 	if isUnix && !filepath.IsAbs(path) {
@@ -220,7 +220,7 @@ func sameFile(a, b string) bool {
 	return errA == nil && errB == nil && os.SameFile(infoA, infoB)
 }
 
-// noSetup says why nothing is known of Postfix.
+// noSetup says why the configuration of Postfix is unknown.
 func (e *exam) noSetup() Result {
 	if errors.Is(e.setupBy, postconf.ErrNotFound) {
 		return skip("%v: Postfix is not on this machine, or in a container", e.setupBy)

@@ -28,8 +28,8 @@ const (
 	checkLimit = 20 * time.Second
 	// askLimit bounds one question to the daemon that needs nothing but itself.
 	askLimit = 5 * time.Second
-	// mostInstances bounds how many instances of Postfix are looked at.
-	mostInstances = 32
+	// maxInstances bounds how many instances of Postfix are looked at.
+	maxInstances = 32
 )
 
 // Config says what to look at, and with what.
@@ -47,8 +47,8 @@ type Config struct {
 	// that calls Look, which is how something is seen as another user sees it.
 	Program string
 	Look    []string
-	// Domain is one with a policy, to try things out with; empty means one that
-	// the daemon remembers.
+	// Domain is a domain with a policy, for trial lookups; empty means a cached
+	// one.
 	Domain string
 	// Only are the checks to make, by ID; nil means all.
 	Only []string
@@ -123,8 +123,8 @@ type exam struct {
 	domains []string // with policies, to try things out with; a few
 }
 
-// mostDomains is how many policy hosts are tried.
-const mostDomains = 3
+// maxDomains is how many policy hosts are tried.
+const maxDomains = 3
 
 // collect learns what several checks need.
 func (e *exam) collect(ctx context.Context) {
@@ -149,7 +149,7 @@ func (e *exam) readSetups(ctx context.Context) {
 		return
 	}
 	for _, t := range postconf.Tables(more) {
-		if len(e.setups) >= mostInstances {
+		if len(e.setups) >= maxInstances {
 			return
 		}
 		s, err := postconf.ReadSetup(ctx, t.Text)
@@ -190,7 +190,7 @@ func (e *exam) askDaemon(ctx context.Context) {
 		return
 	}
 	for record, err := range client.List(ctx, admin.Filter{Mode: "enforce"}) {
-		if err != nil || len(e.domains) >= mostDomains {
+		if err != nil || len(e.domains) >= maxDomains {
 			break
 		}
 		if record.Failures == 0 {

@@ -140,10 +140,10 @@ func (t errand) become() error {
 	return syscall.Setuid(t.UID)
 }
 
-// mostFiles bounds the files of a directory that are looked at, and largestFile
+// maxFiles bounds the files of a directory that are looked at, and largestFile
 // how much of one is read, in bytes.
 const (
-	mostFiles   = 8192
+	maxFiles    = 8192
 	largestFile = 16 << 20
 )
 
@@ -155,7 +155,7 @@ func countHashed(dir string) (n int, err error) {
 		return 0, err
 	}
 	defer f.Close()
-	names, err := f.Readdirnames(mostFiles)
+	names, err := f.Readdirnames(maxFiles)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return 0, err
 	}

@@ -15,7 +15,7 @@ const (
 	OK                   // OK: it is as it should be.
 	Info                 // Info: it makes no difference, or may be meant to be so.
 	Warn                 // Warn: mail goes, but something is fragile, or weaker than it was meant to be.
-	Fail                 // Fail: mail waits, or policies are not applied.
+	Fail                 // Fail: mail is deferred, or policies are not applied.
 )
 
 // String returns the word for s in reports: "skip", "ok", "info", "warn" or

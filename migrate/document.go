@@ -20,9 +20,9 @@ import (
 // takes time that grows with the third power of the depth, so length and indentation are looked at
 // before it runs.
 const (
-	mostBytes  = 32 << 10
-	mostIndent = 64
-	mostNodes  = 20000
+	maxBytes  = 32 << 10
+	maxIndent = 64
+	maxNodes  = 20000
 )
 
 // A kind is what a node is.
@@ -87,8 +87,8 @@ func parse(data []byte) (*node, *config.Problem) {
 
 // unfit says why data should not even be shown to the parser.
 func unfit(data []byte) *config.Problem {
-	if len(data) > mostBytes {
-		return &config.Problem{Line: 1, Reason: fmt.Sprintf("too long for a configuration: more than %d bytes", mostBytes)}
+	if len(data) > maxBytes {
+		return &config.Problem{Line: 1, Reason: fmt.Sprintf("too long for a configuration: more than %d bytes", maxBytes)}
 	}
 	n := 0
 	for line := range bytes.Lines(data) {
@@ -96,8 +96,8 @@ func unfit(data []byte) *config.Problem {
 		if !utf8.Valid(line) {
 			return &config.Problem{Line: n, Reason: "not UTF-8"}
 		}
-		if len(line)-len(bytes.TrimLeft(line, " ")) > mostIndent {
-			return &config.Problem{Line: n, Reason: fmt.Sprintf("too deep for a configuration: more than %d spaces before it", mostIndent)}
+		if len(line)-len(bytes.TrimLeft(line, " ")) > maxIndent {
+			return &config.Problem{Line: n, Reason: fmt.Sprintf("too deep for a configuration: more than %d spaces before it", maxIndent)}
 		}
 	}
 	return nil
@@ -143,7 +143,7 @@ func (c *converter) node(n ast.Node) *node {
 		return &node{}
 	}
 	line := lineOf(n)
-	if c.count++; c.count > mostNodes {
+	if c.count++; c.count > maxNodes {
 		return c.fail(line, "too much for a configuration")
 	}
 	switch n := n.(type) {
@@ -225,7 +225,7 @@ func (c *converter) mapping(line int, values []*ast.MappingValueNode) *node {
 			c.fail(line, "what is merged with << is not a mapping")
 		}
 		for _, e := range m.entries {
-			if c.count++; c.count > mostNodes {
+			if c.count++; c.count > maxNodes {
 				return c.fail(line, "too much for a configuration")
 			}
 			if !seen[e.key] {

@@ -2,8 +2,8 @@
 // stsmap: that of postfix-tlspol, and that of postfix-mta-sts-resolver. The aim is that an administrator
 // stops the one daemon and starts the other, and main.cf stays as it is.
 //
-// It does not read what those programs remember, look at main.cf or at units of systemd, or open any
-// file: it has one document in memory, and says in notes what only a person can do. Nothing that it
+// It does not read the caches of those programs, main.cf, systemd units or any other file: it converts
+// one document in memory, and adds notes on what the administrator has to do. Nothing that it
 // returns has a value of theirs that may be a password.
 package migrate
 
@@ -36,7 +36,7 @@ type Result struct {
 type Note struct {
 	Line int    // Line is where the setting stands in the old file, from 1.
 	Key  string // Key is its path there, such as "server.prefetch".
-	Text string // Text says what becomes of it; lower case, no period at the end.
+	Text string // Text says what happens to the setting; lower case, no period at the end.
 }
 
 // Import reads data, a configuration of either program, which it finds out by itself. The name is what

@@ -159,7 +159,7 @@ func resolverFetching(top *section, d *draft) {
 	}
 }
 
-// resolverCache takes where policies are remembered.
+// resolverCache takes the settings of the cache.
 func resolverCache(top *section, d *draft) {
 	cache := top.within("cache")
 	defer cache.rest()
@@ -298,9 +298,9 @@ func resolverZones(top *section, d *draft) {
 // question to DNS and one for the download.
 func resolverTimeout(r *reading, d *draft, all []setting[time.Duration]) {
 	const (
-		usual         = 4 * time.Second // defaults.py
-		dns, fetch    = 5 * time.Second, 30 * time.Second
-		mostDNS, most = 60 * time.Second, 90 * time.Second // see fetch.timeout in package config
+		usual        = 4 * time.Second // defaults.py
+		dns, fetch   = 5 * time.Second, 30 * time.Second
+		maxDNS, most = 60 * time.Second, 90 * time.Second // see fetch.timeout in package config
 	)
 	var longest setting[time.Duration]
 	for _, t := range all {
@@ -321,7 +321,7 @@ func resolverTimeout(r *reading, d *draft, all []setting[time.Duration]) {
 	if !longest.is() || longest.value == usual {
 		return
 	}
-	forDNS, forAll := min(longest.value, mostDNS), min(2*longest.value, most)
+	forDNS, forAll := min(longest.value, maxDNS), min(2*longest.value, most)
 	if longest.value > usual {
 		forAll = max(forAll, fetch) // who wants to wait longer does not want less than the default
 	}

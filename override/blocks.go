@@ -37,8 +37,8 @@ func (b block) find(key string) (statement, bool) {
 	return statement{}, false
 }
 
-// mostLines is how many lines one statement may have.
-const mostLines = 100
+// maxLines is how many lines one statement may have.
+const maxLines = 100
 
 // blocks finds the overrides of a valid file, and the lines of whatever else is
 // at its top, from 1; and where a statement begins that is too long, or 0.
@@ -59,7 +59,7 @@ func blocks(text string) (all []block, other map[string]int, long int) {
 		statement.WriteString(line)
 		var values map[string]any
 		md, err := toml.Decode(statement.String(), &values)
-		if err != nil && n-first > mostLines {
+		if err != nil && n-first > maxLines {
 			return all, other, first + 1
 		}
 		if err != nil {

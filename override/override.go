@@ -46,7 +46,7 @@ type Override struct {
 	Text string
 	// Until is when the override stops to count; zero means never.
 	Until time.Time
-	// Reason is for people; it can be empty.
+	// Reason is a comment of the administrator; it can be empty.
 	Reason string
 	// Line is where it begins in its file, from 1.
 	Line int

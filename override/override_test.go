@@ -93,7 +93,7 @@ func TestParse(t *testing.T) {
 	})
 }
 
-// TestEdit: what becomes of a file, to the byte.
+// TestEdit: the text of a file after an edit, to the byte.
 func TestEdit(t *testing.T) {
 	now := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
 	cases(t, "testdata/edit.txtar", func(t *testing.T, text, steps, want string) {
@@ -329,7 +329,7 @@ func TestLoad(t *testing.T) {
 	if _, err := Load(dir, checkLevel); err == nil {
 		t.Error("a directory was read")
 	}
-	if _, err := Parse(strings.Repeat("#", mostBytes+1), checkLevel); err == nil {
+	if _, err := Parse(strings.Repeat("#", maxBytes+1), checkLevel); err == nil {
 		t.Error("a file of any length was read")
 	}
 	_, err := Parse("# x\n[[override]]\nreason = \"\"\""+strings.Repeat("\\\n", 100000)+"\"\"\"\n", checkLevel)

@@ -51,8 +51,8 @@ func (p Problem) text() string {
 type Check func(text string) error
 
 const (
-	// mostBytes bounds the file, which is written by hand.
-	mostBytes = 1 << 20
+	// maxBytes bounds the file, which is written by hand.
+	maxBytes = 1 << 20
 	// longestName is that of a policy domain: "_mta-sts." still fits before it.
 	longestName = 253 - len("_mta-sts.")
 	table       = "override"
@@ -84,8 +84,8 @@ func (p *parser) fail(line int, key, reason string) {
 }
 
 func (p *parser) read(text string) {
-	if len(text) > mostBytes {
-		p.fail(1, "", fmt.Sprintf("the file is longer than %d bytes", mostBytes))
+	if len(text) > maxBytes {
+		p.fail(1, "", fmt.Sprintf("the file is longer than %d bytes", maxBytes))
 		return
 	}
 	var values map[string]any
@@ -96,7 +96,7 @@ func (p *parser) read(text string) {
 	var other map[string]int
 	var long int
 	if p.blocks, other, long = blocks(text); long > 0 {
-		p.fail(long, "", fmt.Sprintf("has more than %d lines", mostLines))
+		p.fail(long, "", fmt.Sprintf("has more than %d lines", maxLines))
 		return
 	}
 	for _, name := range slices.Sorted(maps.Keys(values)) {

@@ -57,7 +57,7 @@ type spec struct {
 
 type specs struct{ resolver, dnssec, release spec }
 
-// A reason is why the answer of a probe is no, for people.
+// A reason is why the result of a probe is no.
 type reason string
 
 // Error implements error.

@@ -10,8 +10,8 @@ import (
 // are A-labels in it (RFC 8461, Section 3.2).
 //
 // A number like "192.0.2.1" can be a Pattern: the grammar takes it for a domain name, and a policy that
-// is "syntactically valid" must be accepted. No exchanger has such a name, so who writes patterns for
-// others leaves it out.
+// is "syntactically valid" must be accepted. No MX host has such a name, so a caller that writes
+// patterns for Postfix leaves it out.
 type Pattern string
 
 // Match reports whether host, the name in an MX record, is one that p allows (RFC 8461, Section 4.1).

@@ -12,7 +12,7 @@ import (
 // digits, so a greater number is valid, and means this one (erratum 7282).
 const maxAge = 31557600 * time.Second
 
-// A Mode says what a policy wants to happen to mail whose exchanger fails it (RFC 8461, Section 5).
+// A Mode says how a policy treats mail to an MX host that fails validation (RFC 8461, Section 5).
 type Mode uint8
 
 const (

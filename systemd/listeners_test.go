@@ -190,7 +190,7 @@ func connection(t *testing.T, l net.Listener) *os.File {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The other end leaves the queue of l, for who comes next.
+	// The other end leaves the queue of l, for the next connection.
 	other, err := l.Accept()
 	if err != nil {
 		t.Fatal(err)

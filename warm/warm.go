@@ -25,12 +25,12 @@ import (
 const AtOnce = 8
 
 const (
-	// mostLine bounds what is read of a line, in bytes; the rest is ignored.
-	mostLine = 64 << 10
-	// mostDomains bounds a list.
-	mostDomains = 5_000_000
-	// mostBad bounds how many bad lines are reported.
-	mostBad = 20
+	// maxLine bounds what is read of a line, in bytes; the rest is ignored.
+	maxLine = 64 << 10
+	// maxDomains bounds a list.
+	maxDomains = 5_000_000
+	// maxBad bounds how many bad lines are reported.
+	maxBad = 20
 )
 
 // A List is what Read has found.
@@ -63,15 +63,15 @@ type BadLine struct {
 // read before it is returned with it.
 func Read(r io.Reader, domain func(key string) (string, bool)) (List, error) {
 	rd := reader{domain: domain, count: make(map[string]int)}
-	in := bufio.NewReaderSize(r, mostLine)
+	in := bufio.NewReaderSize(r, maxLine)
 	for n := 1; ; n++ {
 		line, err := in.ReadSlice('\n')
 		rd.line(n, line)
 		for errors.Is(err, bufio.ErrBufferFull) {
 			_, err = in.ReadSlice('\n')
 		}
-		if len(rd.list.Domains) > mostDomains {
-			return rd.list, fmt.Errorf("line %d: more than %d domains", n, mostDomains)
+		if len(rd.list.Domains) > maxDomains {
+			return rd.list, fmt.Errorf("line %d: more than %d domains", n, maxDomains)
 		}
 		if errors.Is(err, io.EOF) {
 			return rd.sorted(), nil
@@ -108,7 +108,7 @@ func (rd *reader) line(n int, line []byte) {
 	switch {
 	case ok:
 		rd.add(d, 0)
-	case len(rd.list.Bad) < mostBad:
+	case len(rd.list.Bad) < maxBad:
 		rd.list.Bad = append(rd.list.Bad, BadLine{n, string(line[:min(len(line), 60)])})
 	default:
 		rd.list.Omitted++

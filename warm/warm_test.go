@@ -54,8 +54,8 @@ Nov  1 10:00:01 mx sshd[16]: to=<z@no.example>, who knows
 }
 
 func TestReadBadLines(t *testing.T) {
-	got, err := Read(strings.NewReader(strings.Repeat("?\n", mostBad+7)), plain)
-	if err != nil || len(got.Bad) != mostBad || got.Omitted != 7 {
+	got, err := Read(strings.NewReader(strings.Repeat("?\n", maxBad+7)), plain)
+	if err != nil || len(got.Bad) != maxBad || got.Omitted != 7 {
 		t.Errorf("%d bad lines, %d omitted (%v)", len(got.Bad), got.Omitted, err)
 	}
 	// What came before an error is not lost.

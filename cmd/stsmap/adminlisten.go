@@ -112,7 +112,7 @@ func endServer(server *http.Server) {
 	}
 }
 
-// httpLog is for what an HTTP server has to say, mostly of a handler that
+// httpLog takes the log lines of an HTTP server, mostly of a handler that
 // panicked.
 type httpLog struct{ d *daemon }
 

@@ -176,7 +176,7 @@ func eachKey(ctx context.Context, c console, g *globals, keys []string, ask func
 	return nil
 }
 
-// cutKey is enough of a key for people to know it again.
+// cutKey shortens a key for messages.
 func cutKey(key string) string {
 	if len(key) > 80 {
 		return strings.ToValidUTF8(key[:80], "") + "..."

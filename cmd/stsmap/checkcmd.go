@@ -139,7 +139,7 @@ func exitCode(v check.Verdict) int {
 	return 0
 }
 
-// told is called with each report.
+// told counts and prints a report.
 func (k *checking) told(r *check.Report) error {
 	k.tally.Add(r)
 	k.clear()
@@ -351,7 +351,7 @@ func known(client *admin.Client, path string) func(context.Context, string) (che
 			Domain: rec.Domain, ID: rec.ID, Policy: rec.Policy, Fetched: rec.Fetched, Expires: rec.Expires,
 			Checked: rec.Checked, Recheck: rec.Recheck, Refresh: rec.Refresh, Used: rec.Used,
 		}}
-		// Only about a domain that it remembers: others it would have to ask for.
+		// Only if the domain is cached: Explain would fetch it otherwise.
 		e, err := client.Explain(ctx, "postfix", domain)
 		if err != nil {
 			return k, fmt.Errorf("the daemon does not explain: %w", err)

@@ -16,9 +16,9 @@ import (
 const (
 	// completeLimit bounds the time after a key press.
 	completeLimit = 500 * time.Millisecond
-	// mostCompleted bounds how many words are offered: a user does not read
+	// maxCompleted bounds how many words are offered: a user does not read
 	// more.
-	mostCompleted = 500
+	maxCompleted = 500
 )
 
 // A completer says what can stand where the cursor is. What goes wrong is not
@@ -52,10 +52,10 @@ func once(complete completer) completer {
 	}
 }
 
-// domains completes those that the daemon remembers.
+// domains completes the cached domains.
 func (g *globals) domains() completer { return offering(g.remembered) }
 
-// remembered asks the daemon for the domains that begin so.
+// remembered returns the cached domains that begin with begun.
 func (g *globals) remembered(ctx context.Context, begun string) []string {
 	if strings.Contains(begun, "*") {
 		return nil
@@ -66,7 +66,7 @@ func (g *globals) remembered(ctx context.Context, begun string) []string {
 	}
 	var all []string
 	for rec, err := range client.List(ctx, admin.Filter{Match: begun + "*"}) {
-		if err != nil || len(all) == mostCompleted {
+		if err != nil || len(all) == maxCompleted {
 			break
 		}
 		all = append(all, rec.Domain)
@@ -96,8 +96,7 @@ func (g *globals) overridden() []string {
 	return all
 }
 
-// both completes the domains of the overrides and those that the daemon
-// remembers.
+// both completes the domains of the overrides and the cached ones.
 func (g *globals) both() completer {
 	return offering(func(ctx context.Context, begun string) []string {
 		return slices.Compact(slices.Sorted(slices.Values(append(g.remembered(ctx, begun), g.overridden()...))))

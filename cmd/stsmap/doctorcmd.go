@@ -163,7 +163,8 @@ func showDiagnosis(w io.Writer, found []doctor.Result, failures, warnings int) e
 	}{1, version(), failures, warnings, found})
 }
 
-// printDiagnosis prints it for people; with --quiet only what has to be acted upon.
+// printDiagnosis prints the findings as text; with --quiet only those that need
+// action.
 func printDiagnosis(c console, g *globals, found []doctor.Result, failures, warnings int) error {
 	colours := c.colours()
 	var b strings.Builder

@@ -103,7 +103,7 @@ func (s *screen) explainMap(e admin.Explanation) {
 	s.row("map", "%s; policies in mode testing: %s", text, e.Testing)
 }
 
-// explainOverrides adds the override that counts, and those that do not.
+// explainOverrides adds the override in force, and the others for the domain.
 func (s *screen) explainOverrides(e admin.Explanation, now time.Time) {
 	label := "override"
 	if e.Override != nil {
@@ -124,7 +124,7 @@ func (s *screen) explainOverrides(e admin.Explanation, now time.Time) {
 	}
 }
 
-// remembered adds what the store has of the domain.
+// remembered adds the cached record of the domain.
 func (s *screen) remembered(e admin.Explanation, now time.Time) {
 	rec := e.Record
 	switch {

@@ -207,8 +207,8 @@ is, and an empty value takes it away. Comments stay. It counts at once.`,
 	return cmd
 }
 
-// checkWords says what is wrong with what a change has in words, before the file
-// is touched, which is not to blame for it.
+// checkWords returns what is wrong with the texts of a change, before the file
+// is touched, so that the error does not blame the file.
 func checkWords(change override.Change) error {
 	if change.Reason != nil {
 		if err := override.CheckLine(*change.Reason); err != nil {

@@ -18,7 +18,7 @@ import (
 // has changed, and whether one has expired. A look is one stat.
 const overridesEvery = 2 * time.Second
 
-// overrides keeps those that count as their file has them.
+// overrides keeps the overrides that were read from the file last.
 type overrides struct {
 	log   *slog.Logger
 	files *fileQueue
@@ -27,7 +27,7 @@ type overrides struct {
 
 	reading sync.Mutex           // orders looks at the file; only those wait for it
 	stamp   override.Stamp       // of the file that was read last, or could not be
-	over    map[string]time.Time // expired ones that were told of, by domain
+	over    map[string]time.Time // expired ones that were logged, by domain
 }
 
 // A readOverrides is what counts, and where it is from. It is not changed.

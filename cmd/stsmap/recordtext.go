@@ -67,7 +67,7 @@ func printRows(w io.Writer, rows []row) error {
 	return err
 }
 
-// outcome says in a few words what is remembered of a domain.
+// outcome describes the record of a domain in a few words.
 func outcome(rec admin.Record, now time.Time) string {
 	text := "no policy"
 	switch {

@@ -11,8 +11,8 @@ import (
 	"stsmap/config"
 )
 
-// defaultConfig is where the configuration is unless told otherwise. Only
-// there it may be missing.
+// defaultConfig is the default path of the configuration. Only there it may be
+// missing.
 const defaultConfig = "/etc/stsmap/stsmap.toml"
 
 // globals are the flags that every command has.

@@ -333,7 +333,7 @@ func (d *daemon) tellStatus(ctx context.Context) {
 	}
 }
 
-// tell logs that the service manager could not be told something.
+// tell logs that a message to the service manager failed.
 func (d *daemon) tell(err error) {
 	if err != nil {
 		d.log.Warn("service manager could not be told", "error", err.Error())

@@ -154,7 +154,7 @@ func (s *screen) condition(what string, c admin.Condition, now time.Time) {
 	}
 }
 
-// cache adds what is remembered, as far as it was counted.
+// cache adds the counts of the cache, if they are known.
 func (s *screen) cache(status admin.Status) {
 	if v := status.Cache; v != nil {
 		s.row("known", "%d policies enforced, %d testing, %d none; %d domains without", v.Modes["enforce"], v.Modes["testing"], v.Modes["none"], v.Modes[admin.Absent])
@@ -166,12 +166,12 @@ func (s *screen) cache(status admin.Status) {
 }
 
 // How much of each a status shows: it is one screen.
-const mostTroubles, mostLapsing, mostChanges = 5, 3, 5
+const maxTroubles, maxLapsing, maxChanges = 5, 3, 5
 
 // failures adds what fails now.
 func (s *screen) failures(status admin.Status, now time.Time) {
 	label, all := "failing", status.Failures
-	for _, f := range all[:min(len(all), mostTroubles)] {
+	for _, f := range all[:min(len(all), maxTroubles)] {
 		kept := ""
 		if f.InForce {
 			kept = " (what is known stays in force)"
@@ -179,7 +179,7 @@ func (s *screen) failures(status admin.Status, now time.Time) {
 		s.row(label, "%s for %s: %s%s", f.Domain, admin.Span(now.Sub(f.Since)), f.Error, kept)
 		label = ""
 	}
-	if more := len(all) + status.Omitted - mostTroubles; more > 0 {
+	if more := len(all) + status.Omitted - maxTroubles; more > 0 {
 		s.row("", "and %d more: stsmap cache list --failing", more)
 	}
 	if len(all) == 0 {
@@ -193,11 +193,11 @@ func (s *screen) lapsing(v *admin.Survey, now time.Time) {
 		return
 	}
 	label := "lapsing"
-	for _, l := range v.Soonest[:min(len(v.Soonest), mostLapsing)] {
+	for _, l := range v.Soonest[:min(len(v.Soonest), maxLapsing)] {
 		s.row(label, "%s in %s: %s", l.Domain, admin.Span(l.Expires.Sub(now)), l.Error)
 		label = ""
 	}
-	if more := v.Lapsing - mostLapsing; more > 0 {
+	if more := v.Lapsing - maxLapsing; more > 0 {
 		s.row("", "and %d more within a day", more)
 	}
 }
@@ -205,7 +205,7 @@ func (s *screen) lapsing(v *admin.Survey, now time.Time) {
 // changes adds what happened lately.
 func (s *screen) changes(all []admin.Change, now time.Time) {
 	label := "changes"
-	for _, c := range all[:min(len(all), mostChanges)] {
+	for _, c := range all[:min(len(all), maxChanges)] {
 		text := strings.TrimSuffix(c.Message+": "+c.Text, ": ")
 		s.row(label, "%s ago %s %s", admin.Span(now.Sub(c.Time)), c.Domain, text)
 		label = ""
@@ -221,14 +221,14 @@ func connectionWords(c admin.ConnectionStatus) string {
 	return fmt.Sprintf("%d connections, %d lookups under way", n, c.Busy)
 }
 
-// mostOverrides is how many overrides a status shows.
-const mostOverrides = 10
+// maxOverrides is how many overrides a status shows.
+const maxOverrides = 10
 
 // overrides adds the overrides, if there are any.
 func (s *screen) overrides(o admin.OverridesStatus, now time.Time) {
 	label := "overrides"
 	for i, one := range o.List {
-		if i == mostOverrides {
+		if i == maxOverrides {
 			s.row("", "and %d more: stsmap override list", len(o.List)-i)
 			break
 		}
@@ -244,7 +244,7 @@ func (s *screen) overrides(o admin.OverridesStatus, now time.Time) {
 	}
 }
 
-// overrideText is an override in words.
+// overrideText describes an override.
 func overrideText(o admin.OverrideStatus, now time.Time) string {
 	text := o.Domain + " " + o.Action
 	if o.Text != "" {

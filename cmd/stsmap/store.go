@@ -66,8 +66,8 @@ func remote(name string) *storeScheme {
 	return nil
 }
 
-// checkStore returns what is wrong with the name of a store, as far as that can
-// be told without it.
+// checkStore returns what is wrong with the name of a store, as far as that is
+// possible without opening it.
 func checkStore(name string) error {
 	r := remote(name)
 	if r == nil {

@@ -92,9 +92,9 @@ func made(t *testing.T) map[string]string {
 	}
 	things := map[string]string{"usr/local/bin/fakenet": filepath.Join(dir, "fakenet")}
 	for _, deb := range debs {
-		name := "root/stsmap.deb"
+		name := "srv/stsmap.deb"
 		if strings.Contains(deb, "_"+lower+"_") {
-			name = "root/lower.deb"
+			name = "srv/lower.deb"
 		}
 		things[name] = deb
 	}

@@ -47,8 +47,8 @@ func BenchmarkCached(b *testing.B) {
 	}
 }
 
-// BenchmarkCachedOnce compares lookups of 50,000 cached domains, one each, with as many lookups of one of them. There are as many with -short: a tenth of them would fit into the processor's
-// cache.
+// BenchmarkCachedOnce compares lookups of 50,000 cached domains, one each, with as many lookups of one of them. There
+// are as many with -short: a tenth of them would fit into the processor's cache.
 func BenchmarkCachedOnce(b *testing.B) {
 	l := newLab(b)
 	keys := Series{policyNow, 100000, 50000}

@@ -129,7 +129,8 @@ func (c *client) ask(request []byte) (status byte, err error) {
 	}
 }
 
-// extent returns where the payload of the netstring in b begins, and the size of the whole, 0 while its digits are incomplete.
+// extent returns where the payload of the netstring in b begins, and the size of the whole: 0 while its digits are
+// incomplete.
 func extent(b []byte) (start, size int) {
 	n := 0
 	for i, c := range b {
@@ -144,7 +145,7 @@ func extent(b []byte) (start, size int) {
 // Rate asks for Time as often as the answers come, for keys at random.
 func (*Worker) Rate(j Job, sum *Counts) error {
 	return withClients(j, func(clients []*client) error {
-		requests := j.Keys.requests()
+		requests, want := j.Keys.requests(), j.Keys.want()
 		var stop atomic.Bool
 		time.AfterFunc(j.Time, func() { stop.Store(true) })
 		counts := make([]Counts, len(clients))
@@ -157,7 +158,7 @@ func (*Worker) Rate(j Job, sum *Counts) error {
 					return err
 				}
 				c.Answers++
-				if status == j.Keys.want() {
+				if status == want {
 					c.Right++
 				}
 			}
@@ -200,7 +201,7 @@ func lookups(keys Series, atOnce int, one func(conn, i int) (status byte, err er
 	return Counts{Answers: keys.N, Right: int(right.Load()), Took: time.Since(began), Median: median(times), Slowest: slices.Max(times)}, err
 }
 
-// inParallel calls do for each i below n. It does so in goroutines that are numbered, too, and end when one call fails.
+// inParallel calls do for each i below n, in goroutines with numbers of their own, until one call fails.
 func inParallel(n, goroutines int, do func(goroutine, i int) error) error {
 	errs := make([]error, goroutines)
 	var next atomic.Int64

@@ -48,6 +48,9 @@ func measure(m *testing.M) (code int, err error) {
 	if err := flag.Set("test.benchtime", "1x"); err != nil {
 		return 0, err
 	}
+	if os.Geteuid() != 0 {
+		return 0, errors.New("not root: the network namespace needs root\nbench: hint: sudo make bench")
+	}
 	if site.Dir() == "" {
 		dir, err := os.MkdirTemp("", "stsmap-bench-")
 		if err != nil {

@@ -76,7 +76,8 @@ func (l *lab) growth(b *testing.B, keys Series, variables ...string) {
 	halfRSS, halfAnon, halfLive := perDomain(half)
 	rss, anon, live := perDomain(full)
 	restRSS, restAnon, _ := perDomain(rested)
-	report(b, figure{halfRSS, "B/domain-half", fmt.Sprintf("RSS a domain, %.0f domains", half.domains), "<= 1400", "1690"},
+	report(b,
+		figure{halfRSS, "B/domain-half", fmt.Sprintf("RSS a domain, %.0f domains", half.domains), "<= 1400", "1690"},
 		figure{halfAnon, "B/dom-half-anon", "  anonymous part", "<= 1000", ""},
 		figure{halfLive, "B/dom-half-live", "  live heap", "", ""},
 		figure{rss, "B/domain", fmt.Sprintf("RSS a domain, %.0f domains", full.domains), "<= 1400", "1690"},
@@ -176,7 +177,8 @@ func (l *lab) beyond(b *testing.B) {
 	cached, none, echo := probe(d.tcp, hot), probe(d.tcp, Series{noneNow, 300000, 600000}), probe(echoAddr, hot)
 	filled := l.each(b, d.tcp, 4, keys)
 	_, after := d.memory(b)
-	report(b, figure{(after - before) / (1 << 20), "MB-growth", fmt.Sprintf("growth, %d domains, %d entries", keys.N, quick(10000)), "", ""},
+	report(b,
+		figure{(after - before) / (1 << 20), "MB-growth", fmt.Sprintf("growth, %d domains, %d entries", keys.N, quick(10000)), "", ""},
 		figure{millis(cached(true).Slowest), "ms-cached", "slowest beside: cached", "< 20 ms", "2.1 s"},
 		figure{millis(none(true).Slowest), "ms-no-record", "slowest beside: no record", "< 20 ms", "2.1 s"},
 		figure{millis(echo(true).Slowest), "ms-echo", "  (the echo server: the machine)", "", ""},

@@ -42,7 +42,8 @@ func world() string {
 	var dns, https strings.Builder
 	fmt.Fprintf(&dns, "-- dns --\n!ad *\n!delay %v %s\n!delay %v _25._tcp.%s\n", delay, daneHost, delay, daneHost)
 	fmt.Fprintf(&dns, "%s. A 127.0.0.11\n_25._tcp.%s. TLSA 3 1 1 %064d\n", daneHost, daneHost, 0)
-	fmt.Fprint(&https, "-- https --\nmta-sts.silent.example addr=127.0.0.3 stall=accept\nmta-sts.tcp.evil.example addr=127.0.9.1 stall=accept\n")
+	fmt.Fprint(&https, "-- https --\nmta-sts.silent.example addr=127.0.0.3 stall=accept\n")
+	fmt.Fprint(&https, "mta-sts.tcp.evil.example addr=127.0.9.1 stall=accept\n")
 	for _, pattern := range []string{hostileOne, hostileMany} {
 		for i := range hostileCount {
 			name := Series{Pattern: pattern}.domain(i)
@@ -77,9 +78,10 @@ policy DANESLOW NUMBERS addr=127.0.0.2 mx=DANEHOST SLOW
 policy DANEHEAVY NUMBERS addr=127.0.0.2 mx=DANEHOST dnsdelay=DELAY httpdelay=HEAVY
 `
 	slow := fmt.Sprintf("dnsdelay=%v httpdelay=%v", delay, delay)
-	return dns.String() + https.String() + strings.NewReplacer("NUMBERS", "100000..999999", "SLOW", slow, "DELAY", delay.String(), "HEAVY", (5*delay).String(),
-		"NEIGHBOUR", neighbour, "POLICYNOW", policyNow, "POLICYSLOW", policySlow, "POLICYSILENT", policySilent, "NONENOW", noneNow, "NONESLOW", noneSlow,
-		"DANESLOW", daneSlow, "DANEHEAVY", daneHeavy, "DANEHOST", daneHost).Replace(bulk)
+	replacer := strings.NewReplacer("NUMBERS", "100000..999999", "SLOW", slow, "DELAY", delay.String(), "HEAVY", (5 * delay).String(),
+		"NEIGHBOUR", neighbour, "POLICYNOW", policyNow, "POLICYSLOW", policySlow, "POLICYSILENT", policySilent,
+		"NONENOW", noneNow, "NONESLOW", noneSlow, "DANESLOW", daneSlow, "DANEHEAVY", daneHeavy, "DANEHOST", daneHost)
+	return dns.String() + https.String() + replacer.Replace(bulk)
 }
 
 // Of 100 owners each has 10 names, of every kind that hangs; and fakenet understands the world.

@@ -30,7 +30,8 @@ func BenchmarkRefresh(b *testing.B) {
 	}
 	all := simulate(b, due, 0)
 	b.Run("hanging=0", func(b *testing.B) {
-		report(b, figure{float64(all.refreshed), "refreshed", fmt.Sprintf("refreshed in an hour, of %d due", due), "", ""}, all.figure())
+		report(b,
+			figure{float64(all.refreshed), "refreshed", fmt.Sprintf("refreshed in an hour, of %d due", due), "", ""}, all.figure())
 	})
 	for _, hanging := range []int{5, 10} {
 		b.Run(fmt.Sprintf("hanging=%d", hanging), func(b *testing.B) {

@@ -19,7 +19,7 @@ type figure struct {
 	value float64
 	unit  string // of the metric; a benchmark has each once
 	what  string // what it is, for people
-	goal  string // what CONTRIBUTING promises; empty: it is there for comparison
+	goal  string // what stsmap promises; empty: it is there for comparison
 	peer  string // what the best other program reached, if that was measured
 }
 

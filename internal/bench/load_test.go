@@ -35,7 +35,7 @@ type Counts struct {
 func (c Counts) perSecond() float64 { return float64(c.Answers) / c.Took.Seconds() }
 
 // check fails if an answer about one of the keys was wrong.
-func (c Counts) check(b *testing.B, keys Series) {
+func (c Counts) check(b testing.TB, keys Series) {
 	b.Helper()
 	if c.Right != c.Answers || c.Answers == 0 {
 		b.Fatalf("%d of %d answers, such as that about %s, are wrong", c.Answers-c.Right, c.Answers, keys.domain(0))

@@ -39,7 +39,7 @@ type process struct {
 }
 
 // spawn starts a Worker.
-func spawn(b *testing.B) *process {
+func spawn(b testing.TB) *process {
 	self, err := os.Executable()
 	check(b, err)
 	cmd := exec.Command(self)
@@ -60,7 +60,7 @@ func spawn(b *testing.B) *process {
 }
 
 // call makes a Worker do something, and waits for it.
-func (p *process) call(b *testing.B, method string, args, result any) {
+func (p *process) call(b testing.TB, method string, args, result any) {
 	b.Helper()
 	if err := p.client.Call("Worker."+method, args, result); err != nil {
 		b.Fatalf("%s: %v", method, err)
@@ -68,14 +68,14 @@ func (p *process) call(b *testing.B, method string, args, result any) {
 }
 
 // run has a load generator do a job.
-func (p *process) run(b *testing.B, method string, j Job) (c Counts) {
+func (p *process) run(b testing.TB, method string, j Job) (c Counts) {
 	b.Helper()
 	p.call(b, method, j, &c)
 	return c
 }
 
 // start does not wait as run does; end stops a job that has no end of its own, and returns what came of it.
-func (p *process) start(b *testing.B, method string, j Job) (end func(stop bool) Counts) {
+func (p *process) start(b testing.TB, method string, j Job) (end func(stop bool) Counts) {
 	var c Counts
 	pending := p.client.Go("Worker."+method, j, &c, nil)
 	return func(stop bool) Counts {
@@ -97,4 +97,26 @@ func cpuTime(pid int) (time.Duration, error) {
 		return 0, fmt.Errorf("CPU time of process %d: %w", pid, err)
 	}
 	return time.Duration(t.Nano()), nil
+}
+
+// A load generator counts each answer, and tells right ones from wrong ones; Hang and Probe end by Stop.
+func TestLoad(t *testing.T) {
+	addr := "unix:" + t.TempDir() + "/echo"
+	spawn(t).call(t, "Echo", EchoServer{[]string{addr}, []byte("4:OK x,")}, nil)
+	load, keys := spawn(t), Series{policyNow, 100000, 100}
+	job := Job{Addr: addr, Conns: 4, Keys: keys, Time: 10 * time.Millisecond, Pace: time.Millisecond}
+	if c := load.run(t, "Each", job); c.Answers != 100 || c.Right != 100 || c.Median <= 0 || c.Median > c.Slowest || c.Slowest > c.Took {
+		t.Errorf("each: %+v", c)
+	}
+	if c := load.run(t, "Rate", job); c.Answers == 0 || c.Right != c.Answers || c.Took < job.Time {
+		t.Errorf("rate: %+v", c)
+	}
+	job.Keys.Pattern = noneNow // of which "OK" is no right answer
+	if c := load.run(t, "Each", job); c.Answers != 100 || c.Right != 0 {
+		t.Errorf("each, wrong answers: %+v", c)
+	}
+	if c := spawn(t).start(t, "Hang", job)(true); c.Answers > 100 {
+		t.Errorf("hang: %+v", c)
+	}
+	spawn(t).start(t, "Probe", job)(true)
 }

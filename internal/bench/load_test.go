@@ -142,17 +142,17 @@ func extent(b []byte) (start, size int) {
 	return 0, 0
 }
 
-// Rate asks for Time as often as the answers come, for keys at random.
+// Rate asks for Time as often as the answers come, once at least with each connection, for keys at random.
 func (*Worker) Rate(j Job, sum *Counts) error {
 	return withClients(j, func(clients []*client) error {
 		requests, want := j.Keys.requests(), j.Keys.want()
-		var stop atomic.Bool
-		time.AfterFunc(j.Time, func() { stop.Store(true) })
 		counts := make([]Counts, len(clients))
+		var stop atomic.Bool
 		began := time.Now()
+		time.AfterFunc(j.Time, func() { stop.Store(true) })
 		err := inParallel(len(clients), len(clients), func(_, i int) error {
 			var c Counts // and not counts[i], which others write next to
-			for !stop.Load() {
+			for c.Answers == 0 || !stop.Load() {
 				status, err := clients[i].ask(requests[rand.IntN(len(requests))])
 				if err != nil {
 					return err

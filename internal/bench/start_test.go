@@ -21,7 +21,7 @@ func BenchmarkStart(b *testing.B) {
 		// The next one has no network: queries to an address where nothing is are refused.
 		d = l.daemon(b, "STSMAP_CACHE_STORE="+store, "STSMAP_DNS_SERVERS=127.0.0.99:53")
 		c := l.load.run(b, "Each", Job{Addr: d.tcp, Conns: clients, Keys: keys})
-		report(b, figure{float64(c.Right), "answers-left", fmt.Sprintf("answers left after kill -9, of %d", keys.N), fmt.Sprint(keys.N), "0"})
+		report(b, figure{float64(c.Right), "answers-left", fmt.Sprintf("answers after kill -9, of %d", keys.N), fmt.Sprint(keys.N), "0"})
 	})
 }
 
@@ -45,6 +45,6 @@ func (l *lab) start(b *testing.B, n, times int, goal, peer string) {
 		}
 		d.stop(b)
 	}
-	report(b, figure{millis(median(took)), "ms-start", fmt.Sprintf("to the first answer, %d policies", n), goal, peer},
+	report(b, figure{millis(median(took)), "ms-start", fmt.Sprintf("first answer with %d policies", n), goal, peer},
 		figure{made.Seconds(), "s-filling", "  (making that store)", "", ""})
 }

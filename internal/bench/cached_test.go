@@ -39,7 +39,7 @@ func BenchmarkCached(b *testing.B) {
 						goal = ">= 97 %"
 					}
 					report(b, figure{100 * r.rate, "%echo", "rate, of the echo server's", goal, ""},
-						figure{100 * r.cpu, "%echo-CPU", "CPU per answer, of the echo server's", "<= 110 %", ""},
+						figure{100 * r.cpu, "%echo-CPU", "CPU per answer, likewise", "<= 110 %", ""},
 						figure{100 * r.load, "%load", "load generator's share of CPU", "", ""})
 				})
 			}

@@ -178,7 +178,7 @@ func (l *lab) beyond(b *testing.B) {
 	filled := l.each(b, d.tcp, 4, keys)
 	_, after := d.memory(b)
 	report(b,
-		figure{(after - before) / (1 << 20), "MB-growth", fmt.Sprintf("growth, %d fetched, %d entries", keys.N, quick(10000)), "", ""},
+		figure{(after - before) / (1 << 20), "MB-growth", fmt.Sprintf("growth, %d in %d entries", keys.N, quick(10000)), "", ""},
 		figure{millis(cached(true).Slowest), "ms-cached", "slowest beside: cached", "< 20 ms", "2.1 s"},
 		figure{millis(none(true).Slowest), "ms-no-record", "slowest beside: no record", "< 20 ms", "2.1 s"},
 		figure{millis(echo(true).Slowest), "ms-echo", "  (the echo server: the machine)", "", ""},

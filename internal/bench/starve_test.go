@@ -58,7 +58,7 @@ func (l *lab) starve(b *testing.B, hostile, honest string) {
 	}
 	check(b, opened.Close())
 	report(b,
-		figure{100 * median(medians).Seconds() / alone.Median.Seconds(), "%undisturbed", "first contact beside 1,000 that hang", "<= 120 %", ""},
+		figure{100 * median(medians).Seconds() / alone.Median.Seconds(), "%undisturbed", "first contact while 1,000 hang", "<= 120 %", ""},
 		figure{millis(median(medians)), "ms-median", "  median", "", ""},
 		figure{millis(slices.Max(slowest)), "ms-slowest", "  slowest", "", ""},
 		figure{millis(alone.Median), "ms-alone", "  median, undisturbed", "", ""},

@@ -68,7 +68,7 @@ func (m *Memory) Put(ctx context.Context, e Entry) error {
 	if err != nil {
 		return err
 	}
-	if e, err = Decode(enc); err != nil {
+	if e, err = Decode(e.Domain, enc); err != nil {
 		return err
 	}
 	m.mu.Lock()

@@ -320,7 +320,7 @@ func (b *Breaker) write(ctx context.Context, op func(context.Context, Store) err
 
 // Put implements [Store].
 func (b *Breaker) Put(ctx context.Context, e Entry) error {
-	if _, err := pack(e); err != nil {
+	if _, err := Encode(e); err != nil {
 		return err // no failure of the backend
 	}
 	return b.write(ctx, func(ctx context.Context, s Store) error { return s.Put(ctx, e) })
@@ -328,7 +328,7 @@ func (b *Breaker) Put(ctx context.Context, e Entry) error {
 
 // Replace implements [Store].
 func (b *Breaker) Replace(ctx context.Context, e Entry, wrong time.Time) error {
-	if _, err := pack(e); err != nil {
+	if _, err := Encode(e); err != nil {
 		return err // no failure of the backend
 	}
 	return b.write(ctx, func(ctx context.Context, s Store) error { return s.Replace(ctx, e, wrong) })

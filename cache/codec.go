@@ -11,8 +11,8 @@ import (
 // The encoding, version 1: the version in one byte, then the fields in the
 // order below. A string is its length and its bytes, a number an unsigned
 // varint, a time the milliseconds since the beginning of year 1, which makes
-// the zero time zero. The domain comes first, so that a table can use it as its
-// key without keeping it twice. Every entry has exactly one encoding: a varint
+// the zero time zero. The domain comes first, so that a table that has it as its key
+// need not keep it twice: see Encode. Every entry has exactly one encoding: a varint
 // longer than necessary is an error, and so is anything after the last field.
 const codecVersion = 1
 
@@ -90,58 +90,30 @@ func decode(s string) (Entry, error) {
 		return Entry{}, fmt.Errorf("cache: encoding: unknown version %d", s[0])
 	}
 	d := decoder{rest: s[1:]}
-	e := Entry{
-		Domain:   d.string(),
-		ID:       d.string(),
-		Policy:   d.string(),
-		Fetched:  d.time(),
-		Expires:  d.time(),
-		Checked:  d.time(),
-		Recheck:  d.time(),
-		Failures: int(d.uvarint(math.MaxInt32, errFailures)),
-		FailedID: d.string(),
-		Error:    d.string(),
-		Result:   d.string(),
-		Retry:    d.time(),
-		Refresh:  d.time(),
-		Used:     d.time(),
-	}
-	switch {
-	case d.err != nil:
-	case d.rest != "":
-		d.err = errTrailing
-	case e.Domain == "" || len(e.Domain) > maxDomain:
-		d.err = errDomain
-	}
-	if d.err != nil {
-		return Entry{}, fmt.Errorf("cache: encoding: %w", d.err)
-	}
-	return e, nil
+	return d.entry(d.string())
 }
 
-// Encode returns the encoding of e as a string, for keeping it in memory. It
-// fails where AppendBinary does.
-func Encode(e Entry) (string, error) { return pack(e) }
-
-// Decode returns the entry that s encodes, all of s, and fails for anything that
-// Encode could not have written. The strings of the entry are parts of s, not
-// copies: as long as one of them is used, all of s stays in memory.
-func Decode(s string) (Entry, error) { return decode(s) }
-
-// domainOf returns the domain in an encoding that AppendBinary made.
-func domainOf(enc string) string {
-	d := decoder{rest: enc[1:]}
-	return d.string()
-}
-
-// pack encodes e to a string, for keeping in memory.
-func pack(e Entry) (string, error) {
+// Encode returns the encoding of e without the domain and what comes before it, as
+// a string, for keeping it in memory under its domain. It fails where AppendBinary
+// does.
+func Encode(e Entry) (string, error) {
 	var buf [512]byte
 	b, err := e.AppendBinary(buf[:0])
 	if err != nil {
 		return "", err
 	}
-	return string(b), nil
+	b = b[1:]
+	length, n := binary.Uvarint(b)
+	return string(b[n+int(length):]), nil
+}
+
+// Decode returns the entry of a domain that Encode encoded as s, all of s, and
+// fails for anything that Encode could not have written. The other strings of the entry
+// are parts of s, not copies: as long as one of them is used, all of s stays in
+// memory.
+func Decode(domain, s string) (Entry, error) {
+	d := decoder{rest: s}
+	return d.entry(domain)
 }
 
 // stamp is t in milliseconds since the beginning of year 1, rounded down: 0 for
@@ -201,6 +173,37 @@ func (d *decoder) uvarint(limit uint64, tooLarge error) uint64 {
 	}
 	d.err = errVarint
 	return 0
+}
+
+// entry reads all that follows the domain, up to the end.
+func (d *decoder) entry(domain string) (Entry, error) {
+	e := Entry{
+		Domain:   domain,
+		ID:       d.string(),
+		Policy:   d.string(),
+		Fetched:  d.time(),
+		Expires:  d.time(),
+		Checked:  d.time(),
+		Recheck:  d.time(),
+		Failures: int(d.uvarint(math.MaxInt32, errFailures)),
+		FailedID: d.string(),
+		Error:    d.string(),
+		Result:   d.string(),
+		Retry:    d.time(),
+		Refresh:  d.time(),
+		Used:     d.time(),
+	}
+	switch {
+	case d.err != nil:
+	case d.rest != "":
+		d.err = errTrailing
+	case e.Domain == "" || len(e.Domain) > maxDomain:
+		d.err = errDomain
+	}
+	if d.err != nil {
+		return Entry{}, fmt.Errorf("cache: encoding: %w", d.err)
+	}
+	return e, nil
 }
 
 func (d *decoder) string() string {

@@ -141,8 +141,12 @@ func FuzzEntry(f *testing.F) {
 		if err := got.UnmarshalBinary(enc); err != nil || !got.same(e) {
 			t.Fatalf("%+v became %+v, %v", e, got, err)
 		}
-		if d := domainOf(string(enc)); d != domain {
-			t.Fatalf("domainOf = %q, want %q", d, domain)
+		rest, err := Encode(e)
+		if err != nil || !strings.HasSuffix(string(enc), rest) || len(rest)+len(domain) >= len(enc) {
+			t.Fatalf("Encode = %x, %v, and the whole encoding is %x", rest, err, enc)
+		}
+		if got, err := Decode(domain, rest); err != nil || !got.same(e) {
+			t.Fatalf("%+v became %+v, %v", e, got, err)
 		}
 	})
 }

@@ -71,7 +71,7 @@ func (m *Memory) Replace(ctx context.Context, e Entry, wrong time.Time) error {
 	if err != nil {
 		return err
 	}
-	if e, err = Decode(enc); err != nil {
+	if e, err = Decode(e.Domain, enc); err != nil {
 		return err
 	}
 	m.mu.Lock()

@@ -100,7 +100,7 @@ func newDecision(h *hop, f *facts, s *daneState, c *conditions, now instant) *De
 		d.setOverride(o, c)
 		return d
 	}
-	d.Answer, d.STS, d.ID = f.answer, f.policy, f.id
+	d.Answer, d.STS, d.ID = f.answer(), f.policy, f.decoded(d.Domain).ID
 	d.until, d.recheck = f.deadline, f.recheck
 	if f.policy != nil {
 		d.until = min(d.until, f.expires-c.drift)

@@ -11,16 +11,15 @@ import (
 // once for the client. That there is no policy is a fact, too. Facts are shared
 // and not changed.
 type facts struct {
-	entry  string      // the cache.Entry, encoded; empty if nothing is to be kept
-	id     string      // of the policy
-	answer string      // Config.Render's
+	text   string      // entry and answer, in one piece of memory
 	reason string      // why there is no policy, or why the client cannot enforce it
 	policy *sts.Policy // nil: none. MX and Lines are not kept: entry has them.
 
-	kind    Kind // by MTA-STS alone
-	unknown bool // nothing could be found out: settings.deferred says what that means
-	lost    bool // the store does not have the policy that memory has
-	bug     bool // an internal error: mail must not be delivered on it
+	entryLen uint32 // in text
+	kind     Kind   // by MTA-STS alone
+	unknown  bool   // nothing could be found out: settings.deferred says what that means
+	lost     bool   // the store does not have the policy that memory has
+	bug      bool   // an internal error: mail must not be delivered on it
 
 	fetched  int64 // when the policy was downloaded, in Unix nanoseconds
 	expires  int64 // when it expires, likewise
@@ -29,6 +28,17 @@ type facts struct {
 	recheck  int64 // monotonic: when to look up the record again on use
 
 	expired *facts // of a policy that may not have expired: the clock may be wrong
+}
+
+// entry is the cache.Entry, encoded; empty if nothing is to be kept.
+func (f *facts) entry() string { return f.text[:f.entryLen] }
+
+// answer is what Config.Render made of the policy.
+func (f *facts) answer() string { return f.text[f.entryLen:] }
+
+// setText sets what entry and answer return.
+func (f *facts) setText(entry, answer string) {
+	f.text, f.entryLen = entry+answer, uint32(len(entry))
 }
 
 // inForce reports whether the facts still count: the policy has not expired by
@@ -59,8 +69,8 @@ func (f *facts) lastPolicy() *facts {
 // decoded returns the entry that f was made of, with no more than the domain if
 // none was kept.
 func (f *facts) decoded(domain string) cache.Entry {
-	if f != nil && f.entry != "" {
-		if e, err := cache.Decode(f.entry); err == nil {
+	if f != nil && f.entryLen > 0 {
+		if e, err := cache.Decode(domain, f.entry()); err == nil {
 			return e
 		}
 	}
@@ -78,8 +88,8 @@ func unknownFacts(err error) *facts {
 func (e *Engine) newFacts(entry cache.Entry, now instant, last *facts) *facts {
 	f := &facts{recheck: now.mono}
 	if enc, err := cache.Encode(entry); err == nil {
-		f.entry = enc
-		entry, _ = cache.Decode(enc) // whose strings take no memory of their own
+		f.setText(enc, "")
+		entry = f.decoded(entry.Domain) // whose strings take no memory of their own
 	}
 	rules := &e.conditions.Load().rules
 	if entry.Policy == "" {
@@ -101,7 +111,7 @@ func (e *Engine) newFacts(entry cache.Entry, now instant, last *facts) *facts {
 		f.reason, f.deadline = "stored policy is unreadable: "+err.Error(), now.mono-1
 		return f
 	}
-	f.id, f.fetched, f.expires, f.refresh = entry.ID, nanos(entry.Fetched), nanos(entry.Expires), nanos(entry.Refresh)
+	f.fetched, f.expires, f.refresh = nanos(entry.Fetched), nanos(entry.Expires), nanos(entry.Refresh)
 	f.deadline = deadline(entry, now)
 	if last := last.lastPolicy(); last != nil && last.fetched == f.fetched {
 		f.deadline = min(f.deadline, last.deadline)
@@ -109,7 +119,7 @@ func (e *Engine) newFacts(entry cache.Entry, now instant, last *facts) *facts {
 	if left := entry.Recheck.Sub(now.wall); left > 0 && left <= max(rules.recheck, recordRetry) {
 		f.recheck = now.in(left)
 	}
-	e.renderPolicy(f, entry.Domain, p)
+	e.renderPolicy(f, entry, p)
 	return f
 }
 
@@ -125,8 +135,8 @@ func deadline(e cache.Entry, now instant) int64 {
 	return now.in(left)
 }
 
-// renderPolicy sets what f has of the policy p.
-func (e *Engine) renderPolicy(f *facts, domain string, p *sts.Policy) {
+// renderPolicy sets what f has of the policy p of an entry.
+func (e *Engine) renderPolicy(f *facts, entry cache.Entry, p *sts.Policy) {
 	switch p.Mode {
 	case sts.Enforce:
 		f.kind = Enforce
@@ -134,8 +144,8 @@ func (e *Engine) renderPolicy(f *facts, domain string, p *sts.Policy) {
 		f.kind = Testing
 	}
 	if e.render != nil && f.kind != None {
-		answer, err := e.render(&Decision{NextHop: domain, Domain: domain, STS: p, ID: f.id, Kind: f.kind})
-		if f.answer = answer; err != nil {
+		answer, err := e.render(&Decision{NextHop: entry.Domain, Domain: entry.Domain, STS: p, ID: entry.ID, Kind: f.kind})
+		if f.setText(f.entry(), answer); err != nil {
 			f.reason = err.Error()
 		}
 	}
@@ -200,7 +210,7 @@ func (f *facts) size() int64 {
 	if f == nil {
 		return 0
 	}
-	return factsBytes + int64(len(f.entry)+len(f.answer)+len(f.reason)) + f.expired.size()
+	return factsBytes + int64(len(f.text)+len(f.reason)) + f.expired.size()
 }
 
 // nanos is t in Unix nanoseconds, and 0 for the zero time.

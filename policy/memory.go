@@ -19,7 +19,7 @@ const (
 	// hopBytes, factsBytes and daneBytes are what the structures themselves take,
 	// with their part of the table.
 	hopBytes    = 450
-	factsBytes  = 128
+	factsBytes  = 96
 	daneBytes   = 112
 	errorBytes  = 64
 	stringBytes = 16

@@ -219,7 +219,7 @@ func (e *Engine) merge(d *domain, have, f *facts, stored cache.Entry, unsaved bo
 		return have, true
 	case f.isReplacedBy(have.lastPolicy()) && !d.deleted:
 		return have, unsaved // it has expired, and what it replaced does not come back
-	case have != nil && have.entry == f.entry:
+	case have != nil && have.entry() == f.entry():
 		return have, false
 	case have != nil && have.policy == nil && have.inForce(now) && !f.inForce(now):
 		return have.withPolicyKept(f, c, now), false // an absence that is younger

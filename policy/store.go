@@ -45,7 +45,7 @@ func (e *Engine) saved(d *domain, f *facts) {
 	m := e.memory
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if known := d.facts.Load(); known != nil && known.entry == f.entry {
+	if known := d.facts.Load(); known != nil && known.entry() == f.entry() {
 		m.setUnsaved(d, false)
 		if d.verified.Load() != hinted {
 			d.verified.Store(e.now().nonZero())

@@ -38,9 +38,12 @@ func (t instant) jumped(drift int64) bool {
 // in returns the monotonic time d after t.
 func (t instant) in(d time.Duration) int64 { return t.mono + int64(d) }
 
+// settled reports whether the clock was not set for an hour, or since the start.
+func (c *conditions) settled(now instant) bool { return now.mono-c.steady >= int64(agreement) }
+
 // expiredForLong reports whether something that expired at that time on the wall
 // clock may be deleted: it has been expired for an hour, and the clock was not
 // set within that hour. A clock that is wrong for a moment deletes nothing.
 func (c *conditions) expiredForLong(expires time.Time, now instant) bool {
-	return now.mono-c.steady >= int64(agreement) && now.wall.Sub(expires) >= agreement
+	return c.settled(now) && now.wall.Sub(expires) >= agreement
 }

@@ -34,8 +34,8 @@ func TestClockSetEndsDecisions(t *testing.T) {
 }
 
 // TestClockBackKeepsRefreshing: after a clock that was ahead is set right, what it
-// has noted for far in the future is refreshed now, and what it has backed off
-// from is tried again.
+// has noted for far in the future is refreshed as soon as the clock was steady for
+// an hour, and what it has backed off from is tried again at once.
 func TestClockBackKeepsRefreshing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		x := newTrial(t, Config{})
@@ -49,13 +49,13 @@ func TestClockBackKeepsRefreshing(t *testing.T) {
 		time.Sleep(time.Minute)
 		x.setClock(0)
 		x.want("a.example", Enforce, "A")
-		time.Sleep(time.Minute)
+		time.Sleep(6 * time.Minute)
+		x.want("b.example", Enforce, "A")
+		time.Sleep(agreement - 6*time.Minute + time.Minute)
 		synctest.Wait()
 		if e := x.stored("a.example"); e.Fetched.After(time.Now()) || e.Policy == "" {
 			t.Errorf("stored is what was downloaded at %s; now is %s", e.Fetched, time.Now())
 		}
-		time.Sleep(6 * time.Minute)
-		x.want("b.example", Enforce, "A")
 	})
 }
 
@@ -107,5 +107,53 @@ func TestClockLifetime(t *testing.T) {
 		time.Sleep(time.Hour)
 		x.want("now.example", None, "")
 		x.want("future.example", None, "")
+	})
+}
+
+// TestClockBootedBehind: a machine that boots with its clock a year behind loses
+// no policy when the clock is set right a minute later.
+func TestClockBootedBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newTrial(t, Config{})
+		defer x.close()
+		x.want("a.example", Enforce, "A")
+		time.Sleep(time.Hour)
+		x.close()
+		x.setClock(-365 * 24 * time.Hour)
+		x.start()
+		x.run()
+		x.want("a.example", Enforce, "A")
+		time.Sleep(time.Minute) // until NTP
+		x.setClock(0)
+		if err := x.net.of("a.example").setPolicy([]string{"badcert"}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		x.want("a.example", Enforce, "A")
+	})
+}
+
+// TestClockSetBackForAMinute: neither does a host whose clock is set back for a
+// minute, whether a domain is used meanwhile or not.
+func TestClockSetBackForAMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newTrial(t, Config{})
+		defer x.close()
+		x.run()
+		x.want("a.example", Enforce, "A")
+		x.want("b.example", Enforce, "A")
+		time.Sleep(2 * time.Hour)
+		x.setClock(-365 * 24 * time.Hour)
+		x.want("b.example", Enforce, "A")
+		time.Sleep(time.Minute)
+		x.setClock(0)
+		for _, name := range []string{"a.example", "b.example"} {
+			if err := x.net.of(name).setPolicy([]string{"badcert"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(time.Second)
+		x.want("a.example", Enforce, "A")
+		x.want("b.example", Enforce, "A")
 	})
 }

@@ -199,6 +199,7 @@ func (e *Engine) publishState(check *daneCheck) {
 	if s.until >= 0 {
 		e.memory.mu.Lock()
 		h.daneState.Store(s)
+		h.dropReplaced()
 		if e.memory.hops[h.name] == h {
 			e.memory.count(h.domain)
 			e.memory.evict(h.domain, e.now())

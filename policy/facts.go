@@ -168,11 +168,12 @@ func noPolicyReason(e cache.Entry) string {
 	return "no MTA-STS record"
 }
 
-// withPolicyKept returns f, which has no policy, with the last one that there
-// was: while it may be the clock that is wrong, an absence does not replace it.
+// withPolicyKept returns f, with the last policy that there was if f has none:
+// while it may be the clock that is wrong, an absence does not replace it. Facts
+// that have a policy keep none, or each recheck would add to a chain.
 func (f *facts) withPolicyKept(last *facts, c *conditions, now instant) *facts {
 	last = last.lastPolicy()
-	if last == nil || c.expiredForLong(time.Unix(0, last.expires), now) {
+	if f.policy != nil || last == nil || c.expiredForLong(time.Unix(0, last.expires), now) {
 		return f
 	}
 	kept := *f

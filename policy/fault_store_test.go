@@ -179,7 +179,7 @@ func TestFaultStoreForgets(t *testing.T) {
 			}
 		}
 		fetched := x.stored("down.example").Fetched
-		time.Sleep(10 * time.Minute)
+		time.Sleep(lostAge)
 		for _, name := range names {
 			x.want(name, Enforce, "A")
 			if err := x.store.Memory.Delete(t.Context(), name); err != nil {

@@ -22,6 +22,11 @@ import (
 // the policy is in force, it just may not survive a crash.
 const storePatience = 2 * time.Second
 
+// lostAge is how long ago a policy that the store has lost must have been
+// downloaded to be downloaded again, and not only put back: a store that evicts
+// can lose it each minute.
+const lostAge = time.Hour
+
 // A trigger is why a flight was started.
 type trigger uint8
 
@@ -29,6 +34,7 @@ const (
 	onUse     trigger = iota // Postfix looks the domain up
 	onLook                   // a person asks what Postfix would be answered
 	onRefresh                // a refresh is due: download whatever the record says
+	onOverdue                // likewise, as far as memory knows: the store may know better
 	onRequest                // a person wants it downloaded now, if there is a policy
 	onCommand                // nothing is fetched: a deletion, an import or a save
 )
@@ -41,8 +47,8 @@ func (t trigger) isLookup() bool { return t == onUse || t == onLook }
 // else has changed the domain.
 var errDetached = errors.New("the domain was changed meanwhile")
 
-// A flight is all that is done for one domain at one time: reading the store,
-// fetching, storing. There is at most one, so that a lookup, a recheck and a
+// A flight is all that is done for one domain at one time, beside reading the
+// store for a lookup: fetching, storing. There is at most one, so that a lookup, a recheck and a
 // refresh cannot double each other, and it outlives the lookups that wait for
 // it. Those see nothing but what it publishes.
 type flight struct {
@@ -54,8 +60,9 @@ type flight struct {
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
 
-	claimed  bool // from the others that share the store
-	saves    bool // it only stores the cached facts
+	changes  uint16 // of domain as this flight knows them; memory.mu guards it
+	claimed  bool   // from the others that share the store
+	saves    bool   // it only stores the cached facts
 	place    *place
 	answered atomic.Bool // DNS said something about the record
 
@@ -115,6 +122,7 @@ func (e *Engine) newFlight(d *domain, why trigger) *flight {
 		conditions:  e.conditions.Load(),
 		domain:      d,
 		trigger:     why,
+		changes:     d.changes,
 		began:       e.now(),
 		before:      d.leaving,
 		recordFound: make(chan struct{}),
@@ -167,7 +175,7 @@ func (e *Engine) run(fl *flight) {
 
 	d := fl.domain
 	var readErr error
-	if fl.trigger == onRefresh || e.mustReadAgain(d, e.now()) {
+	if fl.trigger == onRefresh || fl.trigger == onOverdue || e.mustReadAgain(d, e.now()) {
 		readErr = e.readStore(ctx, d)
 	}
 	if ctx.Err() != nil && fl.ctx.Err() == nil {
@@ -177,7 +185,10 @@ func (e *Engine) run(fl *flight) {
 		return
 	}
 	f, now := e.restoredFacts(d), e.now()
-	if fl.trigger == onRefresh && !f.hasPolicy(now) {
+	if fl.trigger == onOverdue && readErr == nil && f.hasPolicy(now) && f.refresh > now.wall.UnixNano() {
+		return // another process refreshes it
+	}
+	if (fl.trigger == onRefresh || fl.trigger == onOverdue) && !f.hasPolicy(now) {
 		if f != nil && readErr == nil {
 			e.sweep(ctx, fl, f)
 		}
@@ -282,7 +293,11 @@ func (e *Engine) fetch(ctx context.Context, fl *flight) {
 			before = f.decoded(fl.domain.name) // also if it has expired
 		}
 		entry := fl.rules.next(old, got, now.wall, rand.Float64())
-		after := e.newFacts(entry, now, f).withPolicyKept(f, fl.conditions, now)
+		c := e.current(now)
+		if got.policy == nil && got.policyErr == nil && !c.settled(now) && old.Refresh.After(now.wall.Add(fl.rules.refresh)) {
+			entry.Refresh = old.Refresh // it may be this clock that is behind
+		}
+		after := e.newFacts(entry, now, f).withPolicyKept(f, c, now)
 		attached, kept := true, true
 		saved := false
 		switch {
@@ -438,8 +453,10 @@ func (e *Engine) wanted(fl *flight, got outcome) bool {
 	if of := got.effectiveID(old); of != "" && of == old.FailedID && e.now().wall.Before(old.Retry) {
 		return false
 	}
-	if known && (f.lost || fl.trigger == onRefresh) {
-		// RFC 8461, Section 10.2: whatever the record says.
+	switch {
+	case known && (fl.trigger == onRefresh || fl.trigger == onOverdue):
+		return true // RFC 8461, Section 10.2: whatever the record says
+	case known && f.lost && e.now().wall.Sub(old.Fetched) >= lostAge:
 		return true
 	}
 	return id != "" && (!known || id != old.ID)

@@ -226,6 +226,7 @@ func (e *Engine) decide(h *hop, f *facts, s *daneState) *Decision {
 		d.inherit(last)
 	}
 	h.decision.Store(d)
+	h.dropReplaced() // by what was replaced while it was made
 	return d
 }
 

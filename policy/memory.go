@@ -16,6 +16,9 @@ const (
 	// bytesPerHop is how many bytes each next-hop may take on average. A policy
 	// can have 64 kilobytes, and a stranger any number of domains.
 	bytesPerHop = 1536
+	// minBytes is enough for some large policies, however few next-hops there may
+	// be.
+	minBytes = 1 << 20
 	// hopBytes, factsBytes and daneBytes are what the structures themselves take,
 	// with their part of the table.
 	hopBytes    = 450
@@ -29,6 +32,8 @@ const (
 	// ownerFrom is from which size on a domain counts for its owner even if it
 	// has no other domain.
 	ownerFrom = 4096
+	// replacedBytes is how much a decision may hold of what was replaced.
+	replacedBytes = 512
 	// samples is how many domains are compared to find one to evict: enough for
 	// the one chosen to be among the least recently used.
 	samples = 16
@@ -94,14 +99,15 @@ type domain struct {
 	leased    atomic.Int64 // monotonic: until when memory does not say again that a refresh is due
 
 	// memory.mu guards what follows.
-	flight  *flight    // under way
-	leaving *flight    // was detached, and has not ended yet
-	read    *storeRead // under way
-	owner   *owner     // nil: too small to count
-	refuted int64      // Fetched of a stored policy that a download here replaces, in Unix nanoseconds
-	bytes   int32      // as counted
-	changes uint16     // counts changes from outside: commands and hints
-	deleted bool       // one of them was a deletion by another process
+	flight      *flight    // under way
+	leaving     *flight    // was detached, and has not ended yet
+	read        *storeRead // under way
+	owner       *owner     // nil: too small to count
+	refuted     int64      // Fetched of a stored policy that a download here replaces, in Unix nanoseconds
+	bytes       int32      // as counted
+	changes     uint16     // counts changes from outside: commands and hints
+	deleted     bool       // one of them was a deletion by another process
+	lastDeleted bool       // the last of them was
 
 	// The allocator has pieces of 192 bytes, which begin where lines of the
 	// processor's cache do.
@@ -120,7 +126,7 @@ func newMemory(n int) *memory {
 	n = max(n, 1)
 	m := &memory{
 		maxHops:  n,
-		maxBytes: int64(n) * bytesPerHop,
+		maxBytes: max(int64(n)*bytesPerHop, minBytes),
 		hops:     make(map[string]*hop),
 		owners:   make(map[string]*owner),
 		heavy:    make(map[*owner]struct{}),
@@ -183,8 +189,32 @@ func (t instant) minute() int64 { return t.mono / 60e9 }
 // setFacts replaces the facts of d. The lock must be held.
 func (m *memory) setFacts(d *domain, f *facts, now instant) {
 	d.facts.Store(f)
+	d.hop.dropReplaced()
+	for h := d.next; h != nil; h = h.next {
+		h.dropReplaced()
+	}
 	m.count(d)
 	m.evict(d, now)
+}
+
+// dropReplaced drops the decision of h if it holds facts or DANE results that were
+// replaced and take much memory, which is not counted any more. A small one stays
+// until the next lookup, which learns from it that the domain was answered before.
+func (h *hop) dropReplaced() {
+	d := h.decision.Load()
+	if d == nil {
+		return
+	}
+	var held int64
+	if d.from != h.domain.facts.Load() {
+		held += d.from.size()
+	}
+	if d.dane != h.daneState.Load() {
+		held += d.dane.size()
+	}
+	if held > replacedBytes {
+		h.decision.CompareAndSwap(d, nil)
+	}
 }
 
 // has reports whether d is in the table: it may have been evicted since it was

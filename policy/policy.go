@@ -94,8 +94,9 @@ type Config struct {
 	Shared cache.Shared
 	// Fetch must be set.
 	Fetch Fetcher
-	// Timeout bounds one fetch from beginning to end, and so the time that a
-	// lookup can take; zero means 30 seconds.
+	// Timeout bounds the time that a lookup can take; zero means 30 seconds. A
+	// fetch has that long to read the store, wait for a place and look up the
+	// record, and as long again for the download.
 	Timeout time.Duration
 	// Concurrency is how many fetches may run at once; zero means 512. Beyond it
 	// a fair share of them applies: see fairShare. DANE checks have as many

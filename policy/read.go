@@ -70,6 +70,7 @@ func (e *Engine) hint(name string, deleted bool) {
 	d := h.domain
 	d.changes++
 	d.deleted = d.deleted || deleted // until the store is read, whatever came after it
+	d.lastDeleted = deleted
 	d.verified.Store(hinted)
 	if f := d.facts.Load(); f != nil {
 		again := *f // another pointer, so that no decision is current
@@ -178,7 +179,9 @@ func (e *Engine) adopt(d *domain, changes uint16, stored cache.Entry, err error)
 		if d.verified.Load() != neverRead {
 			d.verified.Store(now.nonZero())
 		}
-		if d.deleted { // another process's word: the store need not confirm it
+		// Another process's word, which the store need not confirm. If something
+		// was put after it, that takes the place of what is known here.
+		if d.deleted && d.lastDeleted {
 			d.deleted = false
 			m.setUnsaved(d, false)
 			m.setFacts(d, nil, now)
@@ -213,7 +216,7 @@ func (t instant) nonZero() int64 { return max(t.mono, neverRead+1) }
 // gives way only to one that was downloaded, or to a deletion: the store may have
 // lost its last second. The lock of memory must be held.
 func (e *Engine) merge(d *domain, have, f *facts, stored cache.Entry, unsaved bool, now instant) (*facts, bool) {
-	c := e.conditions.Load()
+	c := e.current(now)
 	switch {
 	case have.hasPolicy(now) && !d.deleted && (f.fetched == d.refuted || !f.replaces(have, stored)):
 		return have, true
@@ -295,11 +298,16 @@ func (e *Engine) setFacts(fl *flight, f *facts, unsaved, verified bool) bool {
 		return false
 	}
 	now := e.now()
-	d.verified.Store(neverRead)
-	if verified {
+	switch {
+	case verified && d.changes == fl.changes:
 		d.verified.Store(now.nonZero())
 		d.deleted = false
+	case d.verified.Load() != hinted:
+		d.verified.Store(neverRead)
 	}
+	// What is being read is from before.
+	d.changes++
+	fl.changes++
 	m.setUnsaved(d, unsaved)
 	m.setFacts(d, f, now)
 	return true

@@ -15,6 +15,9 @@ const (
 	// lease is how long what Run took from the store is left alone by others
 	// that use the same store.
 	lease = 10 * time.Minute
+	// overdue is how long a refresh in memory waits for one that the store knows of:
+	// for the lease of another host, and for its refresh.
+	overdue = 2 * lease
 	// maxDue is how many entries Run takes from the store at once.
 	maxDue = 64
 )
@@ -37,7 +40,7 @@ func (e *Engine) Run(ctx context.Context) {
 	// Twice as many as have places: those that wait are the next ones.
 	slots := make(chan struct{}, 2*e.refreshes.size())
 	for each := newTicker(ctx); each.next(); {
-		if e.setBack.Swap(false) {
+		if now := e.now(); e.current(now).settled(now) && e.setBack.Swap(false) {
 			running.Go(func() { e.reviewRefreshes(ctx) })
 		}
 		for e.refreshDue(ctx, slots, &running) {
@@ -78,7 +81,7 @@ func (e *Engine) refreshDue(ctx context.Context, slots chan struct{}, running *s
 		return false
 	}
 	n := min(cap(slots)-len(slots)+1, maxDue)
-	due, more := e.due(ctx, n)
+	due, why, more := e.due(ctx, n)
 	for i, name := range due {
 		if i > 0 {
 			select {
@@ -89,7 +92,7 @@ func (e *Engine) refreshDue(ctx context.Context, slots chan struct{}, running *s
 		}
 		running.Go(func() {
 			defer func() { <-slots }()
-			e.refresh(ctx, name)
+			e.refresh(ctx, name, why)
 		})
 	}
 	if len(due) == 0 {
@@ -99,33 +102,40 @@ func (e *Engine) refreshDue(ctx context.Context, slots chan struct{}, running *s
 }
 
 // due takes the domains that are due for a refresh, at most n, and reports
-// whether there may be more. A store that does not work can lease none; what
-// memory holds is refreshed then, too, since a lease is for sharing the
-// work and no condition of it.
-func (e *Engine) due(ctx context.Context, n int) (names []string, more bool) {
+// whether there may be more; why is the trigger for their flights. A store that does
+// not work can lease none; what memory holds is refreshed then, too, since a lease
+// is for sharing the work and no condition of it. So is what is overdue although
+// the store works: it may have lost it.
+func (e *Engine) due(ctx context.Context, n int) (names []string, why trigger, more bool) {
 	if e.store != nil {
 		due, err := e.store.Due(ctx, e.now().wall, lease, n)
 		for _, entry := range due {
 			names = append(names, entry.Domain)
 		}
+		if err == nil && len(due) == 0 {
+			names = e.dueInMemory(n, overdue)
+			return names, onOverdue, len(names) == n
+		}
 		if err == nil {
-			return names, len(due) == n
+			return names, onRefresh, len(due) == n
 		}
 		if ctx.Err() != nil {
-			return nil, false
+			return nil, onRefresh, false
 		}
 		e.observe(Event{Kind: StoreFailed, Err: err, Op: OpDue})
 	}
-	names = e.dueInMemory(n)
-	return names, len(names) == n
+	names = e.dueInMemory(n, 0)
+	return names, onRefresh, len(names) == n
 }
 
-// dueInMemory is due for what memory holds.
-func (e *Engine) dueInMemory(n int) (names []string) {
+// dueInMemory returns which domains in memory have been due for a refresh for that
+// long, at most n. Each is returned once within a lease.
+func (e *Engine) dueInMemory(n int, since time.Duration) (names []string) {
 	now := e.now()
+	latest := now.wall.Add(-since).UnixNano()
 	for _, d := range e.memory.domains() {
 		f := d.facts.Load()
-		if f == nil || f.policy == nil || f.refresh == 0 || f.refresh > now.wall.UnixNano() || d.leased.Load() > now.mono {
+		if f == nil || f.policy == nil || f.refresh == 0 || f.refresh > latest || d.leased.Load() > now.mono {
 			continue
 		}
 		d.leased.Store(now.in(lease))
@@ -138,8 +148,8 @@ func (e *Engine) dueInMemory(n int) (names []string) {
 
 // refresh downloads the policy of a domain again, or removes it if it has been
 // expired for long.
-func (e *Engine) refresh(ctx context.Context, name string) {
-	_, fl := e.join(dane.NextHop{Domain: name}, onRefresh)
+func (e *Engine) refresh(ctx context.Context, name string, why trigger) {
+	_, fl := e.join(dane.NextHop{Domain: name}, why)
 	select {
 	case <-fl.done:
 	case <-ctx.Done():
@@ -147,7 +157,8 @@ func (e *Engine) refresh(ctx context.Context, name string) {
 }
 
 // reviewRefreshes has policies refreshed now whose time for that was noted by a
-// clock that was ahead.
+// clock that was ahead. Run waits for an hour after the clock was set back: a
+// policy that is downloaded while the clock is behind expires when it is right.
 func (e *Engine) reviewRefreshes(ctx context.Context) {
 	now := e.now().wall
 	latest := now.Add(e.conditions.Load().rules.refresh)
@@ -157,7 +168,7 @@ func (e *Engine) reviewRefreshes(ctx context.Context) {
 			return
 		}
 		if holds(entry, now) && entry.Refresh.After(latest) && !leftToExpire(entry) {
-			e.refresh(ctx, entry.Domain)
+			e.refresh(ctx, entry.Domain, onRefresh)
 		}
 	}
 }

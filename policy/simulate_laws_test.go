@@ -513,6 +513,12 @@ func (w *simWorld) judgeMemory(h *simHost) {
 		defer w.mu.Unlock()
 		w.breaks(lawMemory, -1, "host %d keeps %d bytes, the bound is %d", h.index, used, bound)
 	}
+	for _, known := range h.engine.memory.domains() {
+		// An absence may keep an expired policy, and that nothing.
+		if f := known.facts.Load(); f != nil && f.expired != nil && (f.policy != nil || f.expired.expired != nil) {
+			w.breaks(lawMemory, -1, "host %d keeps what it knew before of %s", h.index, known.name)
+		}
+	}
 }
 
 // judgeStep: at the end, when all has been healthy for a day, both hosts answer

@@ -282,8 +282,8 @@ func (m *memory) domains() []*domain {
 // Retrieve is for people and for warming the cache: it finds out what there is to
 // know about a domain, as a lookup would but without giving an answer, and
 // returns it. If force is set it fetches whatever is known, even if the record
-// has not changed or a download has just failed; otherwise it returns at once
-// what is cached and in force. That the domain has no policy, or that it could
+// has not changed or a download has just failed; otherwise it returns what
+// is cached and in force, after what is under way for the domain. That the domain has no policy, or that it could
 // not be downloaded, is in the entry and no error. The domain is one as for
 // Lookup.
 func (e *Engine) Retrieve(ctx context.Context, domain string, force bool) (cache.Entry, error) {

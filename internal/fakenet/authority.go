@@ -16,8 +16,8 @@ import (
 	"time"
 )
 
-// authority issues the certificates of a Net. All leaves share one key, since keys cost more than
-// signatures, and nothing a client checks depends on it.
+// authority issues the certificates of a Net. All leaves share one key, since a key costs more than a
+// signature, and no check of a client depends on it.
 type authority struct {
 	root, intermediate, stranger *issuer
 	leafKey                      *ecdsa.PrivateKey
@@ -63,7 +63,7 @@ func (i *issuer) pem() []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: i.cert.Raw})
 }
 
-// newAuthority makes a root, an intermediate below it, and a root that nobody trusts.
+// newAuthority makes a root, an intermediate below it, and a root that clients do not trust.
 func newAuthority() (*authority, error) {
 	a := &authority{born: time.Now(), leaves: make(map[certSpec]*tls.Certificate)}
 	var err error
@@ -131,7 +131,7 @@ func (a *authority) leaf(spec certSpec) (*tls.Certificate, error) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if first := a.leaves[spec]; first != nil { // another handshake was faster: one spec, one certificate
+	if first := a.leaves[spec]; first != nil { // another handshake was faster; a spec has one certificate
 		return first, nil
 	}
 	if len(a.leaves) >= maxLeaves {
@@ -181,41 +181,33 @@ func (a *authority) issue(spec certSpec) (*tls.Certificate, error) {
 	return cert, nil
 }
 
-// kindOf reads the value of cert=, for a host of that name.
-func kindOf(value, host string) (certSpec, error) {
-	spec := certSpec{names: host}
-	word, name, named := strings.Cut(value, "=")
-	switch {
-	case word == "name" && named && name != "":
-		spec.names = name
-	case word == "wildcard" && named && name != "":
-		spec.names = name
-	case named:
-		return spec, fmt.Errorf("unknown certificate %q", value)
-	case word == "wildcard":
-		_, parent, _ := strings.Cut(host, ".")
-		spec.names = "*." + parent
-	case word == "othername":
-		spec.names = "othername.invalid"
-	case word == "good":
-	case word == "expired":
-		spec.kind = certExpired
-	case word == "notyet":
-		spec.kind = certNotYet
-	case word == "soon":
-		spec.kind = certSoon
-	case word == "selfsigned":
-		spec.kind = certSelfSigned
-	case word == "cnonly":
-		spec.kind = certCNOnly
-	case word == "otherca":
-		spec.kind = certOtherCA
-	case word == "none":
-		spec.kind = certNone
-	default:
-		return spec, fmt.Errorf("unknown certificate %q", value)
+// certWords are the values of cert= that say what is wrong with a certificate.
+func certWords() map[string]certKind {
+	return map[string]certKind{
+		"good": certGood, "expired": certExpired, "notyet": certNotYet, "soon": certSoon,
+		"selfsigned": certSelfSigned, "cnonly": certCNOnly, "otherca": certOtherCA, "none": certNone,
 	}
-	return spec, nil
+}
+
+// read reads the value of cert=, for a host of that name.
+func (s *certSpec) read(value, host string) error {
+	s.kind, s.names = certGood, host
+	word, name, named := strings.Cut(value, "=")
+	kind, known := certWords()[word]
+	switch {
+	case (word == "name" || word == "wildcard") && name != "":
+		s.names = name
+	case value == "wildcard":
+		_, parent, _ := strings.Cut(host, ".")
+		s.names = "*." + parent
+	case value == "othername":
+		s.names = "othername.invalid"
+	case known && !named:
+		s.kind = kind
+	default:
+		return fmt.Errorf("unknown certificate %q", value)
+	}
+	return nil
 }
 
 // leafX509 is the certificate of leaf in parsed form.

@@ -11,17 +11,16 @@ import (
 	"github.com/miekg/dns"
 )
 
-// bulk is one line of the bulk section: many domains alike, whose records and policies are computed when
-// they are asked for.
+// bulk is one line of the bulk section: many similar domains, whose records and policies are computed on
+// each query.
 type bulk struct {
 	domains   series
 	policies  bool   // or else the domains have no MTA-STS record
 	mx        series // unset: no MX records
-	addr      netip.Addr
-	mxAddr    netip.Addr // unset: the names of the MX hosts exist elsewhere, or not at all
 	id, mode  string
 	maxAge    int
-	ttl       int
+	addr      netip.Addr
+	mxAddr    netip.Addr // unset: the names of the MX hosts exist elsewhere, or not at all
 	dnsDelay  time.Duration
 	httpDelay time.Duration
 }
@@ -121,7 +120,7 @@ func (b *bulk) node(name string) ([]dns.RR, bool) {
 }
 
 func (b *bulk) header(name string, t uint16) dns.RR_Header {
-	return dns.RR_Header{Name: name, Rrtype: t, Class: dns.ClassINET, Ttl: uint32(b.ttl)}
+	return dns.RR_Header{Name: name, Rrtype: t, Class: dns.ClassINET, Ttl: 300}
 }
 
 func (b *bulk) address(name string, a netip.Addr) dns.RR {
@@ -145,15 +144,9 @@ func (b *bulk) policyHost(name string) *policyHost {
 	if b.mx != (series{}) {
 		body += "mx: " + hostKey(b.mx.name(i)) + "\r\n"
 	}
-	body += "max_age: " + strconv.Itoa(b.maxAge) + "\r\n"
-	head := "HTTP/1.1 200 Fakenet\r\nContent-Type: text/plain\r\nContent-Length: " + strconv.Itoa(len(body)) + "\r\n\r\n"
-	return &policyHost{
-		name:  name,
-		cert:  certSpec{names: b.block(i)},
-		delay: b.httpDelay,
-		head:  []byte(head),
-		body:  []byte(body),
-	}
+	h := newPolicyHost(name, []byte(body+"max_age: "+strconv.Itoa(b.maxAge)+"\r\n"))
+	h.cert.names, h.delay = b.block(i), b.httpDelay
+	return h
 }
 
 // block is the names in the certificate for domain i.
@@ -175,7 +168,7 @@ func (p *parser) bulk(fields []field) error {
 	if len(fields) < 3 {
 		return errors.New("bulk: wants policy or none, a pattern, and a range")
 	}
-	b := &bulk{id: "1", mode: "enforce", maxAge: 604800, ttl: 300}
+	b := &bulk{id: "1", mode: "enforce", maxAge: 604800}
 	switch fields[0].key {
 	case "policy":
 		b.policies = true
@@ -221,8 +214,6 @@ func (b *bulk) read(f field) (err error) {
 		b.mode = f.value
 	case "max_age":
 		b.maxAge, err = f.number(0, 1<<40)
-	case "ttl":
-		b.ttl, err = f.number(0, 1<<31-1)
 	case "dnsdelay":
 		b.dnsDelay, err = f.duration()
 	case "httpdelay":

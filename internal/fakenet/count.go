@@ -1,9 +1,6 @@
 package fakenet
 
 import (
-	"fmt"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -13,14 +10,10 @@ import (
 
 // Message is a message that an MX host has accepted.
 type Message struct {
-	Helo string   // the name in EHLO or HELO
-	From string   // of the envelope, without brackets; empty for a bounce
 	To   []string // of the envelope
 	Data []byte   // with CRLF, dots unstuffed
 	TLS  bool     // the message came after STARTTLS
 	SNI  string   // the name that the client sent in the handshake; empty if it sent none
-
-	RequireTLS bool // the sender demands that whoever passes it on encrypts (RFC 8689)
 }
 
 // question is what is counted of a DNS question.
@@ -29,7 +22,7 @@ type question struct {
 	qtype uint16
 }
 
-// counters are all that is remembered about what clients did. They only ever grow.
+// counters count what clients did. They only grow.
 type counters struct {
 	mu         sync.Mutex // guards what follows
 	queries    map[question]int
@@ -63,12 +56,10 @@ func (c *counters) handshake(host string) {
 	c.handshakes[host]++
 }
 
-// message returns the number of messages that host has by now.
-func (c *counters) message(host string, m Message) int {
+func (c *counters) message(host string, m Message) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.messages[host] = append(c.messages[host], m)
-	return len(c.messages[host])
 }
 
 // Queries counts the DNS questions seen since Start, over UDP and TCP, whether answered or not. An
@@ -100,9 +91,8 @@ func (n *Net) Requests(host string) int {
 	return n.counts.requests[hostKey(host)]
 }
 
-// Handshakes counts the TLS handshakes started with the policy host, whether or not they succeeded. A
-// client that named no host, or one that the address does not have, counts for the first host of the
-// address.
+// Handshakes counts the TLS handshakes that began with the policy host, also those that failed. A handshake
+// without SNI, or with a name that the address does not have, counts for the first host of the address.
 func (n *Net) Handshakes(host string) int {
 	n.counts.mu.Lock()
 	defer n.counts.mu.Unlock()
@@ -131,17 +121,4 @@ func typeNumber(s string) uint16 {
 	digits, _ := strings.CutPrefix(s, "TYPE") // RFC 3597, Section 5
 	t, _ := strconv.ParseUint(digits, 10, 16)
 	return uint16(t)
-}
-
-// keep records a message that host has accepted, and writes it down if there is a place for it.
-func (n *Net) keep(host string, m Message) error {
-	i := n.counts.message(host, m)
-	n.logf("message %s helo=%s from=<%s> to=<%s> tls=%t sni=%s", host, m.Helo, m.From, strings.Join(m.To, ">,<"), m.TLS, m.SNI)
-	if n.opts.Dir == "" {
-		return nil
-	}
-	head := fmt.Sprintf("Return-Path: <%s>\r\nX-Fakenet-To: <%s>\r\nX-Fakenet-Helo: %s\r\nX-Fakenet-TLS: %t\r\nX-Fakenet-SNI: %s\r\n",
-		m.From, strings.Join(m.To, ">,<"), m.Helo, m.TLS, m.SNI)
-	file := filepath.Join(n.opts.Dir, "messages", fmt.Sprintf("%s-%d.eml", host, i))
-	return os.WriteFile(file, append([]byte(head), m.Data...), 0o644)
 }

@@ -31,12 +31,11 @@ type Options struct {
 	// SMTPPort is the same as HTTPSPort for the MX hosts.
 	SMTPPort int
 
-	// Dir is where ca.pem and the accepted messages are written (messages/HOST-N.eml); empty means
-	// that nothing is written. The folder is created if need be.
+	// Dir is where ca.pem is written; empty means that it is not. The folder is created if need be.
 	Dir string
 
-	// Log is called with one line for every question, request and message; nil means that nobody
-	// wants to know. Calls come from many goroutines at once.
+	// Log, if not nil, is called with one line for every question, request and message, by many
+	// goroutines at once.
 	Log func(line string)
 }
 
@@ -73,8 +72,8 @@ type endpoint struct {
 	addr    netip.Addr
 }
 
-// Start brings up the world that the description tells of. An error in the description names its
-// line. An error to listen is the one of package net, and leaves nothing open.
+// Start serves the world of the description. An error in the description names its line. An error to
+// listen is that of package net, and leaves nothing open.
 func Start(description string, o Options) (*Net, error) {
 	ca, err := newAuthority()
 	if err != nil {
@@ -89,7 +88,7 @@ func Start(description string, o Options) (*Net, error) {
 	}
 	n.counts.init()
 	if o.Dir != "" {
-		if err := os.MkdirAll(filepath.Join(o.Dir, "messages"), 0o755); err != nil {
+		if err := os.MkdirAll(o.Dir, 0o755); err != nil {
 			return nil, fmt.Errorf("fakenet: %w", err)
 		}
 		if err := os.WriteFile(filepath.Join(o.Dir, "ca.pem"), n.CAPEM(), 0o644); err != nil {
@@ -124,34 +123,34 @@ func (n *Net) Update(description string) error {
 	if err != nil {
 		return fmt.Errorf("fakenet: %w", err)
 	}
-	old := n.world.Load()
 	if !n.adopt(w, fresh) {
-		for _, l := range fresh {
-			l.Close()
-		}
+		closeAll(fresh)
 		return fmt.Errorf("fakenet: %w", net.ErrClosed)
 	}
-	n.retire(old)
 	return nil
 }
 
 // listenAll opens what the new world needs and is not open yet.
 func (n *Net) listenAll(w *world) (map[endpoint]*listener, error) {
 	fresh := make(map[endpoint]*listener)
-	for at := range w.endpoints() {
-		if n.listener(at) != nil {
+	for at, p := range w.places {
+		if p.down || n.listener(at) != nil {
 			continue
 		}
 		l, err := n.listen(at)
 		if err != nil {
-			for _, l := range fresh {
-				l.Close()
-			}
+			closeAll(fresh)
 			return nil, err
 		}
 		fresh[at] = l
 	}
 	return fresh, nil
+}
+
+func closeAll(listeners map[endpoint]*listener) {
+	for _, l := range listeners {
+		l.Close()
+	}
 }
 
 // adopt makes w the world of n, with its new listeners, and closes those that w has no use for. It
@@ -163,19 +162,15 @@ func (n *Net) adopt(w *world, fresh map[endpoint]*listener) bool {
 		return false
 	}
 	n.world.Store(w)
-	w.start()
-	needed := make(map[endpoint]bool)
-	for at := range w.endpoints() {
-		needed[at] = true
-	}
 	for at, l := range n.listeners {
-		if !needed[at] && at != (endpoint{service: dnsTCP}) {
-			delete(n.listeners, at)
-			l.Close()
-			for c, from := range n.conns {
-				if from == at {
-					c.Close()
-				}
+		if p := w.places[at]; p != nil && !p.down || at == (endpoint{service: dnsTCP}) {
+			continue
+		}
+		delete(n.listeners, at)
+		l.Close()
+		for c, from := range n.conns {
+			if from == at {
+				c.Close()
 			}
 		}
 	}
@@ -186,50 +181,38 @@ func (n *Net) adopt(w *world, fresh map[endpoint]*listener) bool {
 	return true
 }
 
-// retire ends the mail servers of a world that is gone, once their sessions have ended.
-func (n *Net) retire(old *world) {
-	for _, x := range old.exchangers {
-		n.wg.Go(x.stop)
-	}
-}
-
 // Close ends every listener and connection, and waits for all goroutines of n. It may be called
 // again.
 func (n *Net) Close() {
 	n.updating.Lock()
 	defer n.updating.Unlock()
 	n.mu.Lock()
-	first := !n.closed
-	if first {
+	if !n.closed {
 		n.closed = true
 		close(n.done)
 		n.dns.udp.Close()
-		for _, l := range n.listeners {
-			l.Close()
-		}
+		closeAll(n.listeners)
 		for c := range n.conns {
 			c.Close()
 		}
 	}
 	n.mu.Unlock()
-	if first {
-		n.retire(n.world.Load())
-	}
 	n.wg.Wait()
 }
 
 // DNSAddr is the address of the name server, "127.0.0.1:5353", for UDP and TCP.
 func (n *Net) DNSAddr() string { return n.dns.udp.LocalAddr().String() }
 
-// HTTPSAddr is where the policy host is really served, "127.0.0.2:40123": the lowest of its addresses
-// that is not down, if there are several. It is empty if there is none.
+// HTTPSAddr returns where the policy host is served on this machine, "127.0.0.2:40123": its lowest address
+// that is not down. It is empty if there is none.
 func (n *Net) HTTPSAddr(host string) string {
-	return n.where(https, n.world.Load().policyAddrs(hostKey(host)))
+	is := func(s *site) bool { return s.host(hostKey(host)) != nil }
+	return n.where(https, addrsOf(n.world.Load().sites, is))
 }
 
 // SMTPAddr is the same as HTTPSAddr for an MX host.
 func (n *Net) SMTPAddr(host string) string {
-	return n.where(smtp25, n.world.Load().exchangerAddrs(hostKey(host)))
+	return n.where(smtp25, n.world.Load().mxAddrs(hostKey(host)))
 }
 
 func (n *Net) where(s service, addrs []netip.Addr) string {
@@ -252,7 +235,8 @@ func (n *Net) Dial(ctx context.Context, network, addr string) (net.Conn, error) 
 		return d.DialContext(ctx, network, addr)
 	}
 	at := endpoint{service(ap.Port()), ap.Addr().Unmap().WithZone("")}
-	if n.world.Load().silent(at) {
+	p := n.world.Load().places[at]
+	if p != nil && p.silent {
 		<-ctx.Done()
 		return nil, &net.OpError{Op: "dial", Net: network, Addr: net.TCPAddrFromAddrPort(ap), Err: ctx.Err()}
 	}
@@ -262,7 +246,7 @@ func (n *Net) Dial(ctx context.Context, network, addr string) (net.Conn, error) 
 		}
 		return d.DialContext(ctx, network, l.Addr().String())
 	}
-	if n.world.Load().knows(at) {
+	if p != nil {
 		return nil, &net.OpError{Op: "dial", Net: network, Addr: net.TCPAddrFromAddrPort(ap), Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
 	}
 	return d.DialContext(ctx, network, addr)
@@ -293,7 +277,7 @@ func (n *Net) pause(d time.Duration) bool {
 	}
 }
 
-// logf tells Options.Log.
+// logf calls Options.Log, if there is one.
 func (n *Net) logf(format string, args ...any) {
 	if n.opts.Log != nil {
 		n.opts.Log(fmt.Sprintf(format, args...))

@@ -37,7 +37,7 @@ func run(args []string, stdout, stderr io.Writer, signals <-chan os.Signal) int 
 	flags.StringVar(&o.DNS, "dns", "127.0.0.1:0", "`address` of the name server, UDP and TCP")
 	flags.IntVar(&o.HTTPSPort, "https-port", 0, "`port` of the policy hosts; 0: one of its own for every address")
 	flags.IntVar(&o.SMTPPort, "smtp-port", 0, "`port` of the MX hosts; 0: one of its own for every address")
-	flags.StringVar(&o.Dir, "dir", "", "`folder` for ca.pem and the messages received")
+	flags.StringVar(&o.Dir, "dir", "", "`folder` for ca.pem")
 	verbose := flags.Bool("v", false, "print a line for every question, request and message")
 	if err := flags.Parse(args); err != nil {
 		return 2

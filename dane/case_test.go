@@ -17,8 +17,8 @@ import (
 	"stsmap/resolver"
 )
 
-// TestCases plays the files in testdata, which testdata/README explains, against
-// a real name server and with the real resolver.
+// TestCases runs the files in testdata, which testdata/README explains, against a
+// real name server and with the real resolver.
 func TestCases(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txtar")
 	if err != nil || len(files) == 0 {
@@ -38,7 +38,7 @@ func TestCases(t *testing.T) {
 
 func play(t *testing.T, ar *txtar.Archive) {
 	if len(strings.TrimSpace(string(ar.Comment))) == 0 {
-		t.Fatal("the case does not say what it is about")
+		t.Fatal("the case has no description")
 	}
 	section := make(map[string]string)
 	for _, f := range ar.Files {
@@ -172,7 +172,7 @@ func TestFailUnresolved(t *testing.T) {
 	}
 }
 
-// TestNextHop holds the canonical text of a next-hop.
+// TestNextHop checks the canonical text of a next-hop.
 func TestNextHop(t *testing.T) {
 	for want, hop := range map[string]NextHop{
 		"example.com":         {Domain: "example.com", Port: 25},
@@ -194,8 +194,8 @@ func TestStates(t *testing.T) {
 	}
 }
 
-// TestEnded holds that nothing is learned, and nothing waits, when there is no
-// time: every host is failed, and none was asked for.
+// TestEnded checks that Check sends no query and returns at once if the context
+// has ended: every host is failed.
 func TestEnded(t *testing.T) {
 	world, err := fakenet.Start("-- dns --\nmx.example. A 192.0.2.1\n", fakenet.Options{})
 	if err != nil {

@@ -14,15 +14,15 @@ import (
 )
 
 // A gate is a resolver where every host has secure addresses and no TLSA
-// records, and where addresses are told only once the gate is open.
+// records. It answers queries for addresses only once it is open.
 type gate struct {
 	hosts int
 	open  chan struct{}
-	stuck string // a host whose addresses are never told
+	stuck string // a host whose addresses are never answered
 
 	mu       sync.Mutex // guards what follows
-	inFlight int        // questions for addresses that wait
-	tlsa     []string   // names that were asked for TLSA records
+	inFlight int        // queries for addresses that wait
+	tlsa     []string   // names that were queried for TLSA records
 }
 
 func (g *gate) MX(context.Context, string) (resolver.Answer[resolver.MX], error) {
@@ -73,8 +73,8 @@ func (g *gate) TLSA(_ context.Context, name string) (resolver.Answer[resolver.TL
 	return resolver.Answer[resolver.TLSA]{Name: name, Secure: true, TTL: time.Hour}, nil
 }
 
-// TestAtOnce holds that hosts are looked at at the same time, and how many.
-func TestAtOnce(t *testing.T) {
+// TestConcurrent checks that hosts are looked up at the same time, and how many.
+func TestConcurrent(t *testing.T) {
 	for _, hosts := range []int{1, 2, maxConcurrent, maxConcurrent + 1, maxHosts} {
 		synctest.Test(t, func(t *testing.T) {
 			g := &gate{hosts: hosts, open: make(chan struct{})}
@@ -88,15 +88,15 @@ func TestAtOnce(t *testing.T) {
 			})
 			synctest.Wait()
 			if n := g.waiting(); n != min(hosts, maxConcurrent) {
-				t.Errorf("%d hosts: %d looked at at once", hosts, n)
+				t.Errorf("%d hosts: %d looked up at the same time", hosts, n)
 			}
 			close(g.open)
 		})
 	}
 }
 
-// TestStuck holds that a host nobody answers for does not keep the others from
-// being looked at, and fails alone, when the context ends (conformance C4, C5).
+// TestStuck checks that a host without a response does not keep the others from
+// being looked up, and fails alone when the context ends (conformance C4, C5).
 func TestStuck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
@@ -117,21 +117,21 @@ func TestStuck(t *testing.T) {
 		})
 		synctest.Wait()
 		if len(g.tlsa) != 19 || g.waiting() != 1 {
-			t.Errorf("%d hosts were looked at, %d wait", len(g.tlsa), g.waiting())
+			t.Errorf("%d hosts were looked up, %d wait", len(g.tlsa), g.waiting())
 		}
 	})
 }
 
-// A moved host was an insecure alias when its addresses were asked for, and is
-// none a moment later.
+// A moved host is an insecure alias when its addresses are queried, and none a
+// moment later.
 type moved struct{ *gate }
 
 func (moved) Addr(context.Context, string) (resolver.Answer[netip.Addr], error) {
 	return resolver.Answer[netip.Addr]{Records: []netip.Addr{netip.IPv6Loopback()}, Name: "old.example", TTL: time.Minute}, nil
 }
 
-// TestMoved holds that a name that is secure, but not an alias any more, still
-// is asked for its own TLSA records (conformance C11), and what is remembered.
+// TestMoved checks that a name that is secure, but no longer an alias, is queried
+// for its own TLSA records (conformance C11), and the TTL of the result.
 func TestMoved(t *testing.T) {
 	g := new(gate)
 	res, err := Check(t.Context(), moved{g}, NextHop{Domain: "mx.example", NoMX: true})
@@ -139,6 +139,6 @@ func TestMoved(t *testing.T) {
 		t.Errorf("result %v, %v", res, err)
 	}
 	if want := []string{"_25._tcp.mx.example"}; !slices.Equal(g.tlsa, want) {
-		t.Errorf("asked for %q, want %q", g.tlsa, want)
+		t.Errorf("queried %q for TLSA records, want %q", g.tlsa, want)
 	}
 }

@@ -6,9 +6,9 @@ import (
 	"stsmap/resolver"
 )
 
-// FuzzUsable holds the laws that no record makes the reader panic, that a digest
-// is usable exactly if its length is right, and that whatever is usable as a
-// certificate or key is not so with bytes missing or left over.
+// FuzzUsable checks that no record causes a panic, that a digest is usable exactly
+// if its length is right, and that a usable certificate or key is unusable with a
+// byte more or less.
 func FuzzUsable(f *testing.F) {
 	key := newEd25519(f)
 	for _, data := range [][]byte{nil, make([]byte, 32), make([]byte, 64), marshal(f, key.Public()), selfSigned(f, key)} {

@@ -18,7 +18,7 @@ import (
 	"stsmap/resolver"
 )
 
-// TestUsable holds what makes a record usable (conformance C14, C15).
+// TestUsable checks what makes a record usable (conformance C14, C15).
 func TestUsable(t *testing.T) {
 	spki := marshal(t, newEd25519(t).Public())
 	cert := selfSigned(t, newEd25519(t))
@@ -138,7 +138,7 @@ func TestKeys(t *testing.T) {
 	}
 }
 
-// TestCertificates holds that certificates of the usual makers count.
+// TestCertificates checks that certificates with the usual keys count.
 func TestCertificates(t *testing.T) {
 	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
@@ -149,7 +149,7 @@ func TestCertificates(t *testing.T) {
 	}
 }
 
-// TestCertificateFields holds that a certificate has all that makes one.
+// TestCertificateFields checks that all fields of a certificate are required.
 func TestCertificateFields(t *testing.T) {
 	key := marshal(t, newEd25519(t).Public())
 	set := []byte{0x31, 0}
@@ -224,8 +224,8 @@ func spki(t testing.TB, id asn1.ObjectIdentifier, params, key []byte) []byte {
 	})
 }
 
-// handMade makes a certificate that crypto/x509 would refuse for its negative
-// number alone.
+// handMade makes a certificate that crypto/x509 refuses for its negative serial
+// number.
 func handMade(t testing.TB, key []byte) []byte {
 	b := assemble(t, certFields(t, key))
 	if _, err := x509.ParseCertificate(b); err == nil || !strings.Contains(err.Error(), "negative") {
@@ -234,7 +234,7 @@ func handMade(t testing.TB, key []byte) []byte {
 	return b
 }
 
-// certFields are number, algorithm, issuer, validity, subject and key.
+// certFields are serial number, algorithm, issuer, validity, subject and key.
 func certFields(t testing.TB, key []byte) []asn1.RawValue {
 	empty := []byte{0x30, 0}
 	validity := der(t, struct{ From, To time.Time }{time.Unix(0, 0).UTC(), time.Unix(1<<30, 0).UTC()})

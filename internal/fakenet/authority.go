@@ -16,8 +16,8 @@ import (
 	"time"
 )
 
-// authority issues the certificates of a Net. All leaves share one key, since keys cost more than
-// signatures, and nothing a client checks depends on it.
+// authority issues the certificates of a Net. All leaves share one key, since a key costs more than a
+// signature, and no check of a client depends on it.
 type authority struct {
 	root, intermediate, stranger *issuer
 	leafKey                      *ecdsa.PrivateKey
@@ -131,7 +131,7 @@ func (a *authority) leaf(spec certSpec) (*tls.Certificate, error) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if first := a.leaves[spec]; first != nil { // another handshake was faster: one spec, one certificate
+	if first := a.leaves[spec]; first != nil { // another handshake was faster; a spec has one certificate
 		return first, nil
 	}
 	if len(a.leaves) >= maxLeaves {

@@ -11,12 +11,14 @@ import (
 	"github.com/miekg/dns"
 )
 
-// bulk is one line of the bulk section: many domains alike, whose records and policies are computed when
-// they are asked for.
+// bulk is one line of the bulk section: many similar domains, whose records and policies are computed on
+// each query.
 type bulk struct {
 	domains   series
 	policies  bool   // or else the domains have no MTA-STS record
 	mx        series // unset: no MX records
+	id, mode  string
+	maxAge    int
 	addr      netip.Addr
 	mxAddr    netip.Addr // unset: the names of the MX hosts exist elsewhere, or not at all
 	dnsDelay  time.Duration
@@ -106,7 +108,7 @@ func (b *bulk) node(name string) ([]dns.RR, bool) {
 	}
 	if domain, ok := strings.CutPrefix(name, "_mta-sts."); ok {
 		if _, ok := b.domains.index(domain); ok {
-			return []dns.RR{&dns.TXT{Hdr: b.header(name, dns.TypeTXT), Txt: []string{"v=STSv1; id=1;"}}}, true
+			return []dns.RR{&dns.TXT{Hdr: b.header(name, dns.TypeTXT), Txt: []string{"v=STSv1; id=" + b.id + ";"}}}, true
 		}
 	}
 	if domain, ok := strings.CutPrefix(name, "mta-sts."); ok {
@@ -138,11 +140,11 @@ func (b *bulk) policyHost(name string) *policyHost {
 	if !ok {
 		return nil
 	}
-	body := "version: STSv1\r\nmode: enforce\r\n"
+	body := "version: STSv1\r\nmode: " + b.mode + "\r\n"
 	if b.mx != (series{}) {
 		body += "mx: " + hostKey(b.mx.name(i)) + "\r\n"
 	}
-	h := newPolicyHost(name, []byte(body+"max_age: 604800\r\n"))
+	h := newPolicyHost(name, []byte(body+"max_age: "+strconv.Itoa(b.maxAge)+"\r\n"))
 	h.cert.names, h.delay = b.block(i), b.httpDelay
 	return h
 }
@@ -166,7 +168,7 @@ func (p *parser) bulk(fields []field) error {
 	if len(fields) < 3 {
 		return errors.New("bulk: wants policy or none, a pattern, and a range")
 	}
-	b := new(bulk)
+	b := &bulk{id: "1", mode: "enforce", maxAge: 604800}
 	switch fields[0].key {
 	case "policy":
 		b.policies = true
@@ -206,6 +208,12 @@ func (b *bulk) read(f field) (err error) {
 		b.mx, err = newSeries(f.value, b.domains.low, b.domains.high)
 	case "mxaddr":
 		b.mxAddr, err = f.addr()
+	case "id":
+		b.id = f.value
+	case "mode":
+		b.mode = f.value
+	case "max_age":
+		b.maxAge, err = f.number(0, 1<<40)
 	case "dnsdelay":
 		b.dnsDelay, err = f.duration()
 	case "httpdelay":

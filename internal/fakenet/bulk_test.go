@@ -13,7 +13,7 @@ const bulkText = `
 -- dns --
 elsewhere.example. A 192.0.2.3
 -- bulk --
-policy d%d.bulk.example 1..20000 addr=127.0.0.2 mx=mx%d.example.net mxaddr=127.0.0.3 httpdelay=1ms
+policy d%d.bulk.example 1..20000 addr=127.0.0.2 mx=mx%d.example.net mxaddr=127.0.0.3 mode=testing max_age=86400 id=X httpdelay=1ms
 none n%d.bulk.example 5..9 mx=mx.example.org mxaddr=127.0.0.3 dnsdelay=20ms
 `
 
@@ -26,7 +26,7 @@ func TestBulkDNS(t *testing.T) {
 		qtype uint16
 		want  string
 	}{
-		{"_mta-sts.d17.bulk.example.", dns.TypeTXT, `NOERROR | _mta-sts.d17.bulk.example. 300 IN TXT "v=STSv1; id=1;"`},
+		{"_mta-sts.d17.bulk.example.", dns.TypeTXT, `NOERROR | _mta-sts.d17.bulk.example. 300 IN TXT "v=STSv1; id=X;"`},
 		{"mta-sts.d17.bulk.example.", dns.TypeA, "NOERROR | mta-sts.d17.bulk.example. 300 IN A 127.0.0.2"},
 		{"mta-sts.d17.bulk.example.", dns.TypeAAAA, "NOERROR | soa=."},
 		{"D20000.bulk.example.", dns.TypeMX, "NOERROR | D20000.bulk.example. 300 IN MX 10 mx20000.example.net."},
@@ -64,7 +64,7 @@ func TestBulkPolicies(t *testing.T) {
 	for _, i := range []int{1, 16, 17, 20000} {
 		host := fmt.Sprintf("mta-sts.d%d.bulk.example", i)
 		_, body, err := get(t, n, host)
-		want := fmt.Sprintf("version: STSv1\r\nmode: enforce\r\nmx: mx%d.example.net\r\nmax_age: 604800\r\n", i)
+		want := fmt.Sprintf("version: STSv1\r\nmode: testing\r\nmx: mx%d.example.net\r\nmax_age: 86400\r\n", i)
 		if err != nil || string(body) != want {
 			t.Errorf("%s: %q, %v", host, body, err)
 		}

@@ -22,7 +22,7 @@ type question struct {
 	qtype uint16
 }
 
-// counters are all that is remembered about what clients did. They only ever grow.
+// counters count what clients did. They only grow.
 type counters struct {
 	mu         sync.Mutex // guards what follows
 	queries    map[question]int
@@ -91,9 +91,8 @@ func (n *Net) Requests(host string) int {
 	return n.counts.requests[hostKey(host)]
 }
 
-// Handshakes counts the TLS handshakes started with the policy host, whether or not they succeeded. A
-// client that named no host, or one that the address does not have, counts for the first host of the
-// address.
+// Handshakes counts the TLS handshakes that began with the policy host, also those that failed. A handshake
+// without SNI, or with a name that the address does not have, counts for the first host of the address.
 func (n *Net) Handshakes(host string) int {
 	n.counts.mu.Lock()
 	defer n.counts.mu.Unlock()

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"iter"
 	"net/netip"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -13,13 +15,19 @@ import (
 	"github.com/rogpeppe/go-internal/txtar"
 )
 
-// world is what a description says. It does not change once it is parsed, but for the counters of
-// !drop and the mail servers, which are running between start and stop.
+// world is what a description says. It does not change once it is parsed, but for the counters of !drop.
 type world struct {
 	*zone
 	views   map[netip.Addr]*zone // what single name servers answer instead
 	sites   map[netip.Addr]*site
 	mxHosts map[netip.Addr]*mxHost
+	places  map[endpoint]*place
+}
+
+// place is an endpoint of the world.
+type place struct {
+	down   bool // connections are refused
+	silent bool // no response to a connection, see Net.Dial
 }
 
 // section is a part of the description, with the number of its first line.
@@ -29,7 +37,7 @@ type section struct {
 	data []byte
 }
 
-// lines yields the lines that say something, with their numbers.
+// lines yields the lines that are neither blank nor comments, with their numbers.
 func (s section) lines() iter.Seq2[int, string] {
 	return func(yield func(int, string) bool) {
 		line := s.line
@@ -43,7 +51,7 @@ func (s section) lines() iter.Seq2[int, string] {
 	}
 }
 
-// split finds the sections. The archive does not know line numbers, so they are counted here.
+// split finds the sections. The archive has no line numbers, so they are counted here.
 func split(description string) []section {
 	archive := txtar.Parse([]byte(description))
 	line := 1 + bytes.Count(archive.Comment, []byte("\n"))
@@ -65,6 +73,7 @@ func (n *Net) parse(description string) (*world, error) {
 			views:   make(map[netip.Addr]*zone),
 			sites:   make(map[netip.Addr]*site),
 			mxHosts: make(map[netip.Addr]*mxHost),
+			places:  make(map[endpoint]*place),
 		},
 	}
 	sections := split(description)
@@ -101,6 +110,9 @@ func (n *Net) parse(description string) (*world, error) {
 	if err := p.finish(); err != nil {
 		return nil, err
 	}
+	for addr := range p.world.views {
+		p.world.place(endpoint{dnsTCP, addr})
+	}
 	return p.world, nil
 }
 
@@ -113,7 +125,7 @@ type parser struct {
 	zone     *zone             // that is being read
 }
 
-// policy reads a policy section, and refuses a section that nobody reads.
+// policy reads a policy section, and refuses unknown sections.
 func (p *parser) policy(s section) error {
 	kind, name, _ := strings.Cut(s.name, "/")
 	body := s.data
@@ -143,7 +155,7 @@ func (p *parser) policy(s section) error {
 	return nil
 }
 
-// each reads a section that has one thing a line.
+// each reads a section with one item per line.
 func (p *parser) each(s section, read func([]field) error) error {
 	for line, text := range s.lines() {
 		fields, err := splitFields(text)
@@ -157,7 +169,7 @@ func (p *parser) each(s section, read func([]field) error) error {
 	return nil
 }
 
-// atLine says where an error is.
+// atLine adds the line to an error.
 func atLine(line int, err error) error { return fmt.Errorf("line %d: %w", line, err) }
 
 // field is one word of a line: key=value, or a key alone.
@@ -166,43 +178,22 @@ type field struct {
 }
 
 // splitFields cuts a line at white space. Within double quotes white space counts as text, and a
-// backslash protects the next character.
+// backslash protects a quote or a backslash.
 func splitFields(line string) ([]field, error) {
-	var fields []field
-	var word strings.Builder
-	quoted, escaped, some := false, false, false
-	end := func() {
-		if some {
-			key, value, _ := strings.Cut(word.String(), "=")
-			fields = append(fields, field{key, value})
-		}
-		word.Reset()
-		some = false
-	}
-	for _, c := range []byte(line) {
-		switch {
-		case escaped:
-			word.WriteByte(c)
-			escaped = false
-		case quoted && c == '\\':
-			escaped = true
-		case c == '"':
-			quoted, some = !quoted, true
-		case !quoted && (c == ' ' || c == '\t'):
-			end()
-		default:
-			word.WriteByte(c)
-			some = true
-		}
-	}
-	if quoted {
+	words := regexp.MustCompile(`(?:[^\s"]|"(?:[^"\\]|\\.)*")+|"`).FindAllString(line, -1)
+	if slices.Contains(words, `"`) {
 		return nil, errors.New("quote without end")
 	}
-	end()
+	unquote := strings.NewReplacer(`\"`, `"`, `\\`, `\`, `"`, ``)
+	var fields []field
+	for _, word := range words {
+		key, value, _ := strings.Cut(unquote.Replace(word), "=")
+		fields = append(fields, field{key, value})
+	}
 	return fields, nil
 }
 
-// unknown is the error for a word that does not belong where it is.
+// unknown is the error for an unknown word.
 func (f field) unknown() error {
 	if f.value == "" {
 		return fmt.Errorf("unknown word %q", f.key)
@@ -242,46 +233,54 @@ func (f field) number(low, high int) (int, error) {
 	return i, nil
 }
 
-// endpoints yields all that has to be listened to.
-func (w *world) endpoints() iter.Seq[endpoint] {
-	return func(yield func(endpoint) bool) {
-		for addr := range w.views {
-			if !yield(endpoint{dnsTCP, addr}) {
-				return
-			}
-		}
-		for addr, s := range w.sites {
-			if !s.down && !yield(endpoint{https, addr}) {
-				return
-			}
-		}
-		for addr, x := range w.mxHosts {
-			if !x.down && !yield(endpoint{smtp25, addr}) {
-				return
-			}
-		}
+// place finds or makes what the world has at an endpoint.
+func (w *world) place(at endpoint) *place {
+	p := w.places[at]
+	if p == nil {
+		p = new(place)
+		w.places[at] = p
 	}
+	return p
 }
 
-// silent reports whether nobody answers at an endpoint, not even that nobody is
-// there.
-func (w *world) silent(at endpoint) bool {
-	switch at.service {
-	case https:
-		return w.sites[at.addr] != nil && w.sites[at.addr].silent
-	case smtp25:
-		return w.mxHosts[at.addr] != nil && w.mxHosts[at.addr].silent
+// hostPlaces reads those words of a line for a policy host or MX host that say where it is, and returns
+// the others.
+func (w *world) hostPlaces(s service, fields []field) (addrs []netip.Addr, others []field, err error) {
+	var down, silent bool
+	for _, f := range fields {
+		switch f.key {
+		case "addr":
+			addr, err := f.addr()
+			if err != nil {
+				return nil, nil, err
+			}
+			addrs = append(addrs, addr)
+		case "down":
+			down = true
+		case "silent":
+			silent = true
+		default:
+			others = append(others, f)
+		}
 	}
-	return false
+	for _, addr := range addrs {
+		p := w.place(endpoint{s, addr})
+		p.down, p.silent = p.down || down, p.silent || silent
+	}
+	if len(addrs) == 0 {
+		return nil, nil, errors.New("host without addr=")
+	}
+	return addrs, others, nil
 }
 
-// knows reports whether the world has something at an endpoint, be it down.
-func (w *world) knows(at endpoint) bool {
-	switch at.service {
-	case https:
-		return w.sites[at.addr] != nil
-	case smtp25:
-		return w.mxHosts[at.addr] != nil
+// addrsOf returns the addresses in hosts for which is is true, in order.
+func addrsOf[T any](hosts map[netip.Addr]T, is func(T) bool) []netip.Addr {
+	var addrs []netip.Addr
+	for addr, h := range hosts {
+		if is(h) {
+			addrs = append(addrs, addr)
+		}
 	}
-	return false
+	slices.SortFunc(addrs, netip.Addr.Compare)
+	return addrs
 }

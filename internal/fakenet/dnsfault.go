@@ -89,14 +89,14 @@ func (p *parser) fault(line int, words []string) error {
 		if len(args) == 0 {
 			return fmt.Errorf("!%s lacks its number", kind)
 		}
-		if err := f.measure(kind, args[0]); err != nil {
+		if err := f.parseNumber(kind, args[0]); err != nil {
 			return err
 		}
 		args = args[1:]
 	default:
 		return fmt.Errorf("unknown fault %q", words[0])
 	}
-	if err := f.aim(args); err != nil {
+	if err := f.parseTarget(args); err != nil {
 		return fmt.Errorf("!%s: %w", kind, err)
 	}
 	l := &p.zone.faults
@@ -111,8 +111,8 @@ func (p *parser) fault(line int, words []string) error {
 	return nil
 }
 
-// measure reads how long, or how often.
-func (f *fault) measure(kind, word string) error {
+// parseNumber reads the delay, or how many queries get no answer.
+func (f *fault) parseNumber(kind, word string) error {
 	if kind == "delay" {
 		d, err := time.ParseDuration(word)
 		if err != nil || d < 0 {
@@ -131,8 +131,8 @@ func (f *fault) measure(kind, word string) error {
 	return nil
 }
 
-// aim reads the name, and the type if there is one.
-func (f *fault) aim(args []string) error {
+// parseTarget reads the name, and the type if there is one.
+func (f *fault) parseTarget(args []string) error {
 	if len(args) != 1 && len(args) != 2 {
 		return fmt.Errorf("wants NAME [TYPE], not %d words", len(args))
 	}

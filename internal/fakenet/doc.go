@@ -1,11 +1,11 @@
-// Package fakenet is a small internet on loopback, made from one text: a name server that is the
-// authority for everything, policy hosts that speak HTTPS, MX hosts that speak SMTP with STARTTLS, and a
-// certification authority of their own. It serves tests, demonstrations and benchmarks, and each part can
-// be told to misbehave.
+// Package fakenet is a small internet on loopback, described by one text: a name server that is the
+// authority for all names, policy hosts with HTTPS, MX hosts with SMTP and STARTTLS, and their own
+// certification authority. It is for tests, demonstrations and benchmarks, and each part can be made to
+// misbehave.
 //
-// It does not resolve (a CNAME is followed within the world, and nowhere else), does not sign zones, does
-// not route or deliver mail, and is no server for anybody but tests: there are no limits and no
-// deadlines, since a stalled connection is often what is wanted.
+// It does not resolve (a CNAME is followed within the description only), does not sign zones, and does not
+// route or deliver mail. Its servers have no limits and no deadlines, since a stalled connection is often
+// what is wanted: they are for tests only.
 //
 // # A world
 //
@@ -60,8 +60,8 @@
 //
 // # Section https
 //
-// A policy host a line: its name, and then words. A value with white space is put in double quotes,
-// where a backslash protects a quote. Hosts that share an address are told apart by SNI and the Host
+// One policy host per line: its name, and then words. A value with white space is put in double quotes,
+// where a backslash protects a quote. Hosts that share an address are selected by SNI and the Host
 // field; a handshake without SNI gets the first of them. The only path is /.well-known/mta-sts.txt.
 //
 //	addr=127.0.0.2          where; may be there twice
@@ -75,16 +75,16 @@
 //	redirect=https://…      status 302, unless another is given
 //	type="text/plain; charset=utf-8"   or notype; text/plain by default
 //	header="Cache-Control: no-store"   any further header
-//	chunked, gzip           transfer encoding in chunks of 32 bytes, content encoding
+//	chunked, gzip           transfer coding in chunks of 32 bytes, content coding
 //	size=65536              the body is brought to that length with a last line "x_padding: xxx…"
-//	delay=20ms              of the answer, from the request on
+//	delay=20ms              between request and response
 //	drip=1s                 the body comes a byte at a time, with that pause before each
-//	stall=accept            or tls, headers, body: where nothing goes on; accept is for the whole address
+//	stall=accept            or tls, headers, body: the last step; accept is for the whole address
 //	reset                   the request is answered with a TCP reset
 //	truncate                half of the body, then the end of the connection
-//	shuns=stsmap            status 403 for a User-Agent that begins so
-//	down                    nothing listens at the address
-//	silent                  nobody answers at the address, as far as Dial goes
+//	shuns=stsmap            status 403 for a User-Agent that begins with that
+//	down                    connections to the address are refused
+//	silent                  Dial of the address does not return before its context ends
 //
 // # Sections policy
 //
@@ -93,17 +93,14 @@
 //
 // # Section smtp
 //
-// An MX host a line. Each has its address for itself.
+// One MX host per line. No two share an address.
 //
 //	addr=127.0.0.11    where; may be there twice
 //	cert=…             as for policy hosts; none: STARTTLS is not offered
 //	names=a,b          further names in the certificate
 //	direct, tls=…      as for policy hosts; tls=fail: STARTTLS is offered, and fails
-//	delay=20ms         of the greeting
-//	reject, defer      recipients get 550 or 451
 //	requiretls         after STARTTLS, REQUIRETLS is offered (RFC 8689)
-//	down               nothing listens at the address
-//	silent             nobody answers at the address, as far as Dial goes
+//	down, silent       as for policy hosts
 //
 // # Sections ns
 //
@@ -112,12 +109,12 @@
 //
 // # Section bulk
 //
-// Many domains alike, computed when asked for; %d, at the end of the first label, is the number.
+// Many similar domains, computed on each query; %d, at the end of the first label, is the number.
 //
 //	policy d%d.bulk.example 1..20000 addr=127.0.0.2 mx=mx%d.example.net mxaddr=127.0.0.11 dnsdelay=20ms
 //	none   n%d.bulk.example 1..20000 mx=mx.example.net
 //
 // A policy domain has the record, the policy host and the policy; both kinds have an MX record if mx= is
-// there, and mxaddr= makes that name exist. Further words: mode=enforce, max_age=604800, id=1, ttl=300,
-// dnsdelay= for all names of the line and httpdelay= for its policies.
+// there, and mxaddr= makes that name exist. Further words: mode=enforce, max_age=604800, id=1, dnsdelay= for
+// all names of the line and httpdelay= for its policies.
 package fakenet

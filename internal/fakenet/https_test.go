@@ -124,7 +124,7 @@ func TestGzip(t *testing.T) {
 	}
 }
 
-// TestBadCertificates is told apart by what crypto/x509 has against them.
+// TestBadCertificates expects the error of crypto/x509 for each kind of certificate.
 func TestBadCertificates(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ words, want string }{
@@ -192,7 +192,7 @@ second.example.com addr=127.0.0.2 policy=c sni=required
 	}
 }
 
-// TestSNIRequired refuses a client that names nobody.
+// TestSNIRequired: a handshake without SNI is refused.
 func TestSNIRequired(t *testing.T) {
 	t.Parallel()
 	n := open(t, "-- https --\nmta-sts.example.com addr=127.0.0.2 sni=required\n")
@@ -220,8 +220,8 @@ func TestBrokenAnswers(t *testing.T) {
 	}
 }
 
-// TestStalls finds out how far a connection gets. A client that waits in vain is released by Close,
-// since a deadline would be a guess.
+// TestStalls finds out how far a connection gets. Close ends what is stalled, since a deadline would be a
+// guess.
 func TestStalls(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -292,7 +292,7 @@ func TestKeepAlive(t *testing.T) {
 	}
 }
 
-// TestShuns: a policy host can refuse programs, which say who they are.
+// TestShuns: a policy host can refuse clients by their User-Agent.
 func TestShuns(t *testing.T) {
 	t.Parallel()
 	n := open(t, "-- https --\nmta-sts.example.com addr=127.0.0.2 policy=p shuns=stsmap\n-- policy/p --\nversion: STSv1\n")

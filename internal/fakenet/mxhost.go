@@ -9,7 +9,6 @@ import (
 	"log"
 	"net"
 	"net/netip"
-	"slices"
 	"strings"
 
 	"github.com/emersion/go-smtp"
@@ -22,21 +21,13 @@ type mxHost struct {
 	cert       certSpec
 	maxTLS     uint16
 	failTLS    bool
-	requireTLS bool // REQUIRETLS is offered
-	down       bool
-	silent     bool // no response to a connection, see Net.Dial
+	requireTLS bool   // REQUIRETLS is offered
+	moreNames  string // in the certificate, separated by commas
 }
 
 // mxAddrs are the addresses of an MX host.
 func (w *world) mxAddrs(host string) []netip.Addr {
-	var addrs []netip.Addr
-	for addr, x := range w.mxHosts {
-		if x.name == host {
-			addrs = append(addrs, addr)
-		}
-	}
-	slices.SortFunc(addrs, netip.Addr.Compare)
-	return addrs
+	return addrsOf(w.mxHosts, func(x *mxHost) bool { return x.name == host })
 }
 
 // mxHost reads a line of the smtp section.
@@ -45,28 +36,19 @@ func (p *parser) mxHost(fields []field) error {
 	if err != nil {
 		return err
 	}
+	addrs, fields, err := p.world.hostPlaces(smtp25, fields[1:])
+	if err != nil {
+		return err
+	}
 	x := &mxHost{name: name, cert: certSpec{names: name}}
-	var addrs []netip.Addr
-	var more string
-	for _, f := range fields[1:] {
-		switch f.key {
-		case "addr":
-			var addr netip.Addr
-			addr, err = f.addr()
-			addrs = append(addrs, addr)
-		case "names":
-			more = "," + f.value
-		default:
-			err = x.read(f)
-		}
-		if err != nil {
+	for _, f := range fields {
+		if err := x.read(f); err != nil {
 			return err
 		}
 	}
-	if len(addrs) == 0 {
-		return errors.New("MX host without addr=")
+	if x.moreNames != "" {
+		x.cert.names += "," + x.moreNames
 	}
-	x.cert.names += more
 	for _, addr := range addrs {
 		if other := p.world.mxHosts[addr]; other != nil {
 			return fmt.Errorf("address %s belongs to %s", addr, other.name)
@@ -90,10 +72,8 @@ func (x *mxHost) read(f field) (err error) {
 		}
 	case "requiretls":
 		x.requireTLS = true
-	case "down":
-		x.down = true
-	case "silent":
-		x.silent = true
+	case "names":
+		x.moreNames = f.value
 	default:
 		return f.unknown()
 	}

@@ -72,8 +72,8 @@ type endpoint struct {
 	addr    netip.Addr
 }
 
-// Start brings up the world that the description tells of. An error in the description names its
-// line. An error to listen is the one of package net, and leaves nothing open.
+// Start serves the world of the description. An error in the description names its line. An error to
+// listen is that of package net, and leaves nothing open.
 func Start(description string, o Options) (*Net, error) {
 	ca, err := newAuthority()
 	if err != nil {
@@ -124,9 +124,7 @@ func (n *Net) Update(description string) error {
 		return fmt.Errorf("fakenet: %w", err)
 	}
 	if !n.adopt(w, fresh) {
-		for _, l := range fresh {
-			l.Close()
-		}
+		closeAll(fresh)
 		return fmt.Errorf("fakenet: %w", net.ErrClosed)
 	}
 	return nil
@@ -135,20 +133,24 @@ func (n *Net) Update(description string) error {
 // listenAll opens what the new world needs and is not open yet.
 func (n *Net) listenAll(w *world) (map[endpoint]*listener, error) {
 	fresh := make(map[endpoint]*listener)
-	for at := range w.endpoints() {
-		if n.listener(at) != nil {
+	for at, p := range w.places {
+		if p.down || n.listener(at) != nil {
 			continue
 		}
 		l, err := n.listen(at)
 		if err != nil {
-			for _, l := range fresh {
-				l.Close()
-			}
+			closeAll(fresh)
 			return nil, err
 		}
 		fresh[at] = l
 	}
 	return fresh, nil
+}
+
+func closeAll(listeners map[endpoint]*listener) {
+	for _, l := range listeners {
+		l.Close()
+	}
 }
 
 // adopt makes w the world of n, with its new listeners, and closes those that w has no use for. It
@@ -160,18 +162,15 @@ func (n *Net) adopt(w *world, fresh map[endpoint]*listener) bool {
 		return false
 	}
 	n.world.Store(w)
-	needed := make(map[endpoint]bool)
-	for at := range w.endpoints() {
-		needed[at] = true
-	}
 	for at, l := range n.listeners {
-		if !needed[at] && at != (endpoint{service: dnsTCP}) {
-			delete(n.listeners, at)
-			l.Close()
-			for c, from := range n.conns {
-				if from == at {
-					c.Close()
-				}
+		if p := w.places[at]; p != nil && !p.down || at == (endpoint{service: dnsTCP}) {
+			continue
+		}
+		delete(n.listeners, at)
+		l.Close()
+		for c, from := range n.conns {
+			if from == at {
+				c.Close()
 			}
 		}
 	}
@@ -192,9 +191,7 @@ func (n *Net) Close() {
 		n.closed = true
 		close(n.done)
 		n.dns.udp.Close()
-		for _, l := range n.listeners {
-			l.Close()
-		}
+		closeAll(n.listeners)
 		for c := range n.conns {
 			c.Close()
 		}
@@ -206,10 +203,11 @@ func (n *Net) Close() {
 // DNSAddr is the address of the name server, "127.0.0.1:5353", for UDP and TCP.
 func (n *Net) DNSAddr() string { return n.dns.udp.LocalAddr().String() }
 
-// HTTPSAddr is where the policy host is really served, "127.0.0.2:40123": the lowest of its addresses
-// that is not down, if there are several. It is empty if there is none.
+// HTTPSAddr returns where the policy host is served on this machine, "127.0.0.2:40123": its lowest address
+// that is not down. It is empty if there is none.
 func (n *Net) HTTPSAddr(host string) string {
-	return n.where(https, n.world.Load().policyAddrs(hostKey(host)))
+	is := func(s *site) bool { return s.host(hostKey(host)) != nil }
+	return n.where(https, addrsOf(n.world.Load().sites, is))
 }
 
 // SMTPAddr is the same as HTTPSAddr for an MX host.
@@ -237,7 +235,8 @@ func (n *Net) Dial(ctx context.Context, network, addr string) (net.Conn, error) 
 		return d.DialContext(ctx, network, addr)
 	}
 	at := endpoint{service(ap.Port()), ap.Addr().Unmap().WithZone("")}
-	if n.world.Load().silent(at) {
+	p := n.world.Load().places[at]
+	if p != nil && p.silent {
 		<-ctx.Done()
 		return nil, &net.OpError{Op: "dial", Net: network, Addr: net.TCPAddrFromAddrPort(ap), Err: ctx.Err()}
 	}
@@ -247,7 +246,7 @@ func (n *Net) Dial(ctx context.Context, network, addr string) (net.Conn, error) 
 		}
 		return d.DialContext(ctx, network, l.Addr().String())
 	}
-	if n.world.Load().knows(at) {
+	if p != nil {
 		return nil, &net.OpError{Op: "dial", Net: network, Addr: net.TCPAddrFromAddrPort(ap), Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
 	}
 	return d.DialContext(ctx, network, addr)
@@ -278,7 +277,7 @@ func (n *Net) pause(d time.Duration) bool {
 	}
 }
 
-// logf tells Options.Log.
+// logf calls Options.Log, if there is one.
 func (n *Net) logf(format string, args ...any) {
 	if n.opts.Log != nil {
 		n.opts.Log(fmt.Sprintf(format, args...))

@@ -19,8 +19,6 @@ type site struct {
 	names      []string               // in the order of the description
 	bulks      []*bulk
 	acceptOnly bool // nothing follows after a connection is accepted
-	down       bool
-	silent     bool // no response to a connection, see Net.Dial
 }
 
 // policyHost is one line of the https section.
@@ -88,24 +86,13 @@ func (s *site) hostForSNI(name string) *policyHost {
 	return nil
 }
 
-// policyAddrs are the addresses of a policy host.
-func (w *world) policyAddrs(host string) []netip.Addr {
-	var addrs []netip.Addr
-	for addr, s := range w.sites {
-		if s.host(host) != nil {
-			addrs = append(addrs, addr)
-		}
-	}
-	slices.SortFunc(addrs, netip.Addr.Compare)
-	return addrs
-}
-
 // site finds or makes the site of an address.
 func (w *world) site(addr netip.Addr) *site {
 	s := w.sites[addr]
 	if s == nil {
 		s = &site{hosts: make(map[string]*policyHost)}
 		w.sites[addr] = s
+		w.place(endpoint{https, addr})
 	}
 	return s
 }
@@ -116,20 +103,15 @@ func (p *parser) policyHost(fields []field) error {
 	if err != nil {
 		return err
 	}
+	addrs, fields, err := p.world.hostPlaces(https, fields[1:])
+	if err != nil {
+		return err
+	}
 	h := newPolicyHost(name, nil)
-	var addrs []netip.Addr
 	var size int
-	var compress, down, silent bool
-	for _, f := range fields[1:] {
+	var compress bool
+	for _, f := range fields {
 		switch f.key {
-		case "addr":
-			var addr netip.Addr
-			addr, err = f.addr()
-			addrs = append(addrs, addr)
-		case "down":
-			down = true
-		case "silent":
-			silent = true
 		case "policy":
 			var ok bool
 			if h.body, ok = p.policies[f.value]; !ok {
@@ -148,9 +130,6 @@ func (p *parser) policyHost(fields []field) error {
 			return err
 		}
 	}
-	if len(addrs) == 0 {
-		return errors.New("policy host without addr=")
-	}
 	if err := h.finish(size, compress); err != nil {
 		return err
 	}
@@ -162,8 +141,6 @@ func (p *parser) policyHost(fields []field) error {
 		s.hosts[name] = h
 		s.names = append(s.names, name)
 		s.acceptOnly = s.acceptOnly || h.stall == stallAccept
-		s.down = s.down || down
-		s.silent = s.silent || silent
 	}
 	return nil
 }

@@ -8,10 +8,9 @@ import (
 	"sync"
 )
 
-// ServeProxy leads into the world whoever connects to l and asks for a policy
-// host with CONNECT (RFC 9110, Section 9.3.6): for clients that cannot be told
-// another port than 443. It returns when l is closed and all connections have
-// ended.
+// ServeProxy accepts connections from l, and connects clients with policy hosts
+// on CONNECT (RFC 9110, Section 9.3.6): for clients that can use no other port
+// than 443. It returns when l is closed and all connections have ended.
 func (n *Net) ServeProxy(l net.Listener) {
 	var running sync.WaitGroup
 	defer running.Wait()
@@ -20,12 +19,12 @@ func (n *Net) ServeProxy(l net.Listener) {
 		if err != nil {
 			return
 		}
-		running.Go(func() { n.lead(client) })
+		running.Go(func() { n.serveConnect(client) })
 	}
 }
 
-// lead serves one client of the proxy.
-func (n *Net) lead(client net.Conn) {
+// serveConnect serves one client of the proxy.
+func (n *Net) serveConnect(client net.Conn) {
 	defer client.Close()
 	in := bufio.NewReader(client)
 	r, err := http.ReadRequest(in)

@@ -181,7 +181,8 @@ func tlspolDNS(top *section, d *draft) {
 		return
 	}
 	d.set("dns", "servers", "["+quoted(address.value)+"]", "dns.address")
-	if !local(host) {
+	// At 127.0.0.11 container engines forward DNS over the network, which package resolver does not trust.
+	if !local(host) || host == "127.0.0.11" {
 		r.note(address.line, address.key, "postfix-tlspol believes what it says about DNSSEC, and stsmap does not, since it is not on this machine, so that DANE is off: "+
 			`if nobody on the way to it can change answers, add trust_ad = "yes" to [dns]`)
 	}

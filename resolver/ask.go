@@ -80,6 +80,7 @@ func (r *Resolver) ask(parent context.Context, name string, qtype uint16, deadli
 }
 
 // plan makes the steps: rounds with all servers, then one without EDNS for those that were silent.
+// Servers that are not trusted have their rounds after those that are.
 //
 // A server that answered SERVFAIL is asked again in the second round: it caches the failure for a
 // moment (RFC 9520, Section 3.2), so this is cheap, and the failure may have been a passing one.
@@ -90,9 +91,12 @@ func (q *query) plan(servers []*server, deadline time.Time, budget time.Duration
 	each := max(regular/(n*time.Duration(q.r.attempts)), min(minAttempt, regular/n))
 	full := each >= min(minAttempt, (q.r.timeout-q.r.timeout/plainShare)/n)
 	q.steps = make([]step, 0, len(servers)*(q.r.attempts+1))
-	for range q.r.attempts {
-		for _, s := range servers {
-			q.steps = append(q.steps, step{server: s, edns: true, limit: each, until: deadline.Add(-last), full: full})
+	others := max(slices.IndexFunc(servers, func(s *server) bool { return !s.trusted }), 0)
+	for _, some := range [][]*server{servers[:others], servers[others:]} {
+		for range q.r.attempts {
+			for _, s := range some {
+				q.steps = append(q.steps, step{server: s, edns: true, limit: each, until: deadline.Add(-last), full: full})
+			}
 		}
 	}
 	for _, s := range servers {

@@ -49,6 +49,12 @@ type conn struct {
 	idle    *time.Timer             // closes the connection; nil if it has users
 }
 
+// A waiter is a query that was sent.
+type waiter struct {
+	answer chan message
+	reader chan struct{} // of the conn, when it was sent
+}
+
 // A message is what a connection has for a query, or why it has nothing.
 type message struct {
 	data []byte
@@ -71,8 +77,8 @@ func (cs *conns) exchange(ctx context.Context, r *Resolver, s *server, q *dns.Ms
 // ask asks once. It reports whether the connection was one of other queries.
 func (cs *conns) ask(ctx context.Context, r *Resolver, s *server, q *dns.Msg) (data []byte, shared bool, err error) {
 	c, shared := cs.join()
-	var reader chan struct{}
-	defer func() { cs.leave(c, q.Id, reader) }()
+	var w waiter
+	defer func() { cs.leave(c, q.Id, w) }()
 	if !shared {
 		c.dns, c.err = r.dialTLS(ctx, s)
 		cs.made(c)
@@ -85,7 +91,7 @@ func (cs *conns) ask(ctx context.Context, r *Resolver, s *server, q *dns.Msg) (d
 	if err := cmp.Or(c.err, ctx.Err()); err != nil {
 		return nil, shared, err
 	}
-	answer, reader := cs.register(c, q)
+	w = cs.register(c, q)
 	if d, ok := ctx.Deadline(); ok {
 		c.dns.SetWriteDeadline(d)
 	}
@@ -94,7 +100,7 @@ func (cs *conns) ask(ctx context.Context, r *Resolver, s *server, q *dns.Msg) (d
 		return nil, shared, err
 	}
 	select {
-	case m := <-answer:
+	case m := <-w.answer:
 		return m.data, shared, m.err
 	case <-ctx.Done():
 		return nil, shared, ctx.Err()
@@ -136,19 +142,19 @@ func (cs *conns) made(c *conn) {
 
 // register has the answer to q delivered, and q a new id if another query has its id. It starts the
 // goroutine that reads, if there is none.
-func (cs *conns) register(c *conn, q *dns.Msg) (answer chan message, reader chan struct{}) {
+func (cs *conns) register(c *conn, q *dns.Msg) waiter {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	for c.waiting[q.Id] != nil {
 		q.Id = dns.Id()
 	}
-	answer = make(chan message, 1)
+	answer := make(chan message, 1)
 	c.waiting[q.Id] = answer
 	if c.reader == nil {
 		c.reader = make(chan struct{})
 		go cs.read(c, c.reader)
 	}
-	return answer, c.reader
+	return waiter{answer: answer, reader: c.reader}
 }
 
 // read delivers messages until no query waits, or the connection fails. Messages that no query waits
@@ -187,12 +193,11 @@ func (cs *conns) deliver(c *conn, data []byte, err error) bool {
 	return len(c.waiting) > 0
 }
 
-// leave ends the query of the given id; reader is what read for it, or nil. The last query of a
-// connection leaves it idle. It closes it if an answer is still missing, since the next message would
-// be that one or none.
-func (cs *conns) leave(c *conn, id uint16, reader chan struct{}) {
+// leave ends a query; w is zero if it was not sent. The last query of a connection leaves it idle. It
+// closes it if an answer is still missing, since the next message would be that one or none.
+func (cs *conns) leave(c *conn, id uint16, w waiter) {
 	cs.mu.Lock()
-	if reader != nil {
+	if c.waiting[id] == w.answer { // after its answer, another query may have its id
 		delete(c.waiting, id)
 	}
 	c.users--
@@ -204,13 +209,13 @@ func (cs *conns) leave(c *conn, id uint16, reader chan struct{}) {
 		timer = time.AfterFunc(connIdle, func() { cs.closeIdle(c, &timer) })
 		c.idle = timer
 	}
-	wait := reader != nil && (ends || c.reader != reader)
+	wait := w.reader != nil && (ends || c.reader != w.reader)
 	cs.mu.Unlock()
 	if ends && c.dns != nil {
 		c.dns.Close()
 	}
 	if wait {
-		<-reader
+		<-w.reader
 	}
 }
 

@@ -285,7 +285,7 @@ func TestTLSCanceled(t *testing.T) {
 				echoName(connWriter{conn: c}, req)
 			}
 		})
-		r, err := New(Config{Servers: []string{"tls://192.0.2.1#dns.example"}, Roots: pool, Dial: dial})
+		r, err := New(Config{Servers: []string{"tls://192.0.2.1#dns.example"}, Roots: pool, Dial: dial, Attempts: 1})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -301,6 +301,36 @@ func TestTLSCanceled(t *testing.T) {
 		synctest.Wait()
 		cancel()
 		asking.Wait()
+		time.Sleep(2 * connIdle)
+	})
+}
+
+// TestTLSIDAgain holds that a query that has its answer does not take away that of the next with its id.
+func TestTLSIDAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		here, there := net.Pipe()
+		server := &dns.Conn{Conn: there}
+		cs := new(conns)
+		c, _ := cs.join()
+		cs.join()
+		c.dns = &dns.Conn{Conn: here}
+		cs.made(c)
+		q := new(dns.Msg)
+		q.Id = 7
+		first := cs.register(c, q)
+		server.WriteMsg(q)
+		<-first.answer
+		second := cs.register(c, q)
+		cs.leave(c, 7, first)
+		server.WriteMsg(q)
+		synctest.Wait()
+		select {
+		case <-second.answer:
+		default:
+			t.Error("the second query has no answer")
+		}
+		cs.leave(c, 7, second)
+		there.Close()
 		time.Sleep(2 * connIdle)
 	})
 }

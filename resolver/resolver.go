@@ -27,7 +27,7 @@ const (
 
 // Config is which servers to ask, and for how long. The zero Config asks the servers of /etc/resolv.conf.
 type Config struct {
-	// Servers are asked in this order. Each is an address with or without a port ("192.0.2.1",
+	// Servers are asked in this order, those first whose AD bit counts (TrustAD). Each is an address with or without a port ("192.0.2.1",
 	// "192.0.2.1:5353", "::1", "[::1]:5353", "fe80::1%eth0"), or "tls://ADDRESS[:PORT]#NAME" for DNS
 	// over TLS (RFC 7858, Section 3.1), where the certificate must be valid for NAME, or for ADDRESS
 	// if there is no "#NAME". Empty means those of ResolvConf.

@@ -290,6 +290,23 @@ func TestStranger(t *testing.T) {
 	}
 }
 
+// TestShortDeadline holds that a server is not blamed for silence if the caller gave it little time.
+func TestShortDeadline(t *testing.T) {
+	a := startServer(t, "a", "@silent")
+	r, err := New(Config{Servers: []string{a.addr}, Timeout: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if _, err := r.TXT(ctx, "x.example"); kindOf(t, err) != Timeout {
+		t.Errorf("error %v", err)
+	}
+	if r.list.Load().servers[0].silent.Load() != 0 {
+		t.Error("the server is taken for silent")
+	}
+}
+
 // TestAddrSilence holds that where addresses of one kind come, the other question's silence is not the
 // server's.
 func TestAddrSilence(t *testing.T) {

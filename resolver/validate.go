@@ -28,6 +28,9 @@ func (r *Resolver) Validating(ctx context.Context) error {
 	switch {
 	case err != nil:
 		return err
+	case m.unknown:
+		return &notValidating{fmt.Sprintf("no trusted server answers, and the AD bit of %s does not count; "+
+			"to see why the others do not answer: stsmap doctor", m.from.text)}
 	case !m.AuthenticatedData:
 		return &notValidating{fmt.Sprintf("%s does not validate: no AD bit for the name servers of the root; "+
 			"switch DNSSEC validation on there, or name a server that validates in dns.servers", m.from.text)}

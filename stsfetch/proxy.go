@@ -118,7 +118,7 @@ func (f *Fetcher) connectProxy(ctx context.Context, proxy *url.URL, host string)
 	if isSocks(proxy) {
 		return f.connectSocks(ctx, proxy, host)
 	}
-	conn, err := f.dialer(ctx, "tcp", proxyAddr(proxy))
+	conn, err := f.dial(ctx, "tcp", proxyAddr(proxy))
 	if err != nil {
 		return nil, stepErrf(StepConnect, "proxy: %w", err)
 	}
@@ -145,7 +145,7 @@ func (f *Fetcher) connectSocks(ctx context.Context, u *url.URL, host string) (ne
 		password, _ := u.User.Password()
 		auth = &netproxy.Auth{User: u.User.Username(), Password: password}
 	}
-	socks, err := netproxy.SOCKS5("tcp", proxyAddr(u), auth, dialFunc(f.dialer))
+	socks, err := netproxy.SOCKS5("tcp", proxyAddr(u), auth, dialFunc(f.dial))
 	if err != nil {
 		return nil, stepErrf(StepConnect, "proxy %s: %w", u.Host, err)
 	}

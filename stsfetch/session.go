@@ -35,9 +35,6 @@ var errWireLimit = errors.New("too many bytes received")
 // largest policy.
 func (f *Fetcher) fetchOver(ctx context.Context, conn net.Conn, host string, p *Probe) ([]byte, error) {
 	defer conn.Close()
-	if c, ok := conn.(interface{ SetReadBuffer(bytes int) error }); ok {
-		_ = c.SetReadBuffer(receiveBuffer) // without it the fetch is only bounded less well
-	}
 	// One deadline and one callback cover handshake and exchange; tls's own
 	// HandshakeContext would start a goroutine for the same.
 	deadline, bounded := ctx.Deadline()

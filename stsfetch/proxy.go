@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"time"
 
 	"golang.org/x/net/http/httpproxy"
 	netproxy "golang.org/x/net/proxy"
@@ -122,7 +121,7 @@ func (f *Fetcher) connectProxy(ctx context.Context, proxy *url.URL, host string)
 	if err != nil {
 		return nil, stepErrf(StepConnect, "proxy: %w", err)
 	}
-	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
+	stop := interrupt(ctx, conn)
 	tunnel := conn
 	if proxy.Scheme == "https" {
 		tunnel = proxyConn{tls.Client(conn, &tls.Config{ServerName: proxy.Hostname(), RootCAs: f.anchors.Pool(), MinVersion: tls.VersionTLS12})}

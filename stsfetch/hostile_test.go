@@ -151,7 +151,7 @@ func hostileHosts(t *testing.T) map[string]*struct {
 		chunked = ok + "Transfer-Encoding: chunked\r\n\r\n"
 	)
 	letters := strings.Repeat("a", 16<<10)
-	zip := bomb(t, 50<<20)
+	zip := bomb(t, 5<<20)
 	type hosts = map[string]*struct {
 		hostileHost
 		step Step
@@ -257,7 +257,7 @@ func checkNothingRuns(t *testing.T) {
 
 // TestHostileDescriptors: a fetch from a hostile host leaves no descriptor open.
 func TestHostileDescriptors(t *testing.T) {
-	for _, name := range []string{"endless chunks", "1xx flood", "handshake flood", "tarpit", "gzip bomb"} {
+	for _, name := range []string{"endless chunks", "handshake flood", "tarpit"} {
 		c := hostileHosts(t)[name]
 		c.start(t)
 		w := newWorld(t, "-- dns --\nmta-sts.example.com. A 9.9.9.1\n")

@@ -1,6 +1,9 @@
 package stsfetch
 
-import "testing"
+import (
+	"runtime"
+	"testing"
+)
 
 // TestGunzip: the limit is that of the decoded policy, to the byte.
 func TestGunzip(t *testing.T) {
@@ -11,5 +14,21 @@ func TestGunzip(t *testing.T) {
 	}
 	if body, err = gunzip([]byte(bomb(t, maxSize+1)), maxSize); err == nil || body != nil {
 		t.Errorf("one byte more: %d bytes, %v", len(body), err)
+	}
+}
+
+// TestGunzipBomb: no more is decoded than the limit needs.
+func TestGunzipBomb(t *testing.T) {
+	const size, maxSize = 10 << 20, 4096
+	coded := []byte(bomb(t, size))
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, err := gunzip(coded, maxSize)
+	runtime.ReadMemStats(&after)
+	if err == nil {
+		t.Error("a bomb is decoded")
+	}
+	if n := after.TotalAlloc - before.TotalAlloc; n > size/10 {
+		t.Errorf("allocated %d bytes for a policy of at most %d", n, maxSize)
 	}
 }

@@ -82,11 +82,20 @@ func (f *Fetcher) dialAddr(ctx context.Context, addr netip.Addr) (net.Conn, erro
 		return nil, stepErrf(StepBlocked, "%s is not a public address; fetch.allow_private can allow it", addr)
 	}
 	reportDialed(ctx, addr)
-	conn, err := f.dialer(ctx, "tcp", netip.AddrPortFrom(addr, 443).String())
+	conn, err := f.dial(ctx, "tcp", netip.AddrPortFrom(addr, 443).String())
 	if err != nil {
 		return nil, stepErr(StepConnect, err)
 	}
 	return conn, nil
+}
+
+// dial connects to addr, a policy host or a proxy.
+func (f *Fetcher) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	conn, err := f.dialer(ctx, network, addr)
+	if c, ok := conn.(interface{ SetReadBuffer(bytes int) error }); ok && err == nil {
+		_ = c.SetReadBuffer(receiveBuffer) // if it fails, the host costs more traffic
+	}
+	return conn, err
 }
 
 // mayDial reports whether addr is public, or allowed by the administrator.

@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"time"
 
 	"golang.org/x/net/http/httpproxy"
 	netproxy "golang.org/x/net/proxy"
@@ -118,11 +117,11 @@ func (f *Fetcher) connectProxy(ctx context.Context, proxy *url.URL, host string)
 	if isSocks(proxy) {
 		return f.connectSocks(ctx, proxy, host)
 	}
-	conn, err := f.dialer(ctx, "tcp", proxyAddr(proxy))
+	conn, err := f.dial(ctx, "tcp", proxyAddr(proxy))
 	if err != nil {
 		return nil, stepErrf(StepConnect, "proxy: %w", err)
 	}
-	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
+	stop := interrupt(ctx, conn)
 	tunnel := conn
 	if proxy.Scheme == "https" {
 		tunnel = proxyConn{tls.Client(conn, &tls.Config{ServerName: proxy.Hostname(), RootCAs: f.anchors.Pool(), MinVersion: tls.VersionTLS12})}
@@ -145,7 +144,7 @@ func (f *Fetcher) connectSocks(ctx context.Context, u *url.URL, host string) (ne
 		password, _ := u.User.Password()
 		auth = &netproxy.Auth{User: u.User.Username(), Password: password}
 	}
-	socks, err := netproxy.SOCKS5("tcp", proxyAddr(u), auth, dialFunc(f.dialer))
+	socks, err := netproxy.SOCKS5("tcp", proxyAddr(u), auth, dialFunc(f.dial))
 	if err != nil {
 		return nil, stepErrf(StepConnect, "proxy %s: %w", u.Host, err)
 	}

@@ -185,7 +185,7 @@ func TestProxyStalls(t *testing.T) {
 	}
 	defer l.Close()
 	w := newWorld(t, hostWorld("policy=p"))
-	for _, scheme := range []string{"http://", "https://"} {
+	for _, scheme := range []string{"http://", "https://", "socks5://"} {
 		e := fetch(t, w.fetcher(t, Config{Proxy: scheme + l.Addr().String(), Timeout: 500 * time.Millisecond}))
 		want(t, e, StepTimeout, "connect: timed out")
 	}

@@ -35,19 +35,15 @@ var errWireLimit = errors.New("too many bytes received")
 // largest policy.
 func (f *Fetcher) fetchOver(ctx context.Context, conn net.Conn, host string, p *Probe) ([]byte, error) {
 	defer conn.Close()
-	if c, ok := conn.(interface{ SetReadBuffer(bytes int) error }); ok {
-		_ = c.SetReadBuffer(receiveBuffer) // without it the fetch is only bounded less well
-	}
 	// One deadline and one callback cover handshake and exchange; tls's own
-	// HandshakeContext would start a goroutine for the same.
+	// HandshakeContext would start a goroutine for each fetch.
 	deadline, bounded := ctx.Deadline()
 	handshakeEnd := time.Now().Add(f.timeout / budgetShare)
 	if bounded && deadline.Before(handshakeEnd) {
 		handshakeEnd = deadline
 	}
 	conn.SetDeadline(handshakeEnd)
-	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
+	defer interrupt(ctx, conn)()
 
 	raw := &meteredConn{Conn: conn, left: maxHandshake}
 	secured := tls.Client(raw, f.tlsConfig(host))
@@ -73,6 +69,24 @@ func (f *Fetcher) fetchOver(ctx context.Context, conn net.Conn, host string, p *
 		return nil, stepErrf(StepHTTP, "policy ended early: the connection was cut")
 	}
 	return body, err
+}
+
+// interrupt ends all I/O on conn when ctx ends, until the function that it returns is
+// called. That reports whether ctx has not ended, and otherwise waits until I/O was
+// interrupted.
+func interrupt(ctx context.Context, conn net.Conn) (stop func() bool) {
+	interrupted := make(chan struct{})
+	cancel := context.AfterFunc(ctx, func() {
+		defer close(interrupted)
+		conn.SetDeadline(time.Unix(1, 0))
+	})
+	return func() bool {
+		if cancel() {
+			return true
+		}
+		<-interrupted
+		return false
+	}
 }
 
 // tlsConfig returns the settings for a connection to host.

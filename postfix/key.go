@@ -130,26 +130,26 @@ func appendName(dst, s []byte) (name []byte, ok bool) {
 	if len(s) > maxDomain {
 		return nil, false
 	}
-	label, dots, numeric := 0, 0, true
-	for _, c := range s {
+	dst = append(dst, s...)
+	name = dst[len(dst)-len(s):]
+	label, dots, numeric := 0, 0, true // label is where the present one begins
+	for i, c := range name {
 		switch {
 		case 'a' <= c && c <= 'z' || c == '-' || c == '_':
 			numeric = false
 		case '0' <= c && c <= '9':
 		case 'A' <= c && c <= 'Z':
-			c, numeric = c+'a'-'A', false
-		case c == '.' && label > 0:
-			label, dots, numeric = -1, dots+1, true
+			name[i], numeric = c+'a'-'A', false
+		case c == '.' && isLabelLength(i-label):
+			label, dots, numeric = i+1, dots+1, true
 		default:
 			return nil, false
 		}
-		if label++; label > maxLabel {
-			return nil, false
-		}
-		dst = append(dst, c)
 	}
-	return dst, label > 0 && dots > 0 && !numeric
+	return dst, dots > 0 && isLabelLength(len(name)-label) && !numeric
 }
+
+func isLabelLength(n int) bool { return 0 < n && n <= maxLabel }
 
 // hostOf splits a next-hop into its host, without brackets, and its service, which
 // may be empty.

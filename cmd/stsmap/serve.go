@@ -228,8 +228,10 @@ func (d *daemon) stop(signals <-chan os.Signal) error {
 // observe is told everything that the engine has to tell.
 func (d *daemon) observe(ev policy.Event) {
 	if ev.Kind == policy.Lookup {
-		// On the way of an answer, and of interest to nobody else.
-		d.history.Observe(ev)
+		// On the way of an answer. The history has only those that are new.
+		if ev.First {
+			d.history.Observe(ev)
+		}
 		d.monitor.Observe(ev)
 		return
 	}

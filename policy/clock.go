@@ -22,7 +22,11 @@ type instant struct {
 // now reads both clocks at once.
 func (e *Engine) now() instant {
 	t := time.Now()
-	return instant{wall: t.Round(0).Add(time.Duration(e.wallOffset.Load())), mono: int64(t.Sub(e.began))}
+	now := instant{wall: t.Round(0), mono: int64(t.Sub(e.began))}
+	if offset := e.wallOffset.Load(); offset != 0 {
+		now.wall = now.wall.Add(time.Duration(offset))
+	}
+	return now
 }
 
 // drift is how far the wall clock is ahead of the monotonic one, in nanoseconds.

@@ -131,27 +131,29 @@ func appendName(dst, s []byte) (name []byte, ok bool) {
 	if len(s) > maxDomain {
 		return nil, false
 	}
-	label, dots, numeric := 0, 0, true
-	for _, c := range s {
+	dst = append(dst, s...)
+	name = dst[len(dst)-len(s):]
+	label, dots, numeric := 0, 0, true // label is where the present one begins
+	for i, c := range name {
 		switch {
-		case c == '-' && label == 0, c == '.' && label > 0 && dst[len(dst)-1] == '-':
-			return nil, false
 		case 'a' <= c && c <= 'z' || c == '-' || c == '_':
 			numeric = false
 		case '0' <= c && c <= '9':
 		case 'A' <= c && c <= 'Z':
-			c, numeric = c+'a'-'A', false
-		case c == '.' && label > 0:
-			label, dots, numeric = -1, dots+1, true
+			name[i], numeric = c+'a'-'A', false
+		case c == '.' && isLabel(name[label:i]):
+			label, dots, numeric = i+1, dots+1, true
 		default:
 			return nil, false
 		}
-		if label++; label > maxLabel {
-			return nil, false
-		}
-		dst = append(dst, c)
 	}
-	return dst, label > 0 && dots > 0 && !numeric && dst[len(dst)-1] != '-'
+	return dst, dots > 0 && isLabel(name[label:]) && !numeric
+}
+
+// isLabel reports whether s, of the right characters, is a label of a host name
+// (RFC 952, RFC 1123, Section 2.1).
+func isLabel(s []byte) bool {
+	return 0 < len(s) && len(s) <= maxLabel && s[0] != '-' && s[len(s)-1] != '-'
 }
 
 // hostOf splits a next-hop into its host, without brackets, and its service, which

@@ -255,8 +255,11 @@ func (d *daemon) stop(signals <-chan os.Signal) error {
 // observe passes an event of the engine to everything that logs or counts.
 func (d *daemon) observe(ev policy.Event) {
 	if ev.Kind == policy.Lookup {
-		// A lookup waits for this, and the other observers do not use it.
-		d.history.Observe(ev)
+		// A lookup waits for this, and the other observers do not use it. The
+		// history has only those that are new.
+		if ev.First {
+			d.history.Observe(ev)
+		}
 		d.monitor.Observe(ev)
 		return
 	}

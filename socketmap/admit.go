@@ -44,7 +44,7 @@ func (s *Server) start(nc net.Conn, l net.Listener) bool {
 	return true
 }
 
-// remove ends the registration of a connection that is closed.
+// remove ends the registration of a connection that is closed, or about to be.
 func (s *Server) remove(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -60,21 +60,10 @@ func (s *Server) remove(c *conn) {
 // A search through all connections takes microseconds, and only when the listener is full. A list in
 // the order of waiting would cost every request a lock.
 func (s *Server) evict(l net.Listener) bool {
-	victim := s.takeLongest(l)
-	if victim == nil {
-		return false
-	}
-	s.evicted.Add(1)
-	victim.nc.Close()
-	return true
-}
-
-// takeLongest ends the registration of the connection that evict closes, and returns it.
-func (s *Server) takeLongest(l net.Listener) (longest *conn) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	newest := s.now() - minAge
+	var longest *conn
 	var least int64
+	s.mu.Lock()
+	newest := s.now() - minAge
 	for from, conns := range s.conns {
 		if l != nil && l != from {
 			continue
@@ -86,8 +75,12 @@ func (s *Server) takeLongest(l net.Listener) (longest *conn) {
 			}
 		}
 	}
-	for _, conns := range s.conns {
-		delete(conns, longest)
+	s.mu.Unlock()
+	if longest == nil {
+		return false
 	}
-	return longest
+	s.remove(longest) // now, so that another can take its place before its goroutine has ended
+	s.evicted.Add(1)
+	longest.nc.Close()
+	return true
 }

@@ -128,8 +128,8 @@ func TestEvictionOfSilentAndSlow(t *testing.T) {
 	})
 }
 
-// Clients that open connections and send nothing, and open others when those are closed, cost no one a
-// request: every new connection has the time for its first one.
+// Clients that open connections and send nothing, and open others when those are closed, cost other clients
+// no request: every new connection has the time for its first one.
 func TestEvictionUnderAttack(t *testing.T) {
 	inCrowd(t, 8, HandlerFunc(obey), func(t *testing.T, s *Server, l *pipeListener) {
 		for range 24 {

@@ -36,7 +36,7 @@ func obey(_ context.Context, r Request) Reply {
 	case "status":
 		return Reply{Status: Status(n), Text: "text"}
 	case "panic":
-		panic("as told: " + key)
+		panic("on request: " + key)
 	case "more":
 		text, rest, _ := strings.Cut(key, "|")
 		return Reply{Status: OK, Text: text, More: appended(rest)}
@@ -51,7 +51,7 @@ type appended string
 
 func (a appended) AppendTo(b []byte) []byte {
 	if a == "panic" {
-		panic("as told")
+		panic("on request")
 	}
 	return append(b, a...)
 }

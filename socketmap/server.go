@@ -55,7 +55,7 @@ type Server struct {
 
 	panics, malformed, unfit, evicted atomic.Uint64
 
-	// What init makes of the fields above, and of nothing.
+	// Set by init, the first three from the fields above.
 	maxConns      int
 	idle, timeout time.Duration
 	log           *slog.Logger

@@ -137,7 +137,7 @@ func TestShutdownHard(t *testing.T) {
 	}
 }
 
-// A handler that ignores its context cannot hold Shutdown up.
+// A handler that ignores its context cannot delay Shutdown.
 func TestShutdownDisobeyed(t *testing.T) {
 	release, entered := make(chan struct{}), make(chan struct{})
 	s := &Server{Handler: HandlerFunc(func(context.Context, Request) Reply {
@@ -230,7 +230,7 @@ func askUntilClosed(nc net.Conn, answered *atomic.Int64) error {
 	}
 }
 
-// Vector R05: a client that goes away does not cancel the lookup, and harms no one.
+// Vector R05: a client that closes its connection does not cancel the lookup, and does not affect others.
 func TestClientLeavesDuringLookup(t *testing.T) {
 	for _, network := range []string{"tcp", "unix"} {
 		left, finished := make(chan struct{}), make(chan error, 1)

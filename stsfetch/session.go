@@ -21,7 +21,7 @@ const (
 	// receiveBuffer limits what the kernel receives before it is read, in bytes. If
 	// the kernel chose the size, a fetch that ends early would have cost megabytes of
 	// traffic.
-	receiveBuffer = 32 << 10
+	receiveBuffer = 48 << 10
 )
 
 // errWireLimit is the error of a meteredConn whose peer sent too much.

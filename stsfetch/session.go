@@ -17,7 +17,7 @@ const (
 	maxHandshake = 64 << 10
 	// maxOverhead limits what a host may send besides the policy, in bytes:
 	// handshake, header, framing, and what TLS adds to each record.
-	maxOverhead = 128 << 10
+	maxOverhead = 112 << 10
 	// receiveBuffer limits what the kernel receives before it is read, in bytes. If
 	// the kernel chose the size, a fetch that ends early would have cost megabytes of
 	// traffic.

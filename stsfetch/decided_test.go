@@ -93,23 +93,24 @@ func TestDecided(t *testing.T) {
 }
 
 // TestFraming: the largest policy is accepted from a host that sends each line in a
-// chunk of its own.
+// chunk of its own, and in a TLS record of its own.
 func TestFraming(t *testing.T) {
 	const maxSize = 64 << 10
-	response := "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n"
+	const header = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n"
+	var chunks []string
 	size := 0
 	for line := range strings.Lines(policyText + strings.Repeat("mx: mx1.example.com\n", maxSize)) {
 		if size += len(line); size > maxSize {
 			break
 		}
-		response += fmt.Sprintf("%x\r\n%s\r\n", len(line), line)
+		chunks = append(chunks, fmt.Sprintf("%x\r\n%s\r\n", len(line), line))
 	}
-	o := newOrigin(t, &origin{response: []byte(response + "0\r\n\r\n"), open: true}, "mta-sts.example.com")
-	w := newWorld(t, "-- dns --\nmta-sts.example.com. A 9.9.9.1\n")
-	f := w.fetcher(t, Config{Roots: o.roots, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, network, o.listener.Addr().String())
-	}})
-	text, _, err := f.Policy(t.Context(), "example.com")
+	o := newOrigin(t, &origin{response: []byte(header), open: true, stream: func(w io.Writer) {
+		for _, chunk := range append(chunks, "0\r\n\r\n") {
+			_, _ = io.WriteString(w, chunk)
+		}
+	}}, "mta-sts.example.com")
+	text, _, err := o.fetcher(t).Policy(t.Context(), "example.com")
 	if err != nil || len(text) < maxSize-100 {
 		t.Errorf("%d bytes, %v", len(text), err)
 	}

@@ -183,7 +183,7 @@ func hostileHosts(t *testing.T) map[string]*struct {
 		"gzip bomb": {hostileHost{behave: says(fmt.Sprintf("%sContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n%s", ok, len(zip), zip), nil)},
 			StepTooLarge, "policy has more than 65536 bytes when its gzip coding is decoded"},
 		"TLS records of one byte": {hostileHost{behave: oneByteRecords(ok + strings.Repeat("X: y\r\n", 10000))},
-			StepTooLarge, "response is larger than 196608 bytes with what TLS adds"},
+			StepTooLarge, "response is larger than 163840 bytes with what TLS adds"},
 		"tarpit": {hostileHost{raw: func(net.Conn) {}},
 			StepTimeout, "tls: timed out"},
 		"silence after half a handshake": {hostileHost{raw: func(c net.Conn) { _, _ = io.WriteString(c, "\x16\x03\x03\x00\x50\x02\x00\x00\x4c") }},

@@ -17,11 +17,11 @@ const (
 	maxHandshake = 64 << 10
 	// maxOverhead limits what a host may send besides the policy, in bytes:
 	// handshake, header, framing, and what TLS adds to each record.
-	maxOverhead = 128 << 10
+	maxOverhead = 96 << 10
 	// receiveBuffer limits what the kernel receives before it is read, in bytes. If
 	// the kernel chose the size, a fetch that ends early would have cost megabytes of
 	// traffic.
-	receiveBuffer = 32 << 10
+	receiveBuffer = 40 << 10
 )
 
 // errWireLimit is the error of a meteredConn whose peer sent too much.

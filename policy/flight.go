@@ -84,6 +84,17 @@ func (fl *flight) publish(f *facts, source Source) {
 	})
 }
 
+// learnedNothing reports whether fl has published that nothing is known: the next
+// lookup asks again, also while fl has yet to end.
+func (fl *flight) learnedNothing() bool {
+	select {
+	case <-fl.published:
+		return fl.facts == nil || fl.facts.unknown
+	default:
+		return false
+	}
+}
+
 // setRecordFound tells those that wait that there may be a policy for DANE to go
 // before.
 func (fl *flight) setRecordFound() { fl.foundOnce.Do(func() { close(fl.recordFound) }) }
@@ -98,7 +109,7 @@ func (e *Engine) join(nextHop dane.NextHop, why trigger) (*hop, *flight) {
 	d := h.domain
 	switch {
 	case d.flight == nil:
-	case d.flight.saves:
+	case d.flight.saves, d.flight.learnedNothing():
 		d.leaving = d.flight // a fetch need not wait for another time, only for its end
 	default:
 		return h, d.flight

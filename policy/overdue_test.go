@@ -20,6 +20,7 @@ func TestRefreshAfterFlush(t *testing.T) {
 		x.hint("", false)
 		x.net.of("a.example").set(func(n *fakeDomain) { n.policies = 0 })
 		time.Sleep(8 * 24 * time.Hour)
+		synctest.Wait()
 		if n := x.net.of("a.example").policies; n < 5 {
 			t.Errorf("%d downloads in 8 days", n)
 		}
@@ -39,6 +40,7 @@ func TestRefreshUnsaved(t *testing.T) {
 		x.store.fail(OpPut)
 		x.want("a.example", Enforce, "A")
 		time.Sleep(8 * 24 * time.Hour)
+		synctest.Wait()
 		if n := x.net.of("a.example").policies; n < 5 {
 			t.Errorf("%d downloads in 8 days", n)
 		}

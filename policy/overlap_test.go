@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"stsmap/cache"
+	"stsmap/dane"
 )
 
 // A gatedStore lets a test order a Delete and a Get that run at the same time.
@@ -172,6 +173,33 @@ func TestHintDuringImport(t *testing.T) {
 		x.want("a.example", None, "")
 		if e := x.stored("a.example"); e.Policy != "" {
 			t.Errorf("put back: %+v", e)
+		}
+	})
+}
+
+// TestLookupAfterFailure: a lookup that begins after another one was answered that
+// the record could not be looked up looks it up itself, although the flight of the
+// other has not ended.
+func TestLookupAfterFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		domain, reported := new(fakeDomain), make(chan struct{})
+		domain.recordErr = errors.New("SERVFAIL")
+		e := New(Config{Fetch: domain, Observe: func(ev Event) {
+			if ev.Kind == RecordFailed {
+				<-reported
+			}
+		}})
+		defer e.Close()
+		hop := dane.NextHop{Domain: "example.com"}
+		if d := e.Lookup(t.Context(), hop, false); d.Kind != None {
+			t.Fatalf("%s (%s)", d.Kind, d)
+		}
+		if err := errors.Join(domain.setRecord([]string{"A"}), domain.setPolicy([]string{"enforce"})); err != nil {
+			t.Fatal(err)
+		}
+		time.AfterFunc(time.Second, func() { close(reported) })
+		if d := e.Lookup(t.Context(), hop, false); d.Kind != Enforce {
+			t.Errorf("%s (%s)", d.Kind, d)
 		}
 	})
 }

@@ -56,13 +56,22 @@ func (c *conditions) override(domain string, now time.Time) *override.Override {
 // change replaces the conditions by what edit makes of a copy, and returns them.
 // Lookups that begin after it returned are answered under them.
 func (e *Engine) change(edit func(*conditions)) *conditions {
+	return e.changeIf(func(c *conditions) bool { edit(c); return true })
+}
+
+// changeIf is change for an edit that reports whether there is anything to change:
+// new conditions make every decision be made anew.
+func (e *Engine) changeIf(edit func(*conditions) bool) *conditions {
 	e.conditionsMu.Lock()
 	defer e.conditionsMu.Unlock()
 	var c conditions
-	if last := e.conditions.Load(); last != nil {
+	last := e.conditions.Load()
+	if last != nil {
 		c = *last
 	}
-	edit(&c)
+	if !edit(&c) {
+		return last
+	}
 	e.conditions.Store(&c)
 	return &c
 }
@@ -74,9 +83,9 @@ func (e *Engine) current(now instant) *conditions {
 	if !now.jumped(c.drift) {
 		return c
 	}
-	return e.change(func(c *conditions) {
+	return e.changeIf(func(c *conditions) bool {
 		if !now.jumped(c.drift) {
-			return // another goroutine noticed
+			return false // another goroutine noticed
 		}
 		switch moved := time.Duration(now.drift() - c.drift); {
 		case moved < -clockStep:
@@ -86,6 +95,7 @@ func (e *Engine) current(now instant) *conditions {
 			c.steady = now.mono
 		}
 		c.drift = now.drift()
+		return true
 	})
 }
 
@@ -103,7 +113,7 @@ func (e *Engine) Override(t *override.Table) {
 func (e *Engine) AllowDANE(why error) {
 	var last *danePermission
 	changed := false
-	e.change(func(c *conditions) {
+	e.changeIf(func(c *conditions) bool {
 		last = c.dane
 		changed = !last.decided || fmt.Sprint(last.why) != fmt.Sprint(why)
 		switch {
@@ -120,6 +130,7 @@ func (e *Engine) AllowDANE(why error) {
 		if changed && !last.decided {
 			close(e.daneDecided)
 		}
+		return changed
 	})
 	if !changed {
 		return

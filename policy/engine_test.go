@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 
 	"stsmap/cache"
 	"stsmap/dane"
@@ -73,4 +74,23 @@ func TestClose(t *testing.T) {
 	if d := e.Lookup(t.Context(), dane.NextHop{Domain: "example.com"}, false); d.Kind != None || d.Reason != "shutting down" {
 		t.Errorf("decided %s because %q", d.Kind, d.Reason)
 	}
+}
+
+// TestAllowDANEUnchanged: a probe that finds what was known costs no answer its
+// cached decision.
+func TestAllowDANEUnchanged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newTrial(t, Config{})
+		defer x.close()
+		x.AllowDANE(errors.New("off"))
+		x.want("a.example", Enforce, "A")
+		x.AllowDANE(errors.New("off"))
+		if x.Cached([]byte("a.example"), false) == nil {
+			t.Error("the decision has to be made anew")
+		}
+		x.AllowDANE(nil)
+		if d := x.Cached([]byte("a.example"), false); d != nil {
+			t.Errorf("DANE is on, and %s is still current", d)
+		}
+	})
 }

@@ -3,6 +3,8 @@ package admin
 import (
 	"context"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 )
@@ -61,8 +63,8 @@ func (l *LogLimit) report() {
 	kinds := l.kinds
 	l.kinds = make(map[string]*lineCount)
 	l.mu.Unlock()
-	for message, count := range kinds {
-		if count.omitted > 0 {
+	for _, message := range slices.Sorted(maps.Keys(kinds)) {
+		if count := kinds[message]; count.omitted > 0 {
 			slog.New(l.next).LogAttrs(context.Background(), count.level, "log lines omitted",
 				slog.String("message", message), slog.Int("lines", count.omitted))
 		}

@@ -50,11 +50,13 @@ neighbours:
 	e2e/install.sh
 
 unit:                      ## tests of the packages (no root, no network, no other programs)
-	$(GO) test -race -shuffle=on $$($(GO) list ./... | grep -vFx "$$($(GO) list $(INTEGRATION) ./e2e ./e2e/boot ./e2e/packages ./e2e/watch)")
+	$(GO) test -race -shuffle=on -skip '^TestScripts$$' $$($(GO) list ./... | grep -vFx "$$($(GO) list $(INTEGRATION) ./e2e ./e2e/boot ./e2e/packages ./e2e/watch)")
+	$(GO) test -shuffle=on -run '^TestScripts$$' ./cmd/stsmap
 
-integration:               ## tests of packages against real Redis, PostgreSQL, postconf, mandoc
+integration:               ## packages against real Redis, PostgreSQL, postconf, mandoc; the commands with the race detector
 	e2e/install.sh redis postgresql postfix mandoc
 	$(GO) test -race -shuffle=on $(INTEGRATION)
+	$(GO) test -race -shuffle=on -run '^TestScripts$$' ./cmd/stsmap
 
 e2e: bin/stsmap            ## three Postfixes, Unbound, Knot, in namespaces; packages; a booted Debian (root)
 	e2e/install.sh

@@ -11,7 +11,11 @@ import (
 )
 
 const (
+	// resolverInterval is between two probes of a resolver that validates, and
+	// recoveryInterval of one that does not: it may have been restarted just then,
+	// and mail goes without DANE meanwhile.
 	resolverInterval = time.Hour
+	recoveryInterval = time.Minute
 	postfixInterval  = 10 * time.Minute
 	// resolverRetry and postfixRetry are how soon a probe runs again after it
 	// had no result.
@@ -53,6 +57,7 @@ type spec struct {
 	fixed           Result
 	timeout         time.Duration
 	interval, retry time.Duration // to the next run after a result, and after none
+	recovery        time.Duration // to the next run after the result "no"; 0: interval
 }
 
 type specs struct{ resolver, dnssec, release spec }
@@ -66,7 +71,7 @@ func (r reason) Error() string { return string(r) }
 func (c Config) specs() specs {
 	var s specs
 	if c.Validating != nil {
-		s.resolver = spec{key: c.ResolverKey, run: c.probeResolver, timeout: c.ResolverTimeout, interval: resolverInterval, retry: resolverRetry}
+		s.resolver = spec{key: c.ResolverKey, run: c.probeResolver, timeout: c.ResolverTimeout, interval: resolverInterval, retry: resolverRetry, recovery: recoveryInterval}
 	}
 	s.dnssec = spec{key: c.DNSSEC + " " + c.ConfigDirectory, timeout: postfixTimeout, interval: postfixInterval, retry: postfixRetry}
 	s.release = spec{key: c.Release + " " + c.ConfigDirectory, timeout: postfixTimeout, interval: postfixInterval, retry: postfixRetry}

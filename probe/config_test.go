@@ -7,7 +7,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"stsmap/resolver"
@@ -163,4 +165,35 @@ func text(err error) string {
 		return ""
 	}
 	return strings.TrimSpace(err.Error())
+}
+
+// TestResolverRecovers: a resolver that does not validate is probed again soon.
+func TestResolverRecovers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var validates atomic.Bool
+		var last atomic.Pointer[State]
+		p := New(func(s State) { last.Store(&s) })
+		p.Configure(Config{ResolverTimeout: time.Second, Validating: func(context.Context) error {
+			if !validates.Load() {
+				return fmt.Errorf("%w: not yet", resolver.ErrNotValidating)
+			}
+			return nil
+		}})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { defer close(done); p.Run(ctx) }()
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if r := last.Load().Resolver; r.Reason == nil {
+			t.Errorf("at first: %+v", r)
+		}
+		validates.Store(true)
+		time.Sleep(recoveryInterval)
+		synctest.Wait()
+		if r := last.Load().Resolver; r.Reason != nil {
+			t.Errorf("a minute later: %+v", r)
+		}
+		cancel()
+		<-done
+	})
 }

@@ -185,7 +185,11 @@ func (s *slot) finish(o outcome) {
 	}
 	s.result = o.result
 	s.result.Conclusive, s.result.At = true, now
-	s.hasten(now.Add(s.interval))
+	interval := s.interval
+	if s.result.Reason != nil && s.recovery > 0 {
+		interval = s.recovery
+	}
+	s.hasten(now.Add(interval))
 }
 
 // hasten moves the next run to at, if it would be later.

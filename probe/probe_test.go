@@ -81,7 +81,7 @@ func inBench(t *testing.T, test func(*bench)) {
 // specs are those of an ordinary configuration, with the fakes.
 func (b *bench) specs(key string) specs {
 	return specs{
-		resolver: spec{key: key, run: b.resolv.run, timeout: time.Minute, interval: resolverInterval, retry: resolverRetry},
+		resolver: spec{key: key, run: b.resolv.run, timeout: time.Minute, interval: resolverInterval, retry: resolverRetry, recovery: recoveryInterval},
 		dnssec:   spec{run: b.dnssec.run, timeout: time.Minute, interval: postfixInterval, retry: postfixRetry},
 		release:  spec{run: b.which.run, timeout: time.Minute, interval: postfixInterval, retry: postfixRetry},
 	}
@@ -125,7 +125,17 @@ func TestIntervals(t *testing.T) {
 		if s := b.state; s.DNSSEC.Reason == nil || s.Resolver.Reason == nil {
 			t.Errorf("so was the resolver: %+v", s)
 		}
-		b.dnssec.result.Reason, b.resolv.result.Reason = nil, nil
+		runs := b.resolv.runs
+		b.pass(10 * time.Minute)
+		if n := b.resolv.runs - runs; n < 8 || n > 10 {
+			t.Errorf("a resolver that does not validate was probed %d times in ten minutes", n)
+		}
+		b.resolv.result.Reason = nil
+		b.pass(recoveryInterval + started)
+		if s := b.state; s.Resolver.Reason != nil {
+			t.Errorf("a minute after the resolver validates again: %+v", s)
+		}
+		b.dnssec.result.Reason = nil
 		b.pass(2 * time.Hour)
 		if s := b.state; s.DNSSEC.Reason != nil || s.Resolver.Reason != nil {
 			t.Errorf("and back: %+v", s)

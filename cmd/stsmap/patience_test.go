@@ -12,7 +12,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"stsmap/config"
 	"stsmap/override"
+	"stsmap/stsfetch"
 )
 
 // TestFileQueue: reads are done one after the other; one that never returns holds
@@ -85,5 +87,26 @@ func TestOverridesHang(t *testing.T) {
 	o.look()
 	if applied.All()[0].Domain != "b.example" || o.trouble() != "" {
 		t.Errorf("in force: %v%s", applied.All(), o.trouble())
+	}
+}
+
+// TestReloadHangs: a reload with files on a file system that does not answer ends,
+// changes nothing, and says so of the trust anchors and of the configuration.
+func TestReloadHangs(t *testing.T) {
+	var log bytes.Buffer
+	answers := make(chan struct{})
+	defer close(answers)
+	q := newFileQueue(10 * time.Millisecond)
+	_ = q.do(func() { <-answers })
+	cfg := config.Default()
+	d := &daemon{globals: new(globals), cfg: &cfg, log: slog.New(slog.NewTextHandler(&log, nil)), files: q, systemAnchors: stsfetch.SystemAnchors(nil)}
+	d.reload()
+	for _, line := range []string{"trust anchors not read, the last ones stay in force", "configuration not reloaded, the old one stays in force"} {
+		if !strings.Contains(log.String(), `"`+line+`" error="the file system does not answer"`) {
+			t.Errorf("%q is not logged:\n%s", line, &log)
+		}
+	}
+	if d.cfg != &cfg || d.refused.Load() == nil {
+		t.Error("the configuration was replaced, or the status does not say that it was not")
 	}
 }

@@ -16,7 +16,10 @@ func (d *daemon) reload() {
 	d.tell(systemd.Reloading())
 	defer func() { d.tell(systemd.Ready()) }()
 	if d.cfg.Fetch.CAFile == "" {
-		d.systemAnchors.Reload() // also if the configuration is wrong
+		// Also if the configuration is wrong.
+		if err := d.files.do(func() { d.systemAnchors.Reload() }); err != nil {
+			d.log.Error("trust anchors not read, the last ones stay in force", "error", err.Error())
+		}
 	}
 	cfg, resolve, settings, err := d.readAgain()
 	if err != nil {

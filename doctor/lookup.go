@@ -123,8 +123,8 @@ func (e *exam) postmap(ctx context.Context, s *postconf.Setup, t postconf.Table,
 	return "", err
 }
 
-// userName is the name of a user, or else the number.
-func userName(uid int) string {
+// UserName returns the name of a user, or the number of one without.
+func UserName(uid int) string {
 	if u, err := user.LookupId(strconv.Itoa(uid)); err == nil {
 		return u.Username
 	}

@@ -82,7 +82,7 @@ func daemonName() string {
 // on the control socket, or else the owner of the store's directory.
 func (e *exam) daemonUser(dir string) (who account, known bool) {
 	if cred, err := peer(e.Settings.Admin.Socket); err == nil {
-		return account{name: userName(int(cred.Uid)), uid: int(cred.Uid), gid: int(cred.Gid)}, true
+		return account{name: UserName(int(cred.Uid)), uid: int(cred.Uid), gid: int(cred.Gid)}, true
 	}
 	info, err := os.Stat(dir)
 	if err != nil {
@@ -92,7 +92,7 @@ func (e *exam) daemonUser(dir string) (who account, known bool) {
 	if !ok {
 		return account{}, false
 	}
-	return account{name: userName(int(stat.Uid)), uid: int(stat.Uid), gid: int(stat.Gid)}, true
+	return account{name: UserName(int(stat.Uid)), uid: int(stat.Uid), gid: int(stat.Gid)}, true
 }
 
 // peer returns the credentials of the process that listens on a UNIX-domain

@@ -81,6 +81,11 @@ func (p *proxy) serve(client net.Conn) {
 	}
 	defer server.Close()
 	_, _ = io.WriteString(client, "HTTP/1.1 200 Connection established\r\nVia: test\r\n\r\n")
+	relay(client, in, server)
+}
+
+// relay copies in, what client sends, to server and the answer back.
+func relay(client net.Conn, in io.Reader, server net.Conn) {
 	go func() {
 		_, _ = io.Copy(server, in)
 		server.(*net.TCPConn).CloseWrite()
@@ -300,11 +305,7 @@ func serveSocks(w *world, client net.Conn, user, password string, asked chan<- s
 	}
 	defer server.Close()
 	_, _ = client.Write([]byte{5, 0, 0, 1, 0, 0, 0, 0, 0, 0})
-	go func() {
-		_, _ = io.Copy(server, in)
-		server.(*net.TCPConn).CloseWrite()
-	}()
-	_, _ = io.Copy(client, server)
+	relay(client, in, server)
 }
 
 // TestProxySocks: a SOCKS proxy gets the name of the policy host, too. No DNS query is

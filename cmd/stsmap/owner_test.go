@@ -6,12 +6,14 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"stsmap/doctor"
 )
 
 // TestCheckOwner: a file, a link and a directory of another user are refused with
 // the command to type; what does not exist is no reason.
 func TestCheckOwner(t *testing.T) {
-	dir, me := t.TempDir(), uint32(os.Geteuid())
+	dir, me := t.TempDir(), os.Geteuid()
 	file, link, dangling := filepath.Join(dir, "cache.db"), filepath.Join(dir, "link.db"), filepath.Join(dir, "dangling.db")
 	if err := errors.Join(os.WriteFile(file, nil, 0o600), os.Symlink(file, link), os.Symlink("nothing", dangling)); err != nil {
 		t.Fatal(err)
@@ -26,18 +28,26 @@ func TestCheckOwner(t *testing.T) {
 		filepath.Join(dir, "cache.db", "..", "new.db"): dir,
 	} {
 		err := checkOwner(path, me+1)
-		want := named + " belongs to user " + userName(me) + ", and the daemon runs as root; run it as that user: runuser -u " + userName(me) + " -- stsmap serve"
+		want := named + " belongs to user " + doctor.UserName(me) + ", and the daemon runs as root; run it as that user: runuser -u " + doctor.UserName(me) + " -- stsmap serve"
 		if foreign, ok := errors.AsType[*ownerError](err); !ok || foreign.path != named || err.Error() != want {
 			t.Errorf("another user's: %v, want %s", err, want)
 		}
 	}
-	// What a link leads to counts as well.
-	if os.Geteuid() != 0 {
-		if err := os.Symlink("/etc/passwd", filepath.Join(dir, "passwd")); err != nil {
+	// What a link leads to counts as well: /etc is root's, and root can give away a
+	// directory.
+	target := "/etc/passwd"
+	if me == 0 {
+		foreign := t.TempDir()
+		target = filepath.Join(foreign, "cache.db")
+		if err := errors.Join(os.WriteFile(target, nil, 0o600), os.Chown(foreign, 1, 1)); err != nil {
 			t.Fatal(err)
 		}
-		if err := checkOwner(filepath.Join(dir, "passwd"), me); err == nil || !strings.HasPrefix(err.Error(), "/etc belongs to user root") {
-			t.Errorf("a link to a file of root: %v", err)
-		}
+	}
+	away := filepath.Join(dir, "away.db")
+	if err := os.Symlink(target, away); err != nil {
+		t.Fatal(err)
+	}
+	if err := checkOwner(away, me); err == nil || !strings.HasPrefix(err.Error(), filepath.Dir(target)+" belongs to user ") {
+		t.Errorf("a link to another user's directory: %v", err)
 	}
 }

@@ -109,7 +109,7 @@ func (e *Engine) join(nextHop dane.NextHop, why trigger) (*hop, *flight) {
 	d := h.domain
 	switch {
 	case d.flight == nil:
-	case d.flight.saves, d.flight.learnedNothing():
+	case d.flight.saves, d.flight.learnedNothing() && d.leaving == nil:
 		d.leaving = d.flight // a fetch need not wait for another time, only for its end
 	default:
 		return h, d.flight
